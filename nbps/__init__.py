@@ -1,0 +1,1 @@
+"""nbps: a stale-synchronous-parallel parameter server in shared memory."""

@@ -1,0 +1,52 @@
+"""Errors of nbps.
+
+Every error that a user can meet is an `Error`, and also the built-in kind that fits, so that
+``except ValueError`` works as expected. A message says what happened, to which object, what was
+expected, what was found, and what to do. All of them pickle: they cross process boundaries.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Base class of all errors raised by nbps."""
+
+
+class ConfigError(Error, ValueError):
+    """An argument of a `Table`, `Job`, model or command cannot be used."""
+
+
+class TableError(Error, ValueError):
+    """A call on a table cannot be carried out: unknown name, bad ids, bad deltas."""
+
+
+class DataError(Error, ValueError):
+    """A data file cannot be read as what it should be."""
+
+
+class NotFittedError(Error, ValueError, AttributeError):
+    """A model is asked for what only training gives it."""
+
+
+class SharedMemoryError(Error, MemoryError):
+    """Shared memory is too small, or a segment is missing."""
+
+
+class JobClosedError(Error, RuntimeError):
+    """A job or one of its tables is used before it started or after it ended."""
+
+
+class WorkerError(Error, RuntimeError):
+    """A worker failed in a way that cannot be raised here as it was raised there."""
+
+
+class WorkerDiedError(WorkerError):
+    """A worker process ended without an answer, for instance by ``kill -9``."""
+
+
+class ClockTimeoutError(Error, TimeoutError):
+    """A worker waited longer than the job's ``clock_timeout_s`` for the slowest one."""
+
+
+class AbortedError(Error, RuntimeError):
+    """Raised inside a worker when the job stops because of another worker or of the user."""
