@@ -1,0 +1,87 @@
+"""Which columns of a file are the user, the item and the rating."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nbps.data.source import Source, data_error
+from nbps.errors import ConfigError
+
+# Header names, lower case without punctuation, of MovieLens, the Amazon, Book-Crossing and Goodreads sets,
+# Surprise, RecBole and LensKit.
+_KNOWN_NAMES = (
+    {"user", "userid", "uid", "useridtoken", "reviewerid", "u"},
+    {"item", "itemid", "iid", "itemidtoken", "movie", "movieid", "bookid", "isbn", "asin", "productid", "i"},
+    {"rating", "ratingfloat", "bookrating", "score", "stars", "value", "overall", "r"},
+)
+ROLES = ("user", "item", "rating")
+
+Columns = Sequence[str | int]
+
+
+def check_columns(columns: Columns | None) -> None:
+    """Check the ``columns=`` argument before any file is opened."""
+    if columns is None:
+        return
+    listed = list(columns)
+    if (
+        isinstance(columns, str)
+        or len(listed) != 3
+        or len(set(listed)) != 3
+        or any(isinstance(column, int) and column < 0 for column in listed)
+    ):
+        raise ConfigError(
+            "columns: expected three different columns (user, item, rating), each a name in the header or a "
+            f"position from 0, found {columns!r}."
+        )
+
+
+def is_known_header(names: Sequence[str]) -> bool:
+    """Whether a line of fields can only be a header: it has a known name for each of the three columns."""
+    return all(_find_known(names, role) is not None for role in range(3))
+
+
+def locate(source: Source, names: Sequence[str], columns: Columns | None) -> tuple[int, int, int]:
+    """Positions of the user, item and rating column.
+
+    Parameters
+    ----------
+    source : Source
+        The file, for the error message.
+    names : sequence of str
+        The columns that the file has, in order.
+    columns : sequence of three str or int, or None
+        The caller's choice, or None to go by known names.
+
+    Raises
+    ------
+    DataError
+        If a column is missing; the message lists the columns that there are.
+    """
+    found = []
+    for role in range(3):
+        wanted = None if columns is None else columns[role]
+        if wanted is None:
+            position = _find_known(names, role)
+        elif isinstance(wanted, int):
+            position = wanted if wanted < len(names) else None
+        else:
+            position = list(names).index(wanted) if wanted in names else None
+        if position is None:
+            what = f"a {ROLES[role]} column" if wanted is None else f"a {ROLES[role]} column {wanted!r}"
+            raise data_error(
+                source.path,
+                f"expected {what}, found the columns {', '.join(map(repr, names))}. "
+                "Say which to use: columns=(user, item, rating).",
+                line=None,
+            )
+        found.append(position)
+    return found[0], found[1], found[2]
+
+
+def _find_known(names: Sequence[str], role: int) -> int | None:
+    for position, name in enumerate(names):
+        if re.sub(r"[^a-z0-9]", "", name.lower()) in _KNOWN_NAMES[role]:
+            return position
+    return None

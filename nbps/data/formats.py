@@ -1,0 +1,118 @@
+"""The file formats of ratings, and how a file's format is recognised.
+
+Content decides: magic numbers first, then the separator of the first line. The name decides only where the
+content allows more than one format, and where it allows none.
+"""
+
+from __future__ import annotations
+
+from nbps.data.source import Source, data_error
+from nbps.errors import ConfigError
+
+# The separators of the text formats, in the order in which they are tried on a first line: the rarer first.
+SEPARATORS = {"dat": "::", "tsv": "\t", "csv": ",", "libmf": " "}
+FORMATS = (*SEPARATORS, "parquet", "arrow")
+
+_SUFFIXES = {
+    ".dat": "dat",
+    ".data": "tsv",
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+_PARQUET_MAGIC = b"PAR1"
+_ARROW_FILE_MAGIC = b"ARROW1"
+# A message of an Arrow stream begins with this marker (Arrow columnar format, "Encapsulated message format").
+_ARROW_STREAM_MARKER = b"\xff\xff\xff\xff"
+
+
+def detect_format(source: Source, requested: str | None) -> str:
+    """Name of the format of `source`, one of `FORMATS`.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    requested : str or None
+        The format that the caller asked for; it is checked against the content.
+
+    Raises
+    ------
+    ConfigError
+        If `requested` is not the name of a format.
+    DataError
+        If the content cannot be in the requested format, or in any.
+    """
+    if requested is not None and requested not in FORMATS:
+        raise ConfigError(f"format: expected one of {', '.join(FORMATS)}, found {requested!r}.")
+    actual = _binary_format(source)
+    if requested is not None:
+        if actual != requested and (actual is not None or requested not in SEPARATORS):
+            raise data_error(
+                source.path,
+                f"expected the {requested} format as asked for, found {describe_content(source, actual)}. "
+                "Name its real format, or none to have it detected.",
+            )
+        return requested
+    if actual is not None:
+        return actual
+    by_name = _SUFFIXES.get(_suffix(source))
+    candidates = [name for name, mark in SEPARATORS.items() if len(_split(first_line(source), mark)) >= 3]
+    if by_name in candidates:
+        return by_name
+    if candidates:
+        return candidates[0]
+    if by_name in SEPARATORS:
+        return by_name  # reading it reports what is wrong with the first line
+    raise data_error(
+        source.path,
+        "expected a first line with user, item and rating separated by a tab, '::', comma or space, or "
+        f"a Parquet or Arrow file; found {describe_content(source, None)}.",
+        line=1,
+    )
+
+
+def first_line(source: Source) -> str:
+    """Return the first line that is not empty, without its end."""
+    for line in source.head.decode("utf-8-sig", errors="replace").splitlines():
+        if line.strip():
+            return line
+    return ""
+
+
+def describe_content(source: Source, binary_format: str | None) -> str:
+    """Describe what a file holds, in words for an error message."""
+    if binary_format is not None:
+        return f"a file in the {binary_format} format"
+    return f"text that begins with {first_line(source)[:60]!r}"
+
+
+def _binary_format(source: Source) -> str | None:
+    """Return the binary format that the first bytes announce, or None for text."""
+    head = source.head
+    if head.startswith(_PARQUET_MAGIC):
+        return "parquet"
+    if head.startswith((_ARROW_FILE_MAGIC, _ARROW_STREAM_MARKER)):
+        return "arrow"
+    if head.startswith(b"PK\x03\x04"):
+        raise data_error(source.path, "found a zip archive. Unpack it and name the file of ratings in it.")
+    if b"\0" in head:
+        raise data_error(
+            source.path,
+            f"expected text, Parquet or Arrow, found binary data that begins with {head[:8].hex(' ')}.",
+        )
+    return None
+
+
+def _suffix(source: Source) -> str:
+    """Last suffix of the file name in lower case, not counting ``.gz``."""
+    name = source.path.name.lower().removesuffix(".gz")
+    return name[name.rfind(".") :] if "." in name else ""
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return line.split() if separator == " " else line.split(separator)

@@ -1,0 +1,275 @@
+"""The map between the ids of a data set and the dense codes that tables and kernels use.
+
+Ids are sorted, so that the codes depend on the set of ids alone and not on the order of the rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nbps.errors import ConfigError
+
+# Enough to see what is wrong with a list of ids without filling the screen.
+_NAMED_IDS = 5
+# difflib compares with every candidate, about 5 us each; more candidates would make an error take seconds.
+_CLOSE_MATCH_CANDIDATES = 20_000
+
+
+class IdMap:
+    """A two-way map between ids (integers or strings) and codes 0, 1, ..., n - 1.
+
+    Parameters
+    ----------
+    ids : pyarrow.Array
+        int64 or string, shape ``[n]``, ascending (strings by code point), without duplicates and nulls.
+        `IdMap.of` makes one from any column.
+
+    Raises
+    ------
+    ConfigError
+        If `ids` has another type, is not ascending, or has nulls.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> users = IdMap(pa.array([10, 20, 40]))
+    >>> users.encode([40, 10])
+    array([2, 0], dtype=int32)
+    >>> users.decode([1])
+    array([20])
+    """
+
+    __slots__ = ("_ids", "_sorted")
+
+    def __init__(self, ids: pa.Array) -> None:
+        if not (pa.types.is_int64(ids.type) or pa.types.is_string(ids.type)):
+            raise ConfigError(
+                f"IdMap: expected ids of Arrow type int64 or string, found {ids.type}. "
+                "Build the map with IdMap.of(column), which converts."
+            )
+        if ids.null_count:
+            raise ConfigError(f"IdMap: expected no missing ids, found {ids.null_count}. Drop them first.")
+        if len(ids) > 1 and not pc.all(pc.less(ids[:-1], ids[1:])).as_py():
+            raise ConfigError(
+                "IdMap: expected ids in ascending order without duplicates, found another order. "
+                "Build the map with IdMap.of(column), which sorts."
+            )
+        self._ids = ids
+        # Read-only view of the Arrow buffer for binary search; only integers have one.
+        self._sorted: npt.NDArray[np.int64] | None = ids.to_numpy() if self.is_integer else None
+
+    @classmethod
+    def of(cls, column: Any) -> tuple[IdMap, npt.NDArray[np.int32]]:
+        """Map of the ids in `column`, and the code of each entry.
+
+        Parameters
+        ----------
+        column : pyarrow.Array, pyarrow.ChunkedArray, or sequence of integers or strings
+            Shape ``[n]``. Not kept.
+
+        Returns
+        -------
+        ids : IdMap
+            Every distinct id, ascending.
+        codes : numpy.ndarray
+            int32, shape ``[n]``, C-contiguous: ``ids.decode(codes)`` is `column`.
+
+        Raises
+        ------
+        ConfigError
+            If `column` holds neither integers nor strings.
+        """
+        chunks = _as_ids(column)
+        encoded = chunks.dictionary_encode().unify_dictionaries()
+        if encoded.num_chunks == 0:
+            return cls(pa.array([], chunks.type)), np.empty(0, np.int32)
+        seen = encoded.chunk(0).dictionary  # distinct ids in order of first appearance
+        order = pc.array_sort_indices(seen)
+        code_of_seen = np.empty(len(seen), np.int32)
+        code_of_seen[order.to_numpy()] = np.arange(len(seen), dtype=np.int32)
+        codes = np.empty(len(encoded), np.int32)
+        start = 0
+        for chunk in encoded.chunks:
+            np.take(code_of_seen, chunk.indices.to_numpy(), out=codes[start : start + len(chunk)])
+            start += len(chunk)
+        return cls(seen.take(order)), codes
+
+    @property
+    def ids(self) -> pa.Array:
+        """int64 or string array, shape ``[n]``: the id of each code."""
+        return self._ids
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the ids are integers; otherwise they are strings."""
+        return bool(pa.types.is_int64(self._ids.type))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IdMap) and bool(self._ids.equals(other._ids))
+
+    def __hash__(self) -> int:
+        return hash((len(self._ids), self._ids.type))
+
+    def __repr__(self) -> str:
+        return f"IdMap({len(self)} {self._ids.type} ids)"
+
+    def __reduce__(self) -> tuple[type[IdMap], tuple[pa.Array]]:
+        return IdMap, (self._ids,)
+
+    def find(self, ids: Any) -> npt.NDArray[np.int32]:
+        """Return the codes of `ids`, with -1 for those that are not in the map.
+
+        An integer and its decimal digits are the same id: ``7`` finds ``"7"`` and the other way round, so
+        that ids from a command line work for both kinds of map.
+
+        Parameters
+        ----------
+        ids : integer, string, or a sequence, NumPy array or Arrow array of them
+            Shape ``[n]``; one id counts as a sequence of one.
+
+        Returns
+        -------
+        numpy.ndarray
+            int32, shape ``[n]``.
+
+        Raises
+        ------
+        ConfigError
+            If `ids` are neither integers nor strings.
+        """
+        wanted = _as_ids(ids)
+        if self._sorted is None:
+            texts = wanted.cast(pa.string())
+            return _flat(pc.fill_null(pc.index_in(texts, self._ids), -1)).astype(np.int32)
+        if pa.types.is_string(wanted.type):
+            wanted = pa.chunked_array([pa.array(map(_integer_or_none, wanted.to_pylist()), pa.int64())])
+        known = _flat(pc.is_valid(wanted))
+        numbers = _flat(pc.fill_null(wanted, 0))
+        if len(self) == 0:
+            return np.full(len(numbers), -1, np.int32)
+        places = np.minimum(np.searchsorted(self._sorted, numbers), len(self) - 1)
+        return np.where(known & (self._sorted[places] == numbers), places, -1).astype(np.int32)
+
+    def encode(self, ids: Any) -> npt.NDArray[np.int32]:
+        """Return the codes of `ids`, all of which must be in the map.
+
+        Parameters
+        ----------
+        ids : integer, string, or a sequence, NumPy array or Arrow array of them
+            As for `find`.
+
+        Returns
+        -------
+        numpy.ndarray
+            int32, shape ``[n]``.
+
+        Raises
+        ------
+        ConfigError
+            If an id is not in the map; the message names it and similar ids that are.
+        """
+        codes = self.find(ids)
+        if codes.size and codes.min() < 0:
+            column = _as_ids(ids)
+            unknown = [column[int(row)].as_py() for row in np.flatnonzero(codes < 0)[:_NAMED_IDS]]
+            raise ConfigError(self._unknown_message(unknown, int((codes < 0).sum())))
+        return codes
+
+    def decode(self, codes: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Return the ids of `codes`.
+
+        Parameters
+        ----------
+        codes : array_like
+            Integers in ``[0, len(self))``, shape ``[n]``; one code counts as a sequence of one.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``[n]``: int64, or object (each a `str`) for a map of strings.
+
+        Raises
+        ------
+        ConfigError
+            If a code is outside the map.
+        """
+        wanted = np.atleast_1d(np.asarray(codes, dtype=np.int64))
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            bad = wanted[(wanted < 0) | (wanted >= len(self))][0]
+            raise ConfigError(f"IdMap: expected codes from 0 to {len(self) - 1}, found {bad}.")
+        if self._sorted is not None:
+            return self._sorted[wanted]
+        ids: npt.NDArray[Any] = self._ids.take(pa.array(wanted)).to_numpy(zero_copy_only=False)
+        return ids
+
+    def _unknown_message(self, unknown: list[Any], count: int) -> str:
+        named = ", ".join(map(repr, unknown)) + (", ..." if count > len(unknown) else "")
+        message = f"unknown id{'' if count == 1 else f's ({count} of them)'}: {named}. "
+        if len(self) == 0:
+            return message + "The map is empty."
+        first, last = self._ids[0].as_py(), self._ids[-1].as_py()
+        close = self._close_to(unknown[0])
+        near = f"; close to {unknown[0]!r}: {', '.join(map(repr, close))}" if close else ""
+        return f"{message}There are {len(self)} known ids from {first!r} to {last!r}{near}. Use one of these."
+
+    def _close_to(self, identifier: Any) -> list[Any]:
+        """Up to three known ids that look like `identifier`."""
+        if self._sorted is None:
+            candidates = self._ids[:_CLOSE_MATCH_CANDIDATES].to_pylist()
+            return difflib.get_close_matches(str(identifier), candidates, n=3)
+        number = _integer_or_none(str(identifier))
+        if number is None:
+            return list(self._sorted[:3].tolist())
+        start = max(0, int(np.searchsorted(self._sorted, number)) - 1)
+        return list(self._sorted[start : start + 3].tolist())
+
+
+def _as_ids(values: Any) -> pa.ChunkedArray:
+    """Convert any column of ids to an int64 or string chunked array."""
+    if isinstance(values, (str, int, np.integer)):
+        values = [values]
+    if not isinstance(values, (pa.Array, pa.ChunkedArray)):
+        if isinstance(values, np.ndarray):
+            values = values.ravel() if values.dtype.kind != "U" else values.ravel().tolist()
+        elif isinstance(values, Iterable):
+            values = list(values)
+        try:
+            values = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise ConfigError(f"ids: expected integers or strings, found a mixture ({error}).") from None
+    chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+    if pa.types.is_dictionary(chunks.type):
+        chunks = chunks.cast(chunks.type.value_type)
+    if pa.types.is_integer(chunks.type) or len(chunks) == 0:
+        try:
+            return chunks.cast(pa.int64())
+        except pa.ArrowInvalid as error:  # uint64 beyond int64
+            raise ConfigError(f"ids: expected integers that fit 64 bits with a sign: {error}.") from None
+    if pa.types.is_string(chunks.type) or pa.types.is_large_string(chunks.type):
+        return chunks.cast(pa.string())
+    raise ConfigError(f"ids: expected integers or strings, found {chunks.type}. Convert them first.")
+
+
+def _flat(chunks: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return the values of a chunked array without nulls."""
+    array: npt.NDArray[Any] = chunks.to_numpy()
+    return array
+
+
+def _integer_or_none(text: str | None) -> int | None:
+    """Return the integer whose decimal digits `text` is, in the one way that `str` writes it."""
+    try:
+        number = int(text or "")
+    except ValueError:
+        return None
+    return number if str(number) == text and -(2**63) <= number < 2**63 else None

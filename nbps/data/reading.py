@@ -1,0 +1,118 @@
+"""Reading a file of ratings, whatever its format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nbps.data.columnar import read_columnar
+from nbps.data.columns import ROLES, Columns, check_columns
+from nbps.data.formats import SEPARATORS, detect_format
+from nbps.data.ids import IdMap
+from nbps.data.layout import find_layout
+from nbps.data.ratings import Ratings
+from nbps.data.source import data_error, open_source
+from nbps.data.text import read_text
+
+
+def read_ratings(path: str | Path, *, format: str | None = None, columns: Columns | None = None) -> Ratings:  # noqa: A002
+    """Read a file of ratings.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file; it may be compressed with gzip, under any name.
+    format : str, optional
+        One of
+
+        - ``"tsv"``: separated by tabs, three or more columns, as MovieLens 100K's ``u.data``
+        - ``"dat"``: separated by ``::``, as MovieLens 1M's and 10M's ``ratings.dat``
+        - ``"csv"``: separated by commas, with or without a header line, as MovieLens' ``ratings.csv``
+        - ``"libmf"``: separated by blanks, as LIBMF's and FilmTrust's files
+        - ``"parquet"``
+        - ``"arrow"``: Arrow IPC file or stream
+
+        By default it is found from the content, and from the name where that leaves a choice.
+    columns : sequence of three str or int, optional
+        The columns of user, item and rating: names in the header, or positions from 0. By default the first
+        three, or where there is a header those with usual names (``userId``, ``user_id``, ``item``, ...).
+
+    Returns
+    -------
+    Ratings
+        In file order. Pairs (user, item) that occur more than once are kept. Ids are integers where all ids
+        of the column are, otherwise strings. Whether ``007`` is an integer or a string is decided by the
+        first 64 KiB: a leading zero there makes the column strings.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, damaged or not in the format, a column is missing, a line is bad
+        (the message has its number, from 1), or there are fewer than two users or items.
+    ConfigError
+        If `format` or `columns` cannot be used.
+    """
+    ratings = _read(path, format, columns)
+    for ids, what in ((ratings.user_ids, "user"), (ratings.item_ids, "item")):
+        if len(ids) < 2:
+            raise data_error(
+                Path(path),
+                "expected ratings of at least two users and two items, which a factorization needs, found "
+                f"one {what} only ({_first(ids)!r}). Check which columns are read: columns=(...).",
+            )
+    return ratings
+
+
+def read_test_ratings(
+    path: str | Path,
+    train: Ratings,
+    *,
+    format: str | None = None,  # noqa: A002
+    columns: Columns | None = None,
+) -> tuple[Ratings, int]:
+    """Read ratings to test with, in the codes of the training ratings.
+
+    Parameters
+    ----------
+    path, format, columns
+        As for `read_ratings`; a single user or item is allowed here.
+    train : Ratings
+        Whose id maps to use.
+
+    Returns
+    -------
+    ratings : Ratings
+        Those whose user and item both occur in the maps of `train`.
+    dropped : int
+        How many do not.
+
+    Raises
+    ------
+    DataError
+        As for `read_ratings`, and if no rating is left.
+    """
+    own = _read(path, format, columns)
+    test, dropped = own.recode(train.user_ids, train.item_ids)
+    if not len(test):
+        raise data_error(
+            Path(path),
+            f"expected ratings of users and items of the training data, found none among {dropped}. The ids "
+            f"here begin with user {_first(own.user_ids)!r} and item {_first(own.item_ids)!r}, those of the "
+            f"training data with user {_first(train.user_ids)!r} and item {_first(train.item_ids)!r}.",
+        )
+    return test, dropped
+
+
+def _read(path: str | Path, format_name: str | None, columns: Columns | None) -> Ratings:
+    check_columns(columns)
+    source = open_source(path)
+    found = detect_format(source, format_name)
+    if found in SEPARATORS:
+        table = read_text(source, find_layout(source, found, columns))
+    else:
+        table = read_columnar(source, found, columns)
+    return Ratings.from_columns(*(table[role] for role in ROLES))
+
+
+def _first(ids: IdMap) -> Any:
+    return ids.ids[0].as_py()
