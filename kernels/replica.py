@@ -1,0 +1,47 @@
+"""A worker's own copy of a table (access mode ``cached``) and its exchange with the shared parent.
+
+Three arrays of shape (rows, width): `values` is the copy that the worker reads and adds to at SIMD speed, `base` is
+what of the parent it already contains, `parent` is the shared table that others add to at the same time.
+``values - base`` is what the worker added and has not sent. Whatever a flush does not send stays in that difference.
+"""
+
+from __future__ import annotations
+
+from .jit import kernel
+from .rows import add_row_lossless
+
+
+@kernel
+def flush(values, base, parent, first, delta):
+    """Send what the worker added: ``d = values - base; parent += d; base += d``, without loss.
+
+    Starts at row `first` and goes around: workers that flush the same rows in the same order collide on every one
+    (ten times slower). `delta` is scratch of shape (width,). Returns the number of rows sent.
+    """
+    rows, width = values.shape
+    sent = 0
+    for n in range(rows):
+        i = first + n
+        if i >= rows:
+            i -= rows
+        mine, known = values[i], base[i]
+        changed = False
+        for j in range(width):
+            changed |= mine[j] != known[j]
+        if changed:
+            for j in range(width):
+                delta[j] = mine[j] - known[j]
+                known[j] += delta[j]
+            add_row_lossless(parent[i], delta)
+            sent += 1
+    return sent
+
+
+@kernel
+def refresh(values, base, parent):
+    """Take in what others sent: ``values += parent - base; base = parent``. What was not sent yet stays."""
+    mine, known, shared = values.reshape(values.size), base.reshape(base.size), parent.reshape(parent.size)
+    for n in range(mine.size):
+        seen = shared[n]
+        mine[n] += seen - known[n]
+        known[n] = seen

@@ -1,0 +1,1 @@
+"""What a job is made of on one box: segments, the board, worker processes and their supervision."""

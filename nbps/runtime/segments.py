@@ -1,0 +1,185 @@
+"""The life of shared-memory segments: create, attach, unlink, find and remove orphans. Nobody else touches ``/dev/shm``.
+
+A segment's *name* says who owns it: ``nbps_<pid namespace>_<pid>_<start time>_<number>_<label>``. It exists from the
+instant at which the segment does, so that a segment whose owner was killed at any moment can be recognised; a header
+inside it could be missing. A pid counts as the owner only together with its start time, and only in the same pid namespace:
+containers that share ``/dev/shm`` do not remove each other's segments.
+
+`multiprocessing.shared_memory` serves where its behaviour is sound: it creates the name and has its resource tracker
+unlink it should this process be killed. Around it: space is reserved by ``posix_fallocate``, because ``ftruncate`` past the
+size of ``/dev/shm`` succeeds and a later write is SIGBUS; attaching is ``mmap`` alone, because on Python before 3.13 a process that
+attaches has the segment deleted when it exits; and arrays hold the mapping, so that a forgotten array reads old memory, never
+unmapped memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import itertools
+import mmap
+import os
+import re
+from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.errors import SharedMemoryError
+
+FOLDER = Path("/dev/shm")
+_NAME = re.compile(r"nbps_(?P<space>\d+)_(?P<pid>\d+)_(?P<start>\d+)_(?P<number>\d+)_(?P<label>.*)")
+_LABEL_LIMIT = 64  # of the 255 bytes that a file name may have
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Size of ``/dev/shm`` and how much of it is free, in bytes."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """A segment of nbps found in ``/dev/shm``.
+
+    `alive`: its owner runs. `foreign`: its owner belongs to another pid namespace (a container) and cannot be judged from here.
+    """
+
+    name: str
+    bytes: int
+    pid: int
+    alive: bool
+    foreign: bool
+
+
+@functools.cache
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def _start_time(pid: int) -> int | None:
+    """Clock ticks between boot and the start of process `pid`; None if it does not run (a zombie does not)."""
+    try:
+        # The second field is the command in parentheses and may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class Segment:
+    """A named piece of shared memory that this process created; it exists until `unlink`.
+
+    Parameters
+    ----------
+    label : str
+        What is in it; appears in the name.
+    size : int
+        Bytes; reserved at once.
+
+    Raises
+    ------
+    SharedMemoryError
+        If ``/dev/shm`` has not enough free space. Nothing is left behind.
+    """
+
+    def __init__(self, label: str, size: int) -> None:
+        label = re.sub(r"[^A-Za-z0-9.-]", "-", label)[:_LABEL_LIMIT]
+        pid = os.getpid()
+        name = f"nbps_{_pid_namespace()}_{pid}_{_start_time(pid)}_{next(_numbers)}_{label}"
+        self._shared = SharedMemory(name, create=True, size=size)
+        try:
+            _reserve(name, size, label)
+        except BaseException:
+            self.unlink()
+            raise
+        finally:
+            # Only the name and its tracked life are used of this object; the mapping is `attach`'s.
+            self._shared.close()
+        self.name = name
+        self.size = size
+        self._linked = True
+
+    @property
+    def path(self) -> Path:
+        """The segment as a file that any program can map."""
+        return FOLDER / self.name
+
+    def unlink(self) -> None:
+        """Remove the name; the memory is given back when the last array over it is gone. Idempotent."""
+        if getattr(self, "_linked", True):
+            self._linked = False
+            with contextlib.suppress(FileNotFoundError):
+                self._shared.unlink()
+
+
+def _reserve(name: str, size: int, label: str) -> None:
+    descriptor = os.open(FOLDER / name, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+            raise
+        usage = shared_memory_usage()
+        raise SharedMemoryError(
+            f"shared memory is too small for {label!r}: needed {size:,} bytes, free {usage.free_bytes:,} of "
+            f"{usage.total_bytes:,} in {FOLDER}; make the tables smaller, remove what is left over (`nbps doctor "
+            f"--clean`), or enlarge it (`mount -o remount,size=... {FOLDER}`; docker: --shm-size)"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def attach(name: str, *, writable: bool = True) -> npt.NDArray[np.uint8]:
+    """Map segment `name` of any process; the array holds the mapping as long as it, or a view of it, lives.
+
+    Raises
+    ------
+    SharedMemoryError
+        If there is no segment of that name (any more).
+    """
+    try:
+        descriptor = os.open(FOLDER / name, os.O_RDWR if writable else os.O_RDONLY)
+    except FileNotFoundError:
+        raise SharedMemoryError(f"segment {name!r} does not exist in {FOLDER}; its job has ended") from None
+    try:
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        return np.frombuffer(mmap.mmap(descriptor, 0, access=access), np.uint8)
+    finally:
+        os.close(descriptor)
+
+
+def shared_memory_usage() -> Usage:
+    """Return size and free bytes of ``/dev/shm``."""
+    status = os.statvfs(FOLDER)
+    return Usage(status.f_frsize * status.f_blocks, status.f_frsize * status.f_bavail)
+
+
+def find_segments() -> list[SegmentInfo]:
+    """Return every segment of nbps on this machine, with the state of its owner."""
+    found = []
+    for path in sorted(FOLDER.glob("nbps_*")):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            foreign = int(match["space"]) != _pid_namespace()
+            pid = int(match["pid"])
+            alive = not foreign and _start_time(pid) == int(match["start"])
+            found.append(SegmentInfo(path.name, path.stat().st_size, pid, alive, foreign))
+    return found
+
+
+def remove_orphans() -> list[SegmentInfo]:
+    """Unlink the segments whose owner no longer runs; return them. Those of other pid namespaces stay."""
+    orphans = [segment for segment in find_segments() if not (segment.alive or segment.foreign)]
+    for segment in orphans:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            (FOLDER / segment.name).unlink()
+    return orphans
