@@ -58,7 +58,7 @@ def _ids(source: Source, column: pa.ChunkedArray, role: str) -> pa.ChunkedArray:
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    _refuse_missing(source, column, f"a {role} id")
+    _refuse_missing(source, column, f"the {role}'s id")
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise data_error(
             source.path,
@@ -70,7 +70,7 @@ def _ids(source: Source, column: pa.ChunkedArray, role: str) -> pa.ChunkedArray:
     except pa.ArrowInvalid as error:
         raise data_error(source.path, f"the {role} column does not fit 64-bit integers: {error}.") from None
     if not is_integer:
-        _refuse_row(source, pc.equal(ids, ""), f"expected a {role} id, found an empty string.")
+        _refuse_row(source, pc.equal(ids, ""), f"expected the {role}'s id, found an empty string.")
     return ids
 
 
@@ -81,7 +81,7 @@ def _values(source: Source, column: pa.ChunkedArray) -> pa.ChunkedArray:
             source.path,
             f"expected numbers in the rating column, found {kind}. Convert it or use another.",
         )
-    _refuse_missing(source, column, "a rating")
+    _refuse_missing(source, column, "the rating")
     # Whole numbers beyond 2**24 are rounded, as everywhere in float32.
     values = column.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False)
     _refuse_row(source, pc.invert(pc.is_finite(values)), "expected a finite rating, found NaN or infinity.")

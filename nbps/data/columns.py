@@ -69,12 +69,11 @@ def locate(source: Source, names: Sequence[str], columns: Columns | None) -> tup
         else:
             position = list(names).index(wanted) if wanted in names else None
         if position is None:
-            what = f"a {ROLES[role]} column" if wanted is None else f"a {ROLES[role]} column {wanted!r}"
+            what = f"the {ROLES[role]} column" if wanted is None else f"the {ROLES[role]} column {wanted!r}"
             raise data_error(
                 source.path,
                 f"expected {what}, found the columns {', '.join(map(repr, names))}. "
                 "Say which to use: columns=(user, item, rating).",
-                line=None,
             )
         found.append(position)
     return found[0], found[1], found[2]

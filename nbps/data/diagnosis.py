@@ -6,6 +6,7 @@ and field) and only run on the way to an error.
 
 from __future__ import annotations
 
+import collections
 import gzip
 import io
 import zlib
@@ -32,6 +33,8 @@ def first_bad_line(source: Source, layout: Layout) -> DataError | None:
                 is_blank = not (line.strip() if layout.format == "libmf" else line)
                 wrong = None if is_blank or number <= layout.header_lines else _what_is_wrong(line, layout)
                 if wrong is not None:
+                    if source.is_gzip:  # to the end, where the checksum is: damage explains any bad line
+                        collections.deque(lines, maxlen=0)
                     return data_error(source.path, f"{wrong}. Correct or remove the line.", line=number)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         return broken_gzip(source.path, error, line=number + 1)
@@ -53,7 +56,7 @@ def _what_is_wrong(line: str, layout: Layout) -> str | None:
         return f"expected {layout.field_count} fields separated by {mark}, found {len(fields)}: {shown}"
     for role, position in zip(ROLES[:2], layout.positions, strict=False):
         if not fields[position]:
-            return f"expected a {role} id, found an empty field: {shown}"
+            return f"expected the {role}'s id, found an empty field: {shown}"
     rating = fields[layout.positions[2]]
     if NUMBER.fullmatch(rating):
         if np.isfinite(_float32(rating)):

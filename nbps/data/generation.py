@@ -116,7 +116,8 @@ def _draw_pairs(
 ) -> npt.NDArray[np.int64]:
     """Draw `count` distinct pairs ``user * items + item`` by both weights; ascending."""
     users, items = len(activity), len(popularity)
-    distinct: npt.NDArray[np.float64] = _SURPLUS * _quota(rng, activity, items, count)
+    distinct = _quota(rng, activity, items, count).astype(np.float64)
+    distinct *= _SURPLUS
     draws = _draws_for(distinct, popularity)
     table = _inverse_table(popularity)
     pairs = np.repeat(np.arange(users, dtype=np.int64), rng.poisson(draws))

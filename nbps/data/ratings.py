@@ -93,7 +93,7 @@ class Ratings:
         """
         user_ids, user_codes = IdMap.of(users)
         item_ids, item_codes = IdMap.of(items)
-        numbers = np.ascontiguousarray(values, dtype=np.float32)
+        numbers = np.array(values, dtype=np.float32)  # a copy: Arrow's own memory is read-only
         return cls(user_codes, item_codes, numbers, user_ids, item_ids)
 
     @property
