@@ -4,6 +4,20 @@
 `get_row`, `inc_row`, ... there: a training loop without a Python call for each row.
 """
 
-from .rows import TableKernel, get_row, get_rows, inc_row, inc_rows, put_row, put_rows
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rows import TableKernel, get_row, get_rows, inc_row, inc_rows, put_row, put_rows
 
 __all__ = ["TableKernel", "get_row", "get_rows", "inc_row", "inc_rows", "put_row", "put_rows"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing Numba takes half a second: only who uses a kernel pays for it.
+    if name in __all__:
+        from . import rows
+
+        return getattr(rows, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,7 @@
 """The board of clocks: who has published what, and the wait for it. This is the whole SSP protocol of one box.
 
-The board is a flat int64 array in shared memory, cut into lines of `LINE` words so that no two writers share a cache
-line (nor the pair of lines that x86 fetches together). Slot k of a group of slots says *every update that source k committed
-in clocks < slot k is visible*. A worker at clock c may read under staleness s when the lowest slot is >= c - s.
+A worker at clock c may read under staleness s when the lowest committed slot is >= c - s (`nbps.kernels.layout` says where
+slots lie).
 
 Memory model: a worker adds to tables, then stores its slot with release order; who loads the slot with acquire order
 sees those additions. Parking follows the futex protocol: a waiter announces itself, reads the sequence word, looks
@@ -12,21 +11,10 @@ impossible that both look too early.
 
 from __future__ import annotations
 
-import numpy as np
-
 from .atomics import fence, fetch_add, load_acquire, pause, store_release
 from .futex import futex_wait, futex_wake
 from .jit import kernel
-
-LINE = 16  # int64 words; 128 bytes
-FINISHED = np.iinfo(np.int64).max  # slot of a worker that holds nobody back any more
-
-# Words of the first two lines: the abort flag is read by all and written once, the other line is written when parking.
-ABORT = 0
-SEQUENCE = LINE
-WAITERS = LINE + 1
-TIMEOUT = LINE + 2  # a struct timespec: seconds, nanoseconds
-HEADER_LINES = 2
+from .layout import ABORT, LINE, SEQUENCE, TIMEOUT, WAITERS
 
 OPEN, TIMED_OUT, ABORTED = 0, 1, 2
 

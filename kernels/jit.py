@@ -101,18 +101,3 @@ def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False
     dispatcher = numba.njit(nogil=True, fastmath=fastmath)(function)
     dispatcher._cache = _Cache(function)
     return dispatcher
-
-
-def compile_all(requests: list[tuple[Any, tuple[Any, ...]]]) -> int:
-    """Make machine code for (kernel, argument types) pairs, from the cache where it is there.
-
-    Returns
-    -------
-    int
-        How many were compiled because the cache had none.
-    """
-    compiled = 0
-    for dispatcher, signature in requests:
-        dispatcher.compile(signature)
-        compiled += bool(sum(dispatcher.stats.cache_misses.values()))
-    return compiled

@@ -1,1 +1,41 @@
-"""nbps: a stale-synchronous-parallel parameter server in shared memory."""
+"""nbps: a stale-synchronous-parallel parameter server in shared memory.
+
+A `Job` owns parameter `Table` objects and worker processes that read and add to them at compiled speed, while the clock
+protocol bounds how stale a read can be (`BSP`, `SSP`, `ESSP`, `ASP`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbps import errors, init
+from nbps.consistency import ASP, BSP, ESSP, SSP
+from nbps.errors import Error
+from nbps.job import Job, JobTable
+from nbps.report import Report
+from nbps.table import Table
+
+if TYPE_CHECKING:
+    from nbps.worker import Worker
+    from nbps.worker_table import WorkerTable
+
+__all__ = [
+    "ASP", "BSP", "ESSP", "SSP", "Error", "Job", "JobTable", "Report", "Table", "Worker", "WorkerTable", "errors", "init",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Workers need Numba; who only defines a job does not, and its import takes half a second.
+    if name == "Worker":
+        from nbps.worker import Worker
+
+        return Worker
+    if name == "WorkerTable":
+        from nbps.worker_table import WorkerTable
+
+        return WorkerTable
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nbps")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

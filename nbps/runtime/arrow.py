@@ -6,49 +6,19 @@ without a copy, and a saved table is the same bytes in a file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nbps.errors import DataError
+from nbps.runtime.dense import Layout
 from nbps.runtime.segments import Segment, attach
 
 ALIGNMENT = 64  # bytes; a cache line, and enough for every SIMD load and the 16-byte compare-and-swap
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where in a segment a table's values lie; travels to the workers, which need no Arrow.
-
-    Attributes
-    ----------
-    segment : str
-        Name of the segment.
-    offset : int
-        Of the first value, in bytes; a multiple of `ALIGNMENT`.
-    rows, width : int
-        Shape of the values, C-contiguous.
-    dtype : str
-        ``float32``, ``float64``, ``int32`` or ``int64``.
-    """
-
-    segment: str
-    offset: int
-    rows: int
-    width: int
-    dtype: str
-
-    def view(self) -> npt.NDArray[np.generic]:
-        """Return the live values, shape (rows, width); the memory is shared with every other worker."""
-        return values_at(attach(self.segment), self)
-
-
-def values_at(memory: npt.NDArray[np.uint8], layout: Layout) -> npt.NDArray[np.generic]:
-    """Return the values of `layout` in the mapped segment `memory`."""
-    bytes_ = layout.rows * layout.width * np.dtype(layout.dtype).itemsize
-    flat = memory[layout.offset : layout.offset + bytes_].view(layout.dtype)
-    return flat.reshape(layout.rows, layout.width)
 
 
 def _batch(name: str, values: npt.NDArray[np.generic], padding: int) -> pa.RecordBatch:
@@ -107,7 +77,7 @@ def create_table_segment(
     try:
         layout = Layout(segment.name, offset, rows, width, dtype)
         memory = attach(segment.name)
-        values = values_at(memory, layout)
+        values = layout.values(memory)
         # The values are written onto themselves: a second array of that size is never needed.
         sink = pa.FixedSizeBufferWriter(pa.py_buffer(memory))
         _write(_batch(name, values, padding), sink)
@@ -117,3 +87,32 @@ def create_table_segment(
     except BaseException:
         segment.unlink()
         raise
+
+
+def read_table_file(path: Path) -> npt.NDArray[np.generic]:
+    """Read the first column of Arrow IPC file `path`, a fixed-size list without nulls, as an array (rows, width).
+
+    Raises
+    ------
+    DataError
+        If it is not such a file.
+    """
+    try:
+        column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0).combine_chunks()
+    except (OSError, pa.ArrowInvalid, IndexError) as error:
+        raise DataError(f"{path}: expected an Arrow IPC file with a table, found: {error}") from error
+    if not pa.types.is_fixed_size_list(column.type) or column.null_count or column.values.null_count:
+        raise DataError(f"{path}: expected a first column of fixed-size lists without nulls, found {column.type}")
+    return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy file `source` to `target`, which appears whole or not at all."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(source, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

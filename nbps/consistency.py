@@ -1,0 +1,82 @@
+"""Consistency models: how old a state a worker may read, and when data moves.
+
+A worker at clock c under staleness s reads a state that holds every update of every worker from clocks < c - s, and
+all its own (Ho et al., NIPS 2013, section 2). The models differ in s and in when a ``cached`` copy is refreshed; ``direct``
+and ``exclusive`` tables are live, so they are as fresh as memory is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nbps.errors import ConfigError
+
+
+def check_staleness(staleness: float, owner: str) -> float:
+    """Return `staleness` if it is a whole number >= 0 or infinity.
+
+    Raises
+    ------
+    ConfigError
+        Otherwise; names `owner`.
+    """
+    whole = isinstance(staleness, (int, float)) and not isinstance(staleness, bool)
+    if not whole or not (staleness >= 0 and (math.isinf(staleness) or staleness == int(staleness))):
+        raise ConfigError(
+            f"{owner}: staleness is {staleness!r}; expected a whole number of clocks >= 0, or math.inf for no bound"
+        )
+    return math.inf if math.isinf(staleness) else int(staleness)
+
+
+@dataclass(frozen=True)
+class SSP:
+    """Stale synchronous parallel: a copy is refreshed only when it is too old (Ho et al., NIPS 2013).
+
+    Parameters
+    ----------
+    staleness : int or math.inf
+        Clocks by which a read may lag behind.
+    """
+
+    staleness: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "staleness", check_staleness(self.staleness, type(self).__name__))
+
+
+@dataclass(frozen=True)
+class ESSP(SSP):
+    """Eager SSP: the same bound, and copies are refreshed at every clock (Dai et al., AAAI 2015). The default.
+
+    Measured staleness is then mostly far below the bound, which becomes a safety net instead of a tuning knob.
+    """
+
+    staleness: float = 2
+
+
+@dataclass(frozen=True)
+class BSP:
+    """Bulk synchronous parallel: staleness 0.
+
+    ``cached`` tables see exactly what was committed in earlier clocks and add up in rank order, so runs with one number of workers
+    are bit-identical. ``direct`` tables keep the bound but also show updates of the running clock.
+    """
+
+    @property
+    def staleness(self) -> float:
+        """Always 0."""
+        return 0
+
+
+@dataclass(frozen=True)
+class ASP:
+    """Asynchronous: never waits; copies are refreshed at every clock. No bound on what a read misses."""
+
+    @property
+    def staleness(self) -> float:
+        """Always infinite."""
+        return math.inf
+
+
+Consistency = BSP | SSP | ESSP | ASP

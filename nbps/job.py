@@ -1,0 +1,315 @@
+"""A job: tables in shared memory and the workers that train on them."""
+
+from __future__ import annotations
+
+import operator
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy.typing as npt
+
+from nbps import init, remote
+from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
+from nbps.errors import ConfigError, Error, JobClosedError, TableError
+from nbps.report import Report
+from nbps.runtime.board import Board
+from nbps.runtime.dense import Layout
+from nbps.runtime.group import WorkerGroup
+from nbps.runtime.segments import Segment, remove_orphans
+from nbps.table import Table
+from nbps.worker_spec import TableSpec, WorkerSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = TypeVar("R")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Job:
+    """Parameter tables and worker processes that share them under one consistency model.
+
+    Use it as a context manager: entering creates the tables and starts the workers, leaving ends them and gives the memory back.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+    workers : int, optional
+        Processes; all cores that this process may use by default.
+    consistency : BSP, SSP, ESSP, ASP
+        ``ESSP(2)`` by default.
+    seed : int
+        Seeds the tables' initial values and ``worker.random``.
+    clock_timeout_s : float
+        How long a worker waits for the others before `ClockTimeoutError`; it says for whom it waits after 30 s.
+    preload : callable, optional
+        Called once, without arguments, in the process from which the workers are forked: compile or import there what all of them
+        need.
+
+    Examples
+    --------
+    >>> import nbps
+    >>> def count(worker):
+    ...     table = worker.table("counts")
+    ...     for _ in range(3):
+    ...         table.inc(0, 1)
+    ...         worker.clock()
+    ...     return worker.rank
+    >>> with nbps.Job([nbps.Table("counts", rows=1, width=1, dtype="int64")], workers=2) as job:
+    ...     print(job.run(count), job.table("counts").to_numpy())
+    [0, 1] [[6]]
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        workers: int | None = None,
+        consistency: Consistency | None = None,
+        seed: int = 0,
+        clock_timeout_s: float = 600.0,
+        preload: Callable[[], object] | None = None,
+    ) -> None:
+        self.tables = tuple(tables)
+        self.workers = _checked_workers(workers)
+        self.consistency = ESSP() if consistency is None else consistency
+        self.seed = _checked_seed(seed)
+        self.clock_timeout_s = float(clock_timeout_s)
+        if not self.clock_timeout_s > 0:
+            raise ConfigError(f"Job: clock_timeout_s is {clock_timeout_s!r}; expected seconds > 0")
+        if not isinstance(self.consistency, (BSP, SSP, ASP)):
+            raise ConfigError(f"Job: consistency is {consistency!r}; expected BSP(), SSP(s), ESSP(s) or ASP()")
+        self._preload = preload
+        self._views: dict[str, JobTable] = {}
+        self._group: WorkerGroup | None = None
+        self._board: Board | None = None
+        self._report: Report | None = None
+        self._cleanup: weakref.finalize[Any, Any] | None = None
+        for table in self.tables:
+            if not isinstance(table, Table):
+                raise ConfigError(f"Job: expected tables of class nbps.Table, found {table!r}")
+        names = [table.name for table in self.tables]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"Job: two tables are called {twice[0]!r}; names must differ")
+
+    def __enter__(self) -> Self:
+        if self._cleanup is not None:
+            raise JobClosedError("this job was started before; make a new Job to run again")
+        remove_orphans()
+        segments: list[Segment] = []
+        kinds = [(table.dtype, table.access) for table in self.tables]
+        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds,))]
+        if self._preload is not None:
+            preload.append((self._preload, ()))
+        self._group = WorkerGroup(self.workers, preload, on_stop=self._abort, describe=self._describe)
+        self._cleanup = weakref.finalize(self, _end, self._group, segments)
+        try:
+            self._board = Board(self.workers)
+            segments.append(self._board.segment)
+            for table in self.tables:
+                self._create(table, segments)
+            self._group.start()
+            spec = self._spec()
+            self._group.call(remote.open_worker, [(spec, rank) for rank in range(self.workers)])
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> list[R]:
+        """Call ``function(worker, *args, **kwargs)`` in every worker; clocks start at 0.
+
+        `function` may come from a notebook or ``__main__``. Arrays among the arguments from 64 KiB on are put into shared
+        memory once, and workers see them read-only without a copy. When a worker returns, its updates are committed and it
+        holds nobody back any more.
+
+        Returns
+        -------
+        list
+            One result for each worker, in rank order.
+
+        Raises
+        ------
+        BaseException
+            What `function` raised in a worker, with that worker's traceback as a note. The job then runs no more; its tables can
+            still be read.
+        WorkerDiedError
+            If a worker process was killed.
+        KeyboardInterrupt
+            After Ctrl-C: once ends the workers in good order, twice at once.
+        """
+        group, board = self._running()
+        board.reset()
+        return group.call(remote.run, [(function, args, kwargs)] * self.workers)
+
+    def table(self, name: str) -> JobTable:
+        """Return the table called `name`; readable until the job is closed.
+
+        Raises
+        ------
+        TableError
+            If there is none of that name.
+        """
+        if self._cleanup is None or self._board is None:
+            raise JobClosedError(f"table {name!r}: the job is not open; use it inside `with job:`")
+        if name not in self._views:
+            known = ", ".join(map(repr, self._views)) or "none"
+            raise TableError(f"unknown table {name!r}; this job's tables: {known}")
+        return self._views[name]
+
+    def report(self) -> Report:
+        """Return what the job measured so far; also after it was closed."""
+        if self._board is not None:
+            counters = [self._board.statistics(rank) for rank in range(self.workers)]
+            return Report.from_counters(str(self.consistency), counters)
+        if self._report is None:
+            raise JobClosedError("report: the job has not run; use it inside `with job:`")
+        return self._report
+
+    def close(self) -> None:
+        """End the workers and give the shared memory back. Idempotent."""
+        if self._board is not None:
+            self._report = self.report()
+        self._board = None
+        for view in self._views.values():
+            view._close()
+        if self._cleanup is not None:
+            self._cleanup()
+
+    def _create(self, table: Table, segments: list[Segment]) -> None:
+        from nbps.runtime.arrow import create_table_segment
+
+        segment, layout, values = create_table_segment(table.name, table.rows, table.width, table.dtype)
+        segments.append(segment)
+        assert callable(table.init)
+        try:
+            table.init(values, init.generator(self.seed, table.name))
+        except Error as error:
+            error.add_note(f"while initialising table {table.name!r}")
+            raise
+        self._views[table.name] = JobTable(table, segment, layout, values)
+
+    def _spec(self) -> WorkerSpec:
+        assert self._board is not None
+        tables = tuple(
+            TableSpec(
+                name=table.name,
+                layout=self._views[table.name].layout,
+                access=table.access,
+                staleness=self.consistency.staleness if table.staleness is None else table.staleness,
+                check_finite=table.check_finite,
+            )
+            for table in self.tables
+        )
+        return WorkerSpec(
+            workers=self.workers,
+            board=self._board.segment.name,
+            tables=tables,
+            consistency=self.consistency,
+            seed=self.seed,
+            clock_timeout_s=self.clock_timeout_s,
+            oversubscribed=self.workers > usable_cores(),
+        )
+
+    def _running(self) -> tuple[WorkerGroup, Board]:
+        if self._group is None or self._board is None:
+            raise JobClosedError("run: the job is not open; use it inside `with job:`")
+        if self._group.closed:
+            raise JobClosedError("run: the workers were stopped after an error or Ctrl-C; make a new Job to run again")
+        return self._group, self._board
+
+    def _abort(self) -> None:
+        if self._board is not None:
+            self._board.abort()
+
+    def _describe(self, rank: int) -> str:
+        clock = None if self._board is None else self._board.clock(rank)
+        return f"worker {rank}" if clock is None else f"worker {rank} at clock {clock}"
+
+
+class JobTable:
+    """A table as the driver sees it. It may be read at any time while the job is open, also during a run: values are then live."""
+
+    def __init__(self, table: Table, segment: Segment, layout: Layout, values: npt.NDArray[Any]) -> None:
+        self.table = table
+        self.layout = layout
+        self._segment = segment
+        self._values: npt.NDArray[Any] | None = values
+
+    @property
+    def path(self) -> Path:
+        """The live table as an Arrow IPC file that any program can memory-map while the job is open."""
+        self._live()
+        return self._segment.path
+
+    def to_numpy(self) -> npt.NDArray[Any]:
+        """Return a copy of the values, shape (rows, width)."""
+        return self._live().copy()
+
+    def to_arrow(self) -> pa.Table:
+        """Return a copy as an Arrow table with one column, named as the table, of fixed-size lists."""
+        import pyarrow as pa
+
+        flat = pa.array(self.to_numpy().reshape(-1))
+        return pa.table({self.table.name: pa.FixedSizeListArray.from_arrays(flat, self.table.width)})
+
+    def save(self, path: str | Path) -> None:
+        """Write the table to `path` as an Arrow IPC file; `nbps.init.from_file` and any Arrow reader read it."""
+        self._live()
+        from nbps.runtime.arrow import copy_file
+
+        copy_file(self._segment.path, Path(path))
+
+    def _live(self) -> npt.NDArray[Any]:
+        if self._values is None:
+            raise JobClosedError(
+                f"table {self.table.name!r}: the job was closed and its memory given back; copy it with to_numpy() or "
+                f"save() before the `with` block ends"
+            )
+        return self._values
+
+    def _close(self) -> None:
+        self._values = None
+
+
+def _end(group: WorkerGroup, segments: list[Segment]) -> None:
+    try:
+        group.close()
+    finally:
+        for segment in segments:
+            segment.unlink()
+
+
+def _checked_workers(workers: int | None) -> int:
+    if workers is None:
+        return usable_cores()
+    try:
+        count = operator.index(workers)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ConfigError(f"Job: workers is {workers!r}; expected a whole number >= 1")
+    return count
+
+
+def _checked_seed(seed: int) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ConfigError(f"Job: seed is {seed!r}; expected a whole number >= 0")
+    return number

@@ -1,0 +1,36 @@
+"""What the driver has its supervisor and workers do. Free of Numba: the driver imports it to name these functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbps.worker import Worker, WorkerSpec
+
+_worker: Worker | None = None  # the one worker of this process
+
+
+def prepare(tables: list[tuple[str, str]]) -> None:
+    """Import what workers need and prepare the kernels of tables given as (dtype, access); in the supervisor."""
+    import nbps.worker  # noqa: F401
+    from nbps.kernels.prepare import prepare_job
+
+    prepare_job(tables)
+
+
+def open_worker(spec: WorkerSpec, rank: int) -> None:
+    """Attach this process to the job."""
+    global _worker
+    from nbps.worker import Worker
+
+    _worker = Worker(spec, rank)
+
+
+def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Carry out one `Job.run` in this worker."""
+    assert _worker is not None
+    _worker.begin()
+    result = function(_worker, *args, **kwargs)
+    _worker.finish()
+    return result

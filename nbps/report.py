@@ -1,0 +1,121 @@
+"""What a job measured: clocks, compute and wait time, and the staleness that reads really had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.kernels import layout
+
+
+@dataclass(frozen=True)
+class ClockDifferential:
+    """Histogram of the clock differential: visible clock minus the reader's clock, at each read (Dai et al., section 3).
+
+    The visible clock v of a read is the highest for which the reader sees all updates of every worker from clocks < v; so
+    -s <= differential <= 0 under staleness s, and 0 means that nothing committed was missed. Every ``get`` is a sample; a
+    clock without any ``get`` (reads inside kernels) gives one, taken where it began.
+
+    Attributes
+    ----------
+    counts : dict of int to int
+        Reads for each differential; the lowest key also counts everything below.
+    mean, variance : float
+        Over all samples, exact; NaN without samples.
+    """
+
+    counts: dict[int, int]
+    samples: int
+    mean: float
+    variance: float
+
+    @staticmethod
+    def from_counters(counters: npt.NDArray[np.int64]) -> ClockDifferential:
+        """From the counters of a worker, or the sum of those of several."""
+        bins = counters[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BINS]
+        samples = int(counters[layout.READS])
+        mean = int(counters[layout.DIFFERENTIAL_SUM]) / samples if samples else float("nan")
+        square = int(counters[layout.DIFFERENTIAL_SQUARES]) / samples if samples else float("nan")
+        return ClockDifferential({-int(d): int(bins[d]) for d in np.flatnonzero(bins)}, samples, mean, square - mean * mean)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; no samples give None."""
+        known = self.samples > 0
+        return {
+            "counts": {str(d): n for d, n in sorted(self.counts.items())},
+            "samples": self.samples,
+            "mean": self.mean if known else None,
+            "variance": self.variance if known else None,
+        }
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """One worker's figures, over all runs of the job. `wait_seconds` is time at gates and barriers; the rest is compute."""
+
+    rank: int
+    clocks: int
+    compute_seconds: float
+    wait_seconds: float
+    rows_sent: int
+    clock_differential: ClockDifferential
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "clock_differential": self.clock_differential.to_dict()}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `Job.report` returns; ``str(report)`` is a table."""
+
+    consistency: str
+    workers: tuple[WorkerReport, ...]
+    clock_differential: ClockDifferential
+
+    @staticmethod
+    def from_counters(consistency: str, counters: Iterable[npt.NDArray[np.int64]]) -> Report:
+        """From the counters of each worker."""
+        each = list(counters)
+        workers = tuple(
+            WorkerReport(
+                rank=rank,
+                clocks=int(words[layout.CLOCKS]),
+                compute_seconds=int(words[layout.COMPUTE_NS]) / 1e9,
+                wait_seconds=int(words[layout.WAIT_NS]) / 1e9,
+                rows_sent=int(words[layout.ROWS_SENT]),
+                clock_differential=ClockDifferential.from_counters(words),
+            )
+            for rank, words in enumerate(each)
+        )
+        return Report(consistency, workers, ClockDifferential.from_counters(np.sum(each, axis=0)))
+
+    @property
+    def wait_share(self) -> float:
+        """Share of all workers' time spent waiting, 0 to 1."""
+        wait = sum(worker.wait_seconds for worker in self.workers)
+        total = wait + sum(worker.compute_seconds for worker in self.workers)
+        return wait / total if total else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "consistency": self.consistency,
+            "wait_share": self.wait_share,
+            "clock_differential": self.clock_differential.to_dict(),
+            "workers": [worker.to_dict() for worker in self.workers],
+        }
+
+    def __str__(self) -> str:
+        lines = [self.consistency, "worker  clocks  compute s   wait s  differential mean  variance"]
+        for worker in self.workers:
+            seen = worker.clock_differential
+            lines.append(
+                f"{worker.rank:6}  {worker.clocks:6}  {worker.compute_seconds:9.3f}  {worker.wait_seconds:7.3f}"
+                f"  {seen.mean:17.2f}  {seen.variance:8.2f}"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""What a table is: its name, shape, dtype, access mode and initial values."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.consistency import check_staleness
+from nbps.errors import ConfigError
+from nbps.init import Initializer, from_array, zeros
+
+DTYPES = ("float32", "float64", "int32", "int64")
+ACCESS_MODES = ("direct", "cached", "exclusive")
+_NAME_LIMIT = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A dense matrix of parameters that all workers of a job share.
+
+    It takes ``rows * width * itemsize`` bytes of shared memory, plus under 1 KiB; with ``access="cached"`` each worker that uses it
+    holds a copy and its base besides, in memory of its own, and nothing else grows with the table.
+
+    Parameters
+    ----------
+    name : str
+        Unique within the job.
+    rows, width : int
+        Shape. The row is the unit of reading and adding.
+    dtype : {"float32", "float64", "int32", "int64"}
+        Element type.
+    access : {"direct", "cached", "exclusive"}
+        - ``direct``: reads and additions go to the shared rows; additions are lossless and seen at once.
+        - ``cached``: each worker has a private copy at SIMD speed; ``clock()`` sends its additions and refreshes it.
+        - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has two
+          writers in one clock.
+    init : initializer or array_like
+        Initial values (`nbps.init`); an array is copied.
+    staleness : int, optional
+        Staleness of this table; the job's by default.
+    check_finite : bool
+        Refuse deltas with NaN or infinity.
+
+    Notes
+    -----
+    *Consistency.* A read at clock c sees every update of every worker from clocks < c - s and all of the reader's own.
+    Elements never tear. Rows of a ``cached`` table change only where the worker's clock advances (or on a ``get`` that
+    asks for a fresher state); a row of a live table may be seen while another worker is in the middle of adding to it.
+    """
+
+    name: str
+    rows: int
+    width: int
+    dtype: str = "float32"
+    access: Literal["direct", "cached", "exclusive"] = "direct"
+    init: Initializer | npt.ArrayLike = dataclasses.field(default_factory=zeros)
+    staleness: float | None = None
+    check_finite: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= _NAME_LIMIT:
+            raise ConfigError(f"Table: name is {self.name!r}; expected 1 to {_NAME_LIMIT} characters")
+        for field in ("rows", "width"):
+            object.__setattr__(self, field, self._size(field))
+        object.__setattr__(self, "dtype", self._checked_dtype())
+        if self.access not in ACCESS_MODES:
+            raise ConfigError(f"table {self.name!r}: access is {self.access!r}; expected one of {', '.join(ACCESS_MODES)}")
+        if self.staleness is not None:
+            object.__setattr__(self, "staleness", check_staleness(self.staleness, f"table {self.name!r}"))
+        if not callable(self.init):
+            object.__setattr__(self, "init", from_array(self.init))
+
+    def _size(self, field: str) -> int:
+        value: Any = getattr(self, field)
+        try:
+            size = operator.index(value)
+        except TypeError:
+            size = 0
+        if size < 1:
+            raise ConfigError(f"table {self.name!r}: {field} is {value!r}; expected a whole number >= 1")
+        return size
+
+    def _checked_dtype(self) -> str:
+        try:
+            name = np.dtype(self.dtype).name
+        except TypeError:
+            name = ""
+        if name not in DTYPES:
+            raise ConfigError(f"table {self.name!r}: dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
+        return name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return self.rows * self.width * np.dtype(self.dtype).itemsize

@@ -1,0 +1,192 @@
+"""A worker's view of one table: `get`, `inc`, `put`, and the arrays for kernels. One class for live rows, one for a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.consistency import check_staleness
+from nbps.errors import TableError
+from nbps.kernels import replica, rows
+
+if TYPE_CHECKING:
+    from nbps.worker import Worker
+
+Array = npt.NDArray[Any]
+
+
+class WorkerTable:
+    """A table as a worker reads and changes it.
+
+    Attributes
+    ----------
+    name : str
+    shape : (int, int)
+        Rows and width.
+    dtype : numpy.dtype
+    kernel : nbps.kernels.TableKernel
+        What jitted code hands to `nbps.kernels.get_row`, `inc_row`, ...; valid until the job ends. It reads what the
+        worker's clock let in; ids are not checked there.
+    """
+
+    def __init__(self, worker: Worker, name: str, values: Array, staleness: float, check_finite: bool, atomic: bool) -> None:
+        self.name = name
+        self.shape = values.shape
+        self.dtype = values.dtype
+        self.kernel = rows.TableKernel(values, int(atomic))
+        self._worker = worker
+        self._staleness = staleness
+        self._check_finite = check_finite
+
+    def get(self, ids: npt.ArrayLike, staleness: float | None = None) -> Array:
+        """Return a copy of rows.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Row numbers; they may repeat.
+        staleness : int, optional
+            Staleness of this read where it must be fresher than the table's; waits for it.
+
+        Returns
+        -------
+        ndarray, shape (n, width), or (width,) for a single id
+
+        Raises
+        ------
+        TableError
+            If an id is out of range or no integer.
+
+        Notes
+        -----
+        *Consistency.* At clock c the result holds every update of every worker from clocks < c - s, all of this worker's
+        own, and maybe later ones (SSP, Ho et al. 2013).
+        """
+        if staleness is not None:
+            staleness = check_staleness(staleness, f"table {self.name!r}.get")
+        self._worker.record(self._make_visible(staleness))
+        numbers = self._checked_ids(ids)
+        out = np.empty((numbers.size, self.shape[1]), self.dtype)
+        rows.get_rows(self.kernel, numbers, out)
+        return out[0] if np.ndim(ids) == 0 else out
+
+    def inc(self, ids: npt.ArrayLike, deltas: npt.ArrayLike) -> None:
+        """Add `deltas` to rows; ids that repeat accumulate. Published by the worker's next ``clock()``.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+        deltas : array_like, shape (n, width), or what broadcasts to it
+            Cast to the table's dtype where that keeps the kind (no floats into integers).
+
+        Raises
+        ------
+        TableError
+            If an id or the shape, dtype or (with ``check_finite``) a value of `deltas` is wrong; nothing was added.
+        """
+        numbers = self._checked_ids(ids)
+        rows.inc_rows(self.kernel, numbers, self._checked_deltas(numbers, deltas))
+
+    def put(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:
+        """Overwrite rows of an ``exclusive`` table; shapes as in `inc`.
+
+        Raises
+        ------
+        TableError
+            If the table is not ``exclusive``: others add to its rows, and overwriting would lose that.
+        """
+        raise TableError(
+            f"table {self.name!r}: put() overwrites what other workers add; use inc(), or access='exclusive'"
+        )
+
+    def _make_visible(self, staleness: float | None) -> int:
+        """Wait until a read may happen; return the visible clock it has."""
+        raise NotImplementedError
+
+    def _checked_ids(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        given = np.asarray(ids)
+        if given.size == 0 and given.ndim == 1:
+            return np.empty(0, np.int64)
+        if given.dtype.kind not in "iu" or given.ndim > 1:
+            raise TableError(
+                f"table {self.name!r}: expected an integer id or a one-dimensional array of them, "
+                f"found dtype {given.dtype} and shape {given.shape}"
+            )
+        numbers = np.ascontiguousarray(given.reshape(-1), np.int64)
+        bad = rows.first_bad_id(numbers, self.shape[0])
+        if bad >= 0:
+            raise TableError(
+                f"table {self.name!r}: id {given.reshape(-1)[bad]} at position {bad} is out of range; "
+                f"expected 0 <= id < {self.shape[0]}"
+            )
+        return numbers
+
+    def _checked_deltas(self, numbers: npt.NDArray[np.int64], deltas: npt.ArrayLike) -> Array:
+        given = np.asarray(deltas)
+        if not np.can_cast(given.dtype, self.dtype, "same_kind"):
+            raise TableError(f"table {self.name!r}: deltas have dtype {given.dtype}; expected {self.dtype}")
+        shape = (numbers.size, self.shape[1])
+        if given.ndim == 2 and given.shape != shape or given.ndim > 2 or given.ndim == 1 and given.size != shape[1]:
+            raise TableError(f"table {self.name!r}: deltas have shape {given.shape}; expected {shape}")
+        full = np.ascontiguousarray(np.broadcast_to(given, shape), self.dtype)
+        if self._check_finite and self.dtype.kind == "f":
+            bad = rows.first_not_finite(full)
+            if bad >= 0:
+                n, column = divmod(bad, shape[1])
+                raise TableError(
+                    f"table {self.name!r}: delta for row {numbers[n]}, column {column} is {full[n, column]}; "
+                    f"expected finite numbers (check_finite is on)"
+                )
+        return full
+
+
+class LiveTable(WorkerTable):
+    """Rows in shared memory: access modes ``direct`` and ``exclusive``."""
+
+    def _make_visible(self, staleness: float | None) -> int:
+        self._worker.wait_for(staleness)
+        return self._worker.lowest_clock()
+
+    def put(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:
+        """Overwrite rows of an ``exclusive`` table; shapes as in `inc`."""
+        if self.kernel.atomic:
+            super().put(ids, values)
+        numbers = self._checked_ids(ids)
+        rows.put_rows(self.kernel, numbers, self._checked_deltas(numbers, values))
+
+
+class CachedTable(WorkerTable):
+    """A private copy, sent and refreshed at clocks: access mode ``cached``."""
+
+    def __init__(
+        self, worker: Worker, name: str, parent: Array, staleness: float, check_finite: bool, lazy: bool, first: int
+    ) -> None:
+        super().__init__(worker, name, parent.copy(), staleness, check_finite, atomic=False)
+        self._parent = parent
+        self._base = self.kernel.values.copy()
+        self._lazy = lazy
+        self._first = first
+        self._scratch = np.empty(parent.shape[1], parent.dtype)
+        self._visible = 0  # every update from clocks below it is in the copy
+
+    def flush(self) -> int:
+        """Add what this worker changed to the shared rows; return how many rows that were."""
+        return int(replica.flush(self.kernel.values, self._base, self._parent, self._first, self._scratch))
+
+    def refresh(self, visible: int) -> None:
+        """Take in the shared rows; `visible` is the visible clock, read before."""
+        replica.refresh(self.kernel.values, self._base, self._parent)
+        self._visible = visible
+
+    def refresh_if_due(self, clock: int, visible: int) -> None:
+        """Refresh at the start of `clock`: always if eager, only a copy that is too old if lazy."""
+        if not self._lazy or self._visible < clock - self._staleness:
+            self.refresh(visible)
+
+    def _make_visible(self, staleness: float | None) -> int:
+        self._worker.wait_for(staleness)
+        if staleness is not None and self._visible < self._worker.current_clock - staleness:
+            self.refresh(self._worker.lowest_clock())
+        return self._visible
