@@ -1,0 +1,47 @@
+"""The command line: ``nbps train``, ``nbps recommend``, ``nbps doctor``.
+
+Only typer is imported here. What a command needs beyond it is imported when the command runs, because NumPy,
+Numba and Arrow take longer than printing a help page should.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nbps.cli.doctor import doctor
+from nbps.cli.failure import FailureGroup
+from nbps.cli.recommend import recommend
+from nbps.cli.train import train
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="nbps",
+    cls=FailureGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.add_typer(train)
+app.command()(recommend)
+app.command()(doctor)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from nbps.cli.versions import version_of
+
+        typer.echo(f"nbps {version_of('nbps')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Train models on all cores with a stale-synchronous-parallel parameter server."""

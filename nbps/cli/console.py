@@ -1,0 +1,49 @@
+"""Where a command's output goes: readable text or JSON, to which stream, under ``--json`` and ``--quiet``."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Output:
+    """The choice of the user between text and JSON."""
+
+    json: bool
+    quiet: bool = False
+
+    def progress(self) -> Console:
+        """Return the console for what happens along the way: standard error, or nothing."""
+        return Console(stderr=True, quiet=self.quiet, highlight=False)
+
+    def result(self) -> Console:
+        """Return the console for readable results: standard output, or standard error beside JSON."""
+        return Console(stderr=self.json, quiet=self.quiet, highlight=False)
+
+    def write_json(self, value: Any) -> None:
+        """Print `value` as one line of JSON on standard output, if JSON is wanted."""
+        if self.json:
+            typer.echo(json.dumps(_plain(value), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """Convert a value to what JSON has; a number that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value

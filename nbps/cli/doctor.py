@@ -1,0 +1,79 @@
+"""``nbps doctor``: what this machine offers, what is left over, what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nbps.cli.failure import Debug
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def doctor(
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove shared memory whose process no longer runs.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show shared memory, processor, compiler cache and limits, and what to do about problems."""
+    from nbps.cli.advice import advise
+    from nbps.cli.console import Output
+    from nbps.cli.machine import inspect
+
+    facts = inspect(clean)
+    problems = advise(facts)
+    output = Output(json=json)
+    if not json:
+        _render(facts, problems, output.result())
+    output.write_json({**facts, "problems": problems})
+
+
+def _render(facts: dict[str, Any], problems: list[str], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in _lines(facts):
+        table.add_row(name, text)
+    console.print(table)
+    for problem in problems:
+        console.print(f"problem: {problem}", style="yellow", markup=False, soft_wrap=True)
+    if not problems:
+        console.print("no problems found", style="green")
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from nbps.cli.advice import orphans_of, size
+
+    memory, processor = facts["shared_memory"], facts["processor"]
+    cache, limits = facts["compiler_cache"], facts["limits"]
+    segments, orphans = memory["segments"], orphans_of(facts)
+    lines = [
+        ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
+        (
+            "shared memory",
+            f"{size(memory['free_bytes'])} free of {size(memory['total_bytes'])} in {memory['folder']}",
+        ),
+        (
+            "segments",
+            f"{len(segments)} ({size(sum(s['bytes'] for s in segments))}), of these {len(orphans)} orphaned, "
+            f"{sum(s['foreign'] for s in segments)} of other containers",
+        ),
+        *(("orphan", f"{s['name']} ({size(s['bytes'])}, process {s['pid']})") for s in orphans),
+        *(("removed", f"{s['name']} ({size(s['bytes'])}, process {s['pid']})") for s in memory["removed"]),
+        ("processor", processor["model"]),
+        ("cores", f"{processor['usable_cores']} usable of {processor['cores']}{_quota(processor)}"),
+        ("compare and swap", f"{processor['compare_and_swap_bytes']} bytes"),
+        ("compiled kernels", f"{size(cache['bytes'])} in {cache['files']} files in {cache['folder']}"),
+    ]
+    for name, value in limits.items():
+        text = "no limit" if value is None else size(value) if name.endswith("_bytes") else f"{value:,}"
+        lines.append((name.removesuffix("_bytes").replace("_", " "), text))
+    return lines
+
+
+def _quota(processor: dict[str, Any]) -> str:
+    return "" if processor["quota_cores"] is None else f", time of {processor['quota_cores']:g}"

@@ -1,0 +1,96 @@
+"""What ``nbps doctor`` finds out about this machine, as plain dicts: the content of its JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import resource
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nbps.cli.versions import version_of
+from nbps.kernels import atomics, jit
+from nbps.runtime import segments
+
+_CGROUP = Path("/sys/fs/cgroup")
+_PACKAGES = ("nbps", "numpy", "numba", "pyarrow")
+
+
+def inspect(clean: bool) -> dict[str, Any]:
+    """Return every section of the report; with `clean`, remove orphaned shared memory first."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
+        "shared_memory": _shared_memory(clean),
+        "processor": _processor(),
+        "compiler_cache": _compiler_cache(),
+        "limits": _limits(),
+    }
+
+
+def _shared_memory(clean: bool) -> dict[str, Any]:
+    folder = str(segments.FOLDER)
+    if not segments.FOLDER.is_dir():
+        return {"folder": folder, "total_bytes": 0, "free_bytes": 0, "segments": [], "removed": []}
+    removed = segments.remove_orphans() if clean else []
+    usage = segments.shared_memory_usage()
+    return {
+        "folder": folder,
+        "total_bytes": usage.total_bytes,
+        "free_bytes": usage.free_bytes,
+        "segments": [asdict(segment) for segment in segments.find_segments()],
+        "removed": [asdict(segment) for segment in removed],
+    }
+
+
+def _processor() -> dict[str, Any]:
+    return {
+        "model": _processor_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "quota_cores": _quota_cores(),
+        "compare_and_swap_bytes": atomics.PACK_BYTES,
+    }
+
+
+def _processor_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _quota_cores() -> float | None:
+    """Return how many cores' time the container may use; None without a quota."""
+    words = _cgroup_words("cpu.max")  # microseconds in each period, and the period
+    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdecimal() else None
+
+
+def _cgroup_words(name: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return (_CGROUP / name).read_text().split()
+    return []
+
+
+def _compiler_cache() -> dict[str, Any]:
+    folder = jit.cache_folder()
+    sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
+    return {"folder": str(folder), "files": len(sizes), "bytes": sum(sizes)}
+
+
+def _limits() -> dict[str, Any]:
+    """Return the soft limits that a run can meet; None for no limit."""
+    memory = _cgroup_words("memory.max")
+    return {
+        "open_files": _soft_limit(resource.RLIMIT_NOFILE),
+        "processes": _soft_limit(resource.RLIMIT_NPROC),
+        "address_space_bytes": _soft_limit(resource.RLIMIT_AS),
+        "container_memory_bytes": int(memory[0]) if memory and memory[0].isdecimal() else None,
+    }
+
+
+def _soft_limit(kind: int) -> int | None:
+    soft, _ = resource.getrlimit(kind)
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,68 @@
+"""Progress of training, one update for each epoch: a bar on a terminal, a line elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+
+class TrainingProgress:
+    """A callback of a model, and the context in which its bar is shown.
+
+    Parameters
+    ----------
+    epochs : int
+        How many there will be at most.
+    console : rich.console.Console
+        Where to show them.
+    """
+
+    def __init__(self, epochs: int, console: Console) -> None:
+        self._epochs = epochs
+        self._console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting the workers", total=epochs)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, model: Any, record: Any) -> None:
+        """Show one epoch; `record` is an `EpochRecord`."""
+        text = describe_epoch(record)
+        self._bar.update(self._task, advance=1, description=text)
+        if not self._console.is_terminal:
+            self._console.print(f"epoch {record.epoch}/{self._epochs}  {text}", soft_wrap=True)
+
+
+def describe_epoch(record: Any) -> str:
+    """Return one epoch's figures in words."""
+    errors = f"train {record.train_rmse:.4f}"
+    if record.validation_rmse is not None:
+        errors += f"  test {record.validation_rmse:.4f}"
+    return f"{errors}  {record.ratings_per_second / 1e6:.1f} M ratings/s  waiting {record.wait_share:.0%}"

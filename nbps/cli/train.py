@@ -1,0 +1,64 @@
+"""``nbps train``: one subcommand for each model."""
+
+from __future__ import annotations
+
+import typer
+
+from nbps.cli import options as o
+from nbps.cli.failure import Debug
+
+train = typer.Typer(name="train", no_args_is_help=True, help="Train a model.")
+
+
+@train.callback()
+def _models() -> None:
+    # Without a callback typer would drop the name of a single subcommand.
+    """Train a model."""
+
+
+@train.command()
+def mf(
+    data: o.DataFile = None,
+    format: o.FileFormat = None,  # noqa: A002
+    columns: o.ColumnNames = None,
+    test: o.TestFile = None,
+    test_fraction: o.TestFraction = None,
+    seed: o.Seed = 0,
+    rank: o.Rank = 32,
+    epochs: o.Epochs = 20,
+    learning_rate: o.LearningRate = None,
+    regularization: o.Regularization = None,
+    optimizer: o.OptimizerName = o.Optimizer.ADAGRAD,
+    early_stopping: o.Patience = None,
+    workers: o.Workers = None,
+    consistency: o.ConsistencyName = o.Consistency.ESSP,
+    staleness: o.Staleness = None,
+    schedule: o.ScheduleName = o.Schedule.ROTATE,
+    out: o.OutFolder = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Factorize a matrix of ratings."""
+    from nbps.cli.console import Output
+    from nbps.cli.factorization import ModelOptions, run
+    from nbps.cli.training_data import DataOptions
+
+    run(
+        DataOptions(data, format, columns, test, test_fraction, seed),
+        ModelOptions(
+            rank=rank,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            regularization=regularization,
+            optimizer=optimizer,
+            early_stopping=early_stopping,
+            workers=workers,
+            consistency=consistency,
+            staleness=staleness,
+            schedule=schedule,
+            seed=seed,
+        ),
+        out,
+        Output(json=json, quiet=quiet),
+    )

@@ -1,0 +1,95 @@
+"""The ratings that ``nbps train`` trains and tests on: read, generated, split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from nbps.data import Ratings, generate_ratings, read_ratings, read_test_ratings
+
+_DEFAULT_TEST_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What the user said about the data."""
+
+    data: Path | None
+    format: str | None
+    columns: str | None
+    test: Path | None
+    test_fraction: float | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.data is None:
+            for name, value in (
+                ("--format", self.format),
+                ("--columns", self.columns),
+                ("--test", self.test),
+            ):
+                if value is not None:
+                    raise typer.BadParameter(f"{name} is about a file, but there is no --data. Give both.")
+        if self.test is not None and self.test_fraction is not None:
+            raise typer.BadParameter("--test and --test-fraction exclude each other. Give one of them.")
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there will be ratings to test on."""
+        return self.test_fraction != 0.0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Ratings to train and to test on, in the codes of one pair of id maps."""
+
+    name: str  # the file, or what was generated
+    train: Ratings
+    test: Ratings | None
+    dropped: int  # ratings of the test file whose user or item is not in the training data
+
+    def to_dict(self) -> dict[str, object]:
+        """Return names and counts for JSON."""
+        return {
+            "name": self.name,
+            "users": self.train.shape[0],
+            "items": self.train.shape[1],
+            "train_ratings": len(self.train),
+            "test_ratings": 0 if self.test is None else len(self.test),
+            "dropped_test_ratings": self.dropped,
+        }
+
+
+def load(options: DataOptions) -> TrainingData:
+    """Read or generate the ratings and set the test ratings apart.
+
+    Raises
+    ------
+    nbps.errors.DataError
+        If a file cannot be read.
+    nbps.errors.ConfigError
+        If a split leaves nothing to train or to test on.
+    """
+    columns = _columns(options.columns)
+    if options.data is None:
+        name, ratings = "generated ratings (MovieLens-shaped)", generate_ratings(seed=options.seed)
+    else:
+        name = str(options.data)
+        ratings = read_ratings(options.data, format=options.format, columns=columns)
+    if options.test is not None:
+        # --format is about both files; a test file in another format is detected by leaving it out.
+        test, dropped = read_test_ratings(options.test, ratings, format=options.format, columns=columns)
+        return TrainingData(name, ratings, test, dropped)
+    fraction = _DEFAULT_TEST_FRACTION if options.test_fraction is None else options.test_fraction
+    if fraction == 0.0:
+        return TrainingData(name, ratings, None, 0)
+    return TrainingData(name, *ratings.split(fraction, options.seed), 0)
+
+
+def _columns(text: str | None) -> list[str | int] | None:
+    """Return the columns named in the option's text; digits are a position."""
+    if text is None:
+        return None
+    return [int(name) if name.isdecimal() else name for name in (part.strip() for part in text.split(","))]
