@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
@@ -15,7 +15,9 @@ from nbps.cli.console import Output
 from nbps.cli.out_folder import check_writable
 from nbps.cli.progress import TrainingProgress
 from nbps.cli.training_data import DataOptions, TrainingData, load
-from nbps.models import MatrixFactorization
+
+if TYPE_CHECKING:
+    from nbps.models import MatrixFactorization
 
 _DEFAULT_STALENESS = 2
 _WITH_STALENESS = ("ssp", "essp")
@@ -52,6 +54,8 @@ class ModelOptions:
         nbps.errors.ConfigError
             If the model refuses an option.
         """
+        from nbps.models import MatrixFactorization  # Numba's import takes longer than finding wrong usage
+
         staleness = _DEFAULT_STALENESS if self.staleness is None else self.staleness
         consistency = {
             "bsp": nbps.BSP,

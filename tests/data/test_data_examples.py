@@ -1,0 +1,17 @@
+"""The examples in the docstrings give what they say."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from nbps.data import generation, ids, ratings
+
+
+@pytest.mark.parametrize("module", [generation, ids, ratings], ids=lambda module: module.__name__)
+def test_examples(module):
+    """Each module has at least one example, and all of them hold."""
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
