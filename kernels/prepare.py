@@ -8,7 +8,7 @@ import time
 
 from numba import types
 
-from . import board, replica, rows
+from . import board, mf, replica, rows
 from .jit import cache_folder, compile_lock
 
 Request = tuple  # (kernel, argument types)
@@ -42,6 +42,29 @@ def table_requests(dtype: str, access: str) -> list[Request]:
             (replica.refresh, (matrix, matrix, matrix)),
         ]
     return requests
+
+
+def factorization_requests(access: str) -> list[Request]:
+    """Kernels that workers use to factorize a matrix whose item tables have access mode `access`."""
+
+    def array(element, dimensions, constant=False):
+        return types.Array(element, dimensions, "C", readonly=constant)
+
+    f32, matrix = types.float32, array(types.float32, 2)
+    ratings, decay = array(f32, 1, True), array(f32, 1, True)
+    starts, indices = array(types.int64, 1, True), array(types.int32, 1, True)
+    side = (matrix, matrix, decay)
+    block = (starts, indices, ratings, *side, *side, array(f32, 1), f32, f32, types.boolean)
+    lossless = access == "direct"
+    return [
+        (mf.sgd_block_lossless, (*block, array(f32, 1))) if lossless else (mf.sgd_block, block),
+        (mf.squared_error, (starts, starts, ratings, matrix, matrix, matrix, matrix)),
+    ]
+
+
+def prepare_factorization(access: str) -> None:
+    """Prepare the kernels of a factorization's workers."""
+    prepare(factorization_requests(access))
 
 
 def prepare(requests: list[Request]) -> None:

@@ -1,0 +1,254 @@
+"""Matrix factorization inside a job: its tables, and what a worker does in an epoch.
+
+Three schedules over the same blocks (`nbps.models.blocks`):
+
+- ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
+- ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the differences.
+- ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.consistency import ESSP
+from nbps.data import Ratings
+from nbps.errors import ConfigError
+from nbps.job import Job, usable_cores
+from nbps.kernels import mf
+from nbps.kernels.mf_layout import LANES
+from nbps.kernels.prepare import prepare_factorization
+from nbps.models.blocks import Partition, Schedule, build_schedule
+from nbps.models.history import EpochRecord
+from nbps.models.mf_state import Factors
+from nbps.table import Table
+
+if TYPE_CHECKING:
+    from nbps.models.factorization import MatrixFactorization
+    from nbps.worker import Worker
+
+Floats = npt.NDArray[np.float32]
+SCHEDULES = ("rotate", "cached", "direct")
+_ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}
+_TABLES = ("user_factors", "user_state", "item_factors", "item_state")
+_BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache in use
+_LEAST_BLOCKS = 3  # for each worker, where the staleness asks for none
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What all workers get before the first epoch; arrays arrive in shared memory, once."""
+
+    schedule: Schedule
+    access: str
+    user_decay: Floats
+    item_decay: Floats
+    adapt: float
+    test_users: npt.NDArray[np.int64]
+    test_items: npt.NDArray[np.int64]
+    test_ratings: Floats
+    test_starts: npt.NDArray[np.int64]
+
+
+def set_up(worker: Worker, assignment: Assignment) -> None:
+    """Keep the assignment in this worker."""
+    for part in (assignment, assignment.schedule):
+        for array in vars(part).values():
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False  # small ones arrive writable: the kernels are compiled for one kind
+    item_rows = int(np.diff(assignment.schedule.items.starts).max())
+    width = worker.table("item_factors").shape[1]
+    worker.state["assignment"] = assignment
+    worker.state["norms"] = np.empty(item_rows, np.float32)
+    worker.state["delta"] = np.empty(width, np.float32)
+
+
+def train_epoch(worker: Worker, step: float, reverse: bool) -> float:
+    """Train on every block once, a block a clock; return the sum of squared errors of this worker's ratings."""
+    assignment: Assignment = worker.state["assignment"]
+    schedule = assignment.schedule
+    users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
+    user_factors, user_state, item_factors, item_state = _values(worker)
+    total = 0.0
+    for clock in range(schedule.blocks):
+        block = schedule.block_at(worker.rank, clock)
+        items = slice(*schedule.items.starts[block : block + 2])
+        arguments = (
+            schedule.starts_of(worker.rank, block), schedule.item_rows, schedule.ratings,
+            user_factors[users], user_state[users], assignment.user_decay[users],
+            item_factors[items], item_state[items], assignment.item_decay[items],
+            worker.state["norms"], np.float32(step), np.float32(assignment.adapt), reverse,
+        )  # fmt: skip
+        if assignment.access == "direct":
+            total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
+        else:
+            total += mf.sgd_block(*arguments)
+        worker.clock()
+    return total
+
+
+def evaluate(worker: Worker) -> float:
+    """Return the sum of squared errors on this worker's part of the test ratings."""
+    assignment: Assignment = worker.state["assignment"]
+    part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
+    user_factors, user_state, item_factors, item_state = _values(worker)
+    return float(
+        mf.squared_error(
+            assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part],
+            user_factors, user_state, item_factors, item_state,
+        )  # fmt: skip
+    )
+
+
+def _values(worker: Worker) -> tuple[Floats, ...]:
+    return tuple(worker.table(name).kernel.values for name in _TABLES)
+
+
+class Trainer:
+    """A job that trains `factors` on `data` epoch by epoch; a context manager."""
+
+    def __init__(self, model: MatrixFactorization, factors: Factors, data: Ratings, test: Ratings | None) -> None:
+        self._workers = usable_cores() if model.workers is None else model.workers
+        consistency = ESSP() if model.consistency is None else model.consistency
+        self._start = factors
+        self._test_size = 0 if test is None else len(test)
+        self._ratings = len(data)
+        width = -(-factors.rank // LANES) * LANES
+        self._schedule = build_schedule(
+            data, self._workers, _blocks_per_worker(consistency.staleness, self._workers, factors, width),
+            factors.mean, factors.scale, model.random_state,
+        )  # fmt: skip
+        access = _ITEM_ACCESS[model.schedule]
+        self._assignment = _assign(self._schedule, model, data, test, factors)
+        self._job = Job(
+            [
+                _table("user_factors", _padded(factors.user_rows, width), self._schedule.users, "exclusive"),
+                _table("user_state", factors.user_state, self._schedule.users, "exclusive"),
+                _table("item_factors", _padded(factors.item_rows, width), self._schedule.items, access),
+                _table("item_state", factors.item_state, self._schedule.items, access),
+            ],
+            workers=self._workers,
+            consistency=consistency,
+            seed=model.random_state,
+            preload=functools.partial(prepare_factorization, access),
+        )
+        self._compute = self._wait = 0.0
+
+    def __enter__(self) -> Self:
+        self._job.__enter__()
+        try:
+            self._job.run(set_up, self._assignment)
+        except BaseException:
+            self._job.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._job.close()
+        self.report = self._job.report()
+
+    def epoch(self, number: int, step: float, reverse: bool) -> EpochRecord:
+        """Train for one epoch and measure the test error after it.
+
+        Raises
+        ------
+        ConfigError
+            If training diverges.
+        """
+        start = time.perf_counter()
+        error = math.fsum(self._job.run(train_epoch, step, reverse))
+        seconds = time.perf_counter() - start
+        if not math.isfinite(error):
+            raise ConfigError(f"training diverged in epoch {number}; expected finite errors: lower learning_rate (now {step:g})")
+        scale = self._start.scale
+        validation = None
+        if self._test_size:
+            validation = scale * math.sqrt(math.fsum(self._job.run(evaluate)) / self._test_size)
+        return EpochRecord(
+            epoch=number,
+            train_rmse=scale * math.sqrt(error / self._ratings),
+            validation_rmse=validation,
+            seconds=seconds,
+            ratings_per_second=self._ratings / seconds,
+            wait_share=self._wait_share(),
+        )
+
+    def factors(self) -> Factors:
+        """Return a copy of the state as it is now."""
+        users, items, rank = self._schedule.users.place, self._schedule.items.place, self._start.rank
+        values = {name: self._job.table(name).to_numpy() for name in _TABLES}
+        return replace(
+            self._start,
+            user_rows=np.ascontiguousarray(values["user_factors"][users, :rank]),
+            user_state=values["user_state"][users],
+            item_rows=np.ascontiguousarray(values["item_factors"][items, :rank]),
+            item_state=values["item_state"][items],
+        )
+
+    def _wait_share(self) -> float:
+        """Share of the workers' time since the last call that they waited."""
+        workers = self._job.report().workers
+        compute, wait = sum(w.compute_seconds for w in workers), sum(w.wait_seconds for w in workers)
+        waited, total = wait - self._wait, compute + wait - self._compute - self._wait
+        self._compute, self._wait = compute, wait
+        return waited / total if total > 0 else 0.0
+
+
+def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: int) -> int:
+    """So many that rotation keeps its promise under `staleness`, and that a block's item rows fit the cache."""
+    item_bytes = factors.item_rows.shape[0] * (width + factors.item_state.shape[1]) * 4
+    needed = _LEAST_BLOCKS if math.isinf(staleness) else int(staleness) + 1
+    return max(needed, math.ceil(item_bytes / (_BLOCK_BYTES * workers)))
+
+
+def _assign(
+    schedule: Schedule, model: MatrixFactorization, data: Ratings, test: Ratings | None, factors: Factors
+) -> Assignment:
+    def decay(codes: npt.NDArray[np.int32], partition: Partition) -> Floats:
+        counts = np.bincount(codes, minlength=partition.place.size)
+        weights = model.regularization * (counts + 1.0) ** -0.25
+        return _ordered(weights.astype(np.float32), partition)
+
+    empty = np.empty(0, np.int64)
+    users = empty if test is None else schedule.users.place[test.users]
+    order = np.argsort(users, kind="stable")
+    return Assignment(
+        schedule=schedule,
+        access=_ITEM_ACCESS[model.schedule],
+        user_decay=decay(data.users, schedule.users),
+        item_decay=decay(data.items, schedule.items),
+        adapt=float(model.optimizer == "adagrad"),
+        test_users=users[order],
+        test_items=empty if test is None else schedule.items.place[test.items][order],
+        test_ratings=np.empty(0, np.float32)
+        if test is None
+        else ((test.values[order] - factors.mean) / factors.scale).astype(np.float32),
+        test_starts=np.searchsorted(users[order], schedule.users.starts),
+    )
+
+
+def _table(name: str, values: Floats, partition: Partition, access: Any) -> Table:
+    return Table(name, *values.shape, "float32", access=access, init=_ordered(values, partition))
+
+
+def _ordered(values: Floats, partition: Partition) -> Floats:
+    """Rows of `values` in the order of `partition`."""
+    out = np.empty_like(values)
+    out[partition.place] = values
+    return out
+
+
+def _padded(rows: Floats, width: int) -> Floats:
+    out = np.zeros((rows.shape[0], width), np.float32)
+    out[:, : rows.shape[1]] = rows
+    return out

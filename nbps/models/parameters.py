@@ -1,0 +1,40 @@
+"""`get_params` and `set_params`, as scikit-learn's tools (clone, grid search) expect them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Self
+
+from nbps.errors import ConfigError
+
+
+class Parameters:
+    """An estimator whose constructor's arguments are attributes of the same names, unchanged."""
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls).parameters]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments by name."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Change constructor arguments by name.
+
+        Raises
+        ------
+        ConfigError
+            If there is none of a name; nothing is changed.
+        """
+        unknown = sorted(set(parameters) - set(self._names()))
+        if unknown:
+            raise ConfigError(f"unknown parameter {unknown[0]!r} of {type(self).__name__}; known: {', '.join(self._names())}")
+        for name, value in parameters.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        given = {k: v for k, v in self.get_params().items() if v is not defaults[k].default and v != defaults[k].default}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
