@@ -25,7 +25,9 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 @functools.cache
 def source_hash() -> str:
     """Hash of every source file of this package and of what else decides the machine code."""
-    digest = hashlib.sha256(f"{numba.__version__} {os.environ.get('NBPS_CAS_BYTES', '')}".encode())
+    # Numba itself does not tell apart code with and without bounds checks.
+    flags = f"{numba.__version__} {numba.config.BOUNDSCHECK} {os.environ.get('NBPS_CAS_BYTES', '')}"
+    digest = hashlib.sha256(flags.encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())

@@ -43,7 +43,7 @@ def _item_step(state, norms, decay, i, error, step, adapt, user_norm):
 
 
 @kernel(fastmath=True)
-def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt, reverse):
+def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt):
     """Train on one block of ratings; the caller is the only writer of all rows in it.
 
     Parameters
@@ -61,8 +61,6 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
     norms : float32[k]
         Scratch: mean squares of the items' rows when the block began.
     step, adapt : float32
-    reverse : bool
-        Visit the users from the last to the first.
 
     Returns
     -------
@@ -75,9 +73,7 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
     for i in range(rows.shape[0]):
         norms[i] = dot(q, i * width, q, i * width, width) * scale
     total = 0.0
-    count = starts.size - 1
-    for visit in range(count):
-        u = count - 1 - visit if reverse else visit
+    for u in range(starts.size - 1):
         n, end = starts[u], starts[u + 1]
         if n == end:
             continue
@@ -122,7 +118,7 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
 
 @kernel(fastmath=True)
 def sgd_block_lossless(
-    starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt, reverse, delta
+    starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt, delta
 ):
     """Train as `sgd_block` while other workers add to the same items at the same time; loses none of their updates.
 
@@ -134,9 +130,7 @@ def sgd_block_lossless(
     for i in range(rows.shape[0]):
         norms[i] = dot(q, i * width, q, i * width, width) * scale
     total = 0.0
-    count = starts.size - 1
-    for visit in range(count):
-        u = count - 1 - visit if reverse else visit
+    for u in range(starts.size - 1):
         at = u * width
         norm = dot(p, at, p, at, width) * scale
         for n in range(starts[u], starts[u + 1]):

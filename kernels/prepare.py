@@ -54,7 +54,7 @@ def factorization_requests(access: str) -> list[Request]:
     ratings, decay = array(f32, 1, True), array(f32, 1, True)
     starts, indices = array(types.int64, 1, True), array(types.int32, 1, True)
     side = (matrix, matrix, decay)
-    block = (starts, indices, ratings, *side, *side, array(f32, 1), f32, f32, types.boolean)
+    block = (starts, indices, ratings, *side, *side, array(f32, 1), f32, f32)
     lossless = access == "direct"
     return [
         (mf.sgd_block_lossless, (*block, array(f32, 1))) if lossless else (mf.sgd_block, block),

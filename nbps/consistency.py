@@ -8,6 +8,7 @@ and ``exclusive`` tables are live, so they are as fresh as memory is.
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 from nbps.errors import ConfigError
@@ -21,7 +22,7 @@ def check_staleness(staleness: float, owner: str) -> float:
     ConfigError
         Otherwise; names `owner`.
     """
-    whole = isinstance(staleness, (int, float)) and not isinstance(staleness, bool)
+    whole = isinstance(staleness, numbers.Real) and not isinstance(staleness, bool)
     if not whole or not (staleness >= 0 and (math.isinf(staleness) or staleness == int(staleness))):
         raise ConfigError(
             f"{owner}: staleness is {staleness!r}; expected a whole number of clocks >= 0, or math.inf for no bound"

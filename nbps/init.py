@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,10 @@ def uniform(low: float, high: float) -> Initializer:
 
     def draw(size: int, dtype: np.dtype[Any], random: np.random.Generator) -> Array:
         if dtype.kind == "i":
-            return random.integers(int(low), int(high), size, dtype)
+            first, last = math.ceil(low), math.ceil(high) - 1
+            if not np.iinfo(dtype).min <= first <= last <= np.iinfo(dtype).max:
+                raise ConfigError(f"init.uniform({low}, {high}): expected a range with whole numbers of dtype {dtype}")
+            return random.integers(first, last, size, dtype, endpoint=True)
         return (low + (high - low) * random.random(size, dtype)).astype(dtype, copy=False)
 
     return _drawn(draw)
@@ -108,7 +112,12 @@ def _drawn(draw: Callable[[int, np.dtype[Any], np.random.Generator], Array]) -> 
 
 
 def _check_fits(source: Array, dtype: np.dtype[Any]) -> None:
-    if source.dtype.kind not in "iufb" or (dtype.kind == "i" and source.dtype.kind == "f"):
-        if source.dtype.kind == "f" and np.array_equal(source, np.trunc(source)):
+    if source.dtype.kind not in "iufb" or (source.dtype.kind == "f" and not np.array_equal(source, np.trunc(source))):
+        if source.dtype.kind == "f" and dtype.kind == "f":
             return
         raise ConfigError(f"initial values: expected numbers that fit dtype {dtype}, found dtype {source.dtype}")
+    if dtype.kind == "i" and source.size:
+        limits, low, high = np.iinfo(dtype), source.min(), source.max()
+        # Compared as Python integers: a float just past the limit would round to it.
+        if not (np.isfinite(low) and np.isfinite(high) and limits.min <= int(low) and int(high) <= limits.max):
+            raise ConfigError(f"initial values: expected numbers that fit dtype {dtype}, found {low} to {high}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import numbers
 import operator
 import os
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -77,45 +80,40 @@ class Job:
         clock_timeout_s: float = 600.0,
         preload: Callable[[], object] | None = None,
     ) -> None:
-        self.tables = tuple(tables)
+        self.tables = _checked_tables(tables)
         self.workers = _checked_workers(workers)
         self.consistency = ESSP() if consistency is None else consistency
         self.seed = _checked_seed(seed)
-        self.clock_timeout_s = float(clock_timeout_s)
-        if not self.clock_timeout_s > 0:
+        if not isinstance(clock_timeout_s, numbers.Real) or not clock_timeout_s > 0:
             raise ConfigError(f"Job: clock_timeout_s is {clock_timeout_s!r}; expected seconds > 0")
+        self.clock_timeout_s = float(clock_timeout_s)
         if not isinstance(self.consistency, (BSP, SSP, ASP)):
             raise ConfigError(f"Job: consistency is {consistency!r}; expected BSP(), SSP(s), ESSP(s) or ASP()")
         self._preload = preload
+        self._run_lock = threading.Lock()
         self._views: dict[str, JobTable] = {}
         self._group: WorkerGroup | None = None
         self._board: Board | None = None
         self._report: Report | None = None
         self._cleanup: weakref.finalize[Any, Any] | None = None
-        for table in self.tables:
-            if not isinstance(table, Table):
-                raise ConfigError(f"Job: expected tables of class nbps.Table, found {table!r}")
-        names = [table.name for table in self.tables]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"Job: two tables are called {twice[0]!r}; names must differ")
 
     def __enter__(self) -> Self:
         if self._cleanup is not None:
             raise JobClosedError("this job was started before; make a new Job to run again")
         remove_orphans()
-        segments: list[Segment] = []
         kinds = [(table.dtype, table.access) for table in self.tables]
         preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds,))]
         if self._preload is not None:
             preload.append((self._preload, ()))
-        self._group = WorkerGroup(self.workers, preload, on_stop=self._abort, describe=self._describe)
-        self._cleanup = weakref.finalize(self, _end, self._group, segments)
+        held = _Held()
+        self._cleanup = weakref.finalize(self, held.release)
         try:
-            self._board = Board(self.workers)
-            segments.append(self._board.segment)
+            self._board = board = Board(self.workers)
+            held.segments.append(board.segment)
+            describe = functools.partial(_describe, board)
+            self._group = held.group = WorkerGroup(self.workers, preload, on_stop=board.abort, describe=describe)
             for table in self.tables:
-                self._create(table, segments)
+                self._create(table, held.segments)
             self._group.start()
             spec = self._spec()
             self._group.call(remote.open_worker, [(spec, rank) for rank in range(self.workers)])
@@ -152,8 +150,13 @@ class Job:
             After Ctrl-C: once ends the workers in good order, twice at once.
         """
         group, board = self._running()
-        board.reset()
-        return group.call(remote.run, [(function, args, kwargs)] * self.workers)
+        if not self._run_lock.acquire(blocking=False):
+            raise JobClosedError("run: another thread runs this job; wait for it to end")
+        try:
+            board.reset()
+            return group.call(remote.run, [(function, args, kwargs)] * self.workers)
+        finally:
+            self._run_lock.release()
 
     def table(self, name: str) -> JobTable:
         """Return the table called `name`; readable until the job is closed.
@@ -231,13 +234,24 @@ class Job:
             raise JobClosedError("run: the workers were stopped after an error or Ctrl-C; make a new Job to run again")
         return self._group, self._board
 
-    def _abort(self) -> None:
-        if self._board is not None:
-            self._board.abort()
 
-    def _describe(self, rank: int) -> str:
-        clock = None if self._board is None else self._board.clock(rank)
-        return f"worker {rank}" if clock is None else f"worker {rank} at clock {clock}"
+class _Held:
+    """What a job holds on the machine. It does not refer to the job, so that a job dropped without `close` gives it back as well."""
+
+    def __init__(self) -> None:
+        self.group: WorkerGroup | None = None
+        self.segments: list[Segment] = []
+        self._owner = os.getpid()
+
+    def release(self) -> None:
+        if os.getpid() != self._owner:
+            return  # a fork of the driver has a copy of the job, which is not its to end
+        try:
+            if self.group is not None:
+                self.group.close()
+        finally:
+            for segment in self.segments:
+                segment.unlink()
 
 
 class JobTable:
@@ -285,12 +299,24 @@ class JobTable:
         self._values = None
 
 
-def _end(group: WorkerGroup, segments: list[Segment]) -> None:
-    try:
-        group.close()
-    finally:
-        for segment in segments:
-            segment.unlink()
+def _describe(board: Board, rank: int) -> str:
+    clock = board.clock(rank)
+    return f"worker {rank}" if clock is None else f"worker {rank} at clock {clock}"
+
+
+
+
+def _checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:
+    found: Any = tables if isinstance(tables, Iterable) else [tables]
+    checked = tuple(found)
+    for table in checked:
+        if not isinstance(table, Table) or found is not tables:
+            raise ConfigError(f"Job: expected a sequence of nbps.Table, found {table!r}")
+    names = [table.name for table in checked]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Job: two tables are called {twice[0]!r}; names must differ")
+    return checked
 
 
 def _checked_workers(workers: int | None) -> int:

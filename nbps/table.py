@@ -16,6 +16,7 @@ from nbps.init import Initializer, from_array, zeros
 DTYPES = ("float32", "float64", "int32", "int64")
 ACCESS_MODES = ("direct", "cached", "exclusive")
 _NAME_LIMIT = 128
+_SIZE_LIMITS = {"rows": 2**63 - 1, "width": 2**31 - 1}  # the length of Arrow's arrays and of its fixed-size lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +81,10 @@ class Table:
             size = operator.index(value)
         except TypeError:
             size = 0
-        if size < 1:
-            raise ConfigError(f"table {self.name!r}: {field} is {value!r}; expected a whole number >= 1")
+        if not 1 <= size <= _SIZE_LIMITS[field]:
+            raise ConfigError(
+                f"table {self.name!r}: {field} is {value!r}; expected a whole number from 1 to {_SIZE_LIMITS[field]}"
+            )
         return size
 
     def _checked_dtype(self) -> str:

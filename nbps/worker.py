@@ -163,6 +163,8 @@ class Worker:
         self._read_since_clock = False
         for table in self._cached:
             table.refresh(visible=0)
+        if self._in_order:
+            self._publish(self._refreshed, 0)
         self._resumed_ns, self._waited_ns = time.perf_counter_ns(), 0
 
     def finish(self) -> None:

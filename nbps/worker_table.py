@@ -114,7 +114,8 @@ class WorkerTable:
                 f"table {self.name!r}: expected an integer id or a one-dimensional array of them, "
                 f"found dtype {given.dtype} and shape {given.shape}"
             )
-        numbers = np.ascontiguousarray(given.reshape(-1), np.int64)
+        # Kernels are compiled for one array type: a read-only array, as large arguments are, would compile them anew.
+        numbers = np.require(given.reshape(-1), np.int64, ["C", "A", "W"])
         bad = rows.first_bad_id(numbers, self.shape[0])
         if bad >= 0:
             raise TableError(
@@ -130,7 +131,7 @@ class WorkerTable:
         shape = (numbers.size, self.shape[1])
         if given.ndim == 2 and given.shape != shape or given.ndim > 2 or given.ndim == 1 and given.size != shape[1]:
             raise TableError(f"table {self.name!r}: deltas have shape {given.shape}; expected {shape}")
-        full = np.ascontiguousarray(np.broadcast_to(given, shape), self.dtype)
+        full = np.require(np.broadcast_to(given, shape), self.dtype, ["C", "A", "W"])
         if self._check_finite and self.dtype.kind == "f":
             bad = rows.first_not_finite(full)
             if bad >= 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-import nbps
 from nbps.cli.console import Output
 from nbps.cli.out_folder import check_writable
 from nbps.cli.progress import TrainingProgress
 from nbps.cli.training_data import DataOptions, TrainingData, load
+from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
+from nbps.errors import ConfigError
+from nbps.job import usable_cores
 
 if TYPE_CHECKING:
     from nbps.models import MatrixFactorization
@@ -56,31 +57,26 @@ class ModelOptions:
         """
         from nbps.models import MatrixFactorization  # Numba's import takes longer than finding wrong usage
 
-        staleness = _DEFAULT_STALENESS if self.staleness is None else self.staleness
-        consistency = {
-            "bsp": nbps.BSP,
-            "ssp": lambda: nbps.SSP(staleness),
-            "essp": lambda: nbps.ESSP(staleness),
-            "asp": nbps.ASP,
-        }[self.consistency]()
-        chosen = {"learning_rate": self.learning_rate, "regularization": self.regularization}
+        own = {"learning_rate": self.learning_rate, "regularization": self.regularization}
         return MatrixFactorization(
             rank=self.rank,
             epochs=self.epochs,
             optimizer=str(self.optimizer),
             schedule=str(self.schedule),
-            consistency=consistency,
+            consistency=self._consistency(),
             workers=usable_cores() if self.workers is None else self.workers,
             random_state=self.seed,
             early_stopping=self.early_stopping,
             callbacks=callbacks,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
+        ).set_params(**{name: value for name, value in own.items() if value is not None})
 
-
-def usable_cores() -> int:
-    """Return the number of cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+    def _consistency(self) -> Consistency:
+        if self.consistency == "bsp":
+            return BSP()
+        if self.consistency == "asp":
+            return ASP()
+        model = SSP if self.consistency == "ssp" else ESSP
+        return model(_DEFAULT_STALENESS if self.staleness is None else self.staleness)
 
 
 def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None, output: Output) -> None:
@@ -100,26 +96,36 @@ def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None
             soft_wrap=True,
         )
     with progress:
-        model.fit(data.train, data.test)
+        model.fit(data.train, validation=data.test)
     if out is not None:
-        model.save(out)
+        _save(model, out)
     output.result().print(_table(model, data, out))
     output.write_json(_summary(model, data, out, model_options))
 
 
+def _save(model: MatrixFactorization, out: Path) -> None:
+    try:
+        model.save(out)
+    except OSError as error:  # `check_writable` cannot foresee a full disk
+        raise ConfigError(
+            f"--out {str(out)!r}: the model cannot be saved: {error.strerror or error}. "
+            "Make room or name another folder."
+        ) from error
+
+
 def _table(model: Any, data: TrainingData, out: Path | None) -> Table:
-    last = model.history_[-1]
+    kept = _kept_epoch(model)
     users, items = data.train.shape
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows = [
         ("data", data.name),
         ("size", f"{len(data.train):,} ratings to train on, {users:,} users, {items:,} items"),
-        ("test RMSE", "no test ratings" if data.test is None else f"{_test_rmse(model):.4f}"),
-        ("train RMSE", f"{last.train_rmse:.4f}"),
-        ("epochs", str(len(model.history_))),
+        ("test RMSE", "no test ratings" if data.test is None else f"{kept.validation_rmse:.4f}"),
+        ("train RMSE", f"{kept.train_rmse:.4f}"),
+        ("epochs", f"{len(model.history_)}, the model is of epoch {kept.epoch}"),
         ("training time", f"{model.train_seconds_:.2f} s"),
         ("speed", f"{_speed(model, data):,.0f} ratings/s"),
-        ("waiting", f"{last.wait_share:.0%} of the last epoch"),
+        ("waiting", f"{_wait_share(model):.0%} of the workers' time"),
         ("saved in", "not saved (--out)" if out is None else str(out)),
     ]
     for row in rows:
@@ -128,12 +134,15 @@ def _table(model: Any, data: TrainingData, out: Path | None) -> Table:
 
 
 def _summary(model: Any, data: TrainingData, out: Path | None, options: ModelOptions) -> dict[str, Any]:
+    kept = _kept_epoch(model)
     return {
-        "test_rmse": None if data.test is None else _test_rmse(model),
-        "train_rmse": model.history_[-1].train_rmse,
+        "test_rmse": kept.validation_rmse,
+        "train_rmse": kept.train_rmse,
         "train_seconds": model.train_seconds_,
         "ratings_per_second": _speed(model, data),
+        "wait_share": _wait_share(model),
         "epochs": len(model.history_),
+        "best_epoch": kept.epoch,
         "data": data.to_dict(),
         "parameters": _parameters(model, options),
         "history": [asdict(record) for record in model.history_],
@@ -143,11 +152,22 @@ def _summary(model: Any, data: TrainingData, out: Path | None, options: ModelOpt
 
 
 def _parameters(model: Any, options: ModelOptions) -> dict[str, Any]:
-    return asdict(options)
+    """Return what was chosen, with the model's own values where nothing was."""
+    own = model.get_params()
+    chosen = {name: value for name, value in asdict(options).items() if value is not None}
+    defaults = {name: own[name] for name in asdict(options) if name in own}
+    return {**defaults, **chosen, "staleness": own["consistency"].staleness}
 
 
-def _test_rmse(model: Any) -> float:
-    return float(model.history_[-1].validation_rmse)
+def _kept_epoch(model: Any) -> Any:
+    """Return the record of the epoch whose factors the model has: the last, or the best one."""
+    return next(record for record in model.history_ if record.epoch == model.best_epoch_)
+
+
+def _wait_share(model: Any) -> float:
+    """Return the share of the workers' time that they waited for each other, all epochs together."""
+    waited = sum(record.wait_share * record.seconds for record in model.history_)
+    return float(waited / model.train_seconds_)
 
 
 def _speed(model: Any, data: TrainingData) -> float:

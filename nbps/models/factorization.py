@@ -188,7 +188,7 @@ class MatrixFactorization(Parameters):
         with Trainer(self, factors, data, test) as trainer:
             for epoch in range(epochs):
                 share = epoch / max(1, epochs)
-                record = trainer.epoch(done + epoch + 1, step * (1 - (1 - final) * share), reverse=bool(epoch % 2))
+                record = trainer.epoch(done + epoch + 1, step * (1 - (1 - final) * share))
                 history.append(record)
                 self._factors, self.history_ = trainer.factors(), history
                 error = record.validation_rmse

@@ -71,7 +71,7 @@ def set_up(worker: Worker, assignment: Assignment) -> None:
     worker.state["delta"] = np.empty(width, np.float32)
 
 
-def train_epoch(worker: Worker, step: float, reverse: bool) -> float:
+def train_epoch(worker: Worker, step: float) -> float:
     """Train on every block once, a block a clock; return the sum of squared errors of this worker's ratings."""
     assignment: Assignment = worker.state["assignment"]
     schedule = assignment.schedule
@@ -85,7 +85,7 @@ def train_epoch(worker: Worker, step: float, reverse: bool) -> float:
             schedule.starts_of(worker.rank, block), schedule.item_rows, schedule.ratings,
             user_factors[users], user_state[users], assignment.user_decay[users],
             item_factors[items], item_state[items], assignment.item_decay[items],
-            worker.state["norms"], np.float32(step), np.float32(assignment.adapt), reverse,
+            worker.state["norms"], np.float32(step), np.float32(assignment.adapt),
         )  # fmt: skip
         if assignment.access == "direct":
             total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
@@ -157,7 +157,7 @@ class Trainer:
         self._job.close()
         self.report = self._job.report()
 
-    def epoch(self, number: int, step: float, reverse: bool) -> EpochRecord:
+    def epoch(self, number: int, step: float) -> EpochRecord:
         """Train for one epoch and measure the test error after it.
 
         Raises
@@ -166,7 +166,7 @@ class Trainer:
             If training diverges.
         """
         start = time.perf_counter()
-        error = math.fsum(self._job.run(train_epoch, step, reverse))
+        error = math.fsum(self._job.run(train_epoch, step))
         seconds = time.perf_counter() - start
         if not math.isfinite(error):
             raise ConfigError(f"training diverged in epoch {number}; expected finite errors: lower learning_rate (now {step:g})")

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from nbps.errors import DataError
 from nbps.runtime.dense import Layout
-from nbps.runtime.segments import Segment, attach
+from nbps.runtime.segments import Segment, attach, check_free
 
 ALIGNMENT = 64  # bytes; a cache line, and enough for every SIMD load and the 16-byte compare-and-swap
 
@@ -65,6 +65,7 @@ def create_table_segment(
     SharedMemoryError
         If ``/dev/shm`` is too small.
     """
+    check_free(name, rows * width * np.dtype(dtype).itemsize)  # before one row takes memory of its own
     one_row = np.zeros((1, width), dtype)
     smallest = _file(_batch(name, one_row, 0))
     padding = -_values_offset(smallest) % ALIGNMENT

@@ -22,8 +22,11 @@ class Board:
         self.words[layout.TIMEOUT + 1] = _PARK_NS
 
     def reset(self) -> None:
-        """Set every slot to 0; only while no worker runs."""
+        """Set every slot to its value before a run; only while no worker runs."""
+        refreshed, arrived = layout.refreshed(self.workers, 0), layout.arrived(self.workers, 0)
         self.words[layout.committed(0) : layout.statistics(self.workers, 0)] = 0
+        # Nobody may send before all have taken in what was there when the run began.
+        self.words[refreshed:arrived] = -1
 
     def abort(self) -> None:
         """Make every wait end at once, now and later."""

@@ -74,4 +74,4 @@ def _error_reply(error: BaseException) -> tuple[str, bytes | None, str, str]:
         pickle.loads(pickled)  # exceptions with required arguments pickle but do not load
     except Exception:
         pickled = None
-    return "error", pickled, f"{type(error).__name__}: {error}", text
+    return "error", pickled, traceback.format_exception_only(error)[-1].strip(), text  # its own str() may raise

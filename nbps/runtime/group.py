@@ -68,7 +68,9 @@ class WorkerGroup:
         self._closed = False
         pairs = [socket.socketpair() for _ in range(count + 1)]
         remote = [theirs.fileno() for _, theirs in pairs]
-        command = [sys.executable, "-c", _BOOT, json.dumps([sys.path, remote[0], remote[1:]])]
+        # -P: a json.py in the working directory is not the one that is meant.
+        path = [str(folder) for folder in sys.path]
+        command = [sys.executable, "-P", "-c", _BOOT, json.dumps([path, remote[0], remote[1:]])]
         environment = {**dict.fromkeys(_THREAD_LIMITS, "1"), **os.environ}
         # A process group of its own: Ctrl-C reaches the driver only, which decides.
         self._supervisor = subprocess.Popen(command, pass_fds=remote, process_group=0, env=environment)
@@ -123,8 +125,8 @@ class WorkerGroup:
         waiting = dict(zip(self._connections, range(len(self._connections)), strict=True))
         results: list[Any] = [None] * len(waiting)
         while waiting:
-            for ready in wait([*waiting]):
-                rank = waiting.pop(ready)  # type: ignore[call-overload]
+            for rank in self._ready(waiting):
+                del waiting[self._connections[rank]]
                 answer = self._receive(rank)
                 if answer is None:
                     raise WorkerDiedError(
@@ -138,7 +140,29 @@ class WorkerGroup:
                 results[rank] = pickle.loads(answer[1])
         return results
 
+    def _ready(self, waiting: dict[Connection, int]) -> list[int]:
+        """Wait for some of the `waiting` ranks to answer or end; return those that did."""
+        # A process that a worker forked keeps its socket open, so its end is also told by the supervisor.
+        sources = [*waiting] if self._control.closed else [*waiting, self._control]
+        ready = wait(sources)
+        if self._control in ready:
+            self._read_exit()
+        ended = [connection for connection, rank in waiting.items() if rank in self._exits]
+        return [waiting[connection] for connection in waiting if connection in ready or connection in ended]
+
+    def _read_exit(self) -> bool:
+        """Take one message about the end of a worker from the supervisor; False if it will send none any more."""
+        try:
+            _, rank, status = self._control.recv()
+        except (EOFError, OSError):
+            self._control.close()
+            return False
+        self._exits[rank] = os.waitstatus_to_exitcode(status)
+        return True
+
     def _receive(self, rank: int) -> tuple[Any, ...] | None:
+        if rank in self._exits and not self._connections[rank].poll():
+            return None
         try:
             return pickle.loads(self._connections[rank].recv_bytes())  # type: ignore[no-any-return]
         except (EOFError, OSError):
@@ -147,29 +171,24 @@ class WorkerGroup:
     def _exit_of(self, rank: int) -> int | None:
         """Exit code of worker `rank`, negative for a signal; None if the supervisor cannot tell."""
         deadline = time.monotonic() + 1.0
-        while rank not in self._exits and self._control.poll(max(0.0, deadline - time.monotonic())):
-            try:
-                _, ended, status = self._control.recv()
-            except (EOFError, OSError):
+        while rank not in self._exits and not self._control.closed:
+            if not self._control.poll(max(0.0, deadline - time.monotonic())) or not self._read_exit():
                 break
-            self._exits[ended] = os.waitstatus_to_exitcode(status)
         return self._exits.get(rank)
 
     def _stop(self) -> None:
-        """End all workers: ask, wait `grace_s`, kill. A second Ctrl-C kills at once."""
+        """End all workers: ask, wait `grace_s`, kill."""
         try:
             self._on_stop()
             for rank, pid in enumerate(self.pids):
                 if self._exits.get(rank) is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGINT)
+        finally:
             self.close()
-        except KeyboardInterrupt:
-            self.kill()
-            raise
 
     def close(self) -> None:
-        """Let idle workers end and wait for them; kill those that have not ended within `grace_s`."""
+        """Let idle workers end and wait for them; kill those that have not ended within `grace_s`, or at once at Ctrl-C."""
         if self._closed:
             return
         self._closed = True
@@ -179,6 +198,9 @@ class WorkerGroup:
             self._supervisor.wait(self._grace_s if self.pids else 0.0)
         except subprocess.TimeoutExpired:
             self.kill()
+        except BaseException:
+            self.kill()
+            raise
         self._control.close()
 
     def kill(self) -> None:

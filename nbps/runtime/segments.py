@@ -91,6 +91,7 @@ class Segment:
 
     def __init__(self, label: str, size: int) -> None:
         label = re.sub(r"[^A-Za-z0-9.-]", "-", label)[:_LABEL_LIMIT]
+        check_free(label, size)
         pid = os.getpid()
         name = f"nbps_{_pid_namespace()}_{pid}_{_start_time(pid)}_{next(_numbers)}_{label}"
         self._shared = SharedMemory(name, create=True, size=size)
@@ -126,14 +127,24 @@ def _reserve(name: str, size: int, label: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
             raise
-        usage = shared_memory_usage()
-        raise SharedMemoryError(
-            f"shared memory is too small for {label!r}: needed {size:,} bytes, free {usage.free_bytes:,} of "
-            f"{usage.total_bytes:,} in {FOLDER}; make the tables smaller, remove what is left over (`nbps doctor "
-            f"--clean`), or enlarge it (`mount -o remount,size=... {FOLDER}`; docker: --shm-size)"
-        ) from error
+        raise _too_small(label, size) from error
     finally:
         os.close(descriptor)
+
+
+def check_free(label: str, size: int) -> None:
+    """Raise `SharedMemoryError` if `size` bytes for `label` are more than is free; sizes beyond any file are told so too."""
+    if size > shared_memory_usage().free_bytes:
+        raise _too_small(label, size)
+
+
+def _too_small(label: str, size: int) -> SharedMemoryError:
+    usage = shared_memory_usage()
+    return SharedMemoryError(
+        f"shared memory is too small for {label!r}: needed {size:,} bytes, free {usage.free_bytes:,} of "
+        f"{usage.total_bytes:,} in {FOLDER}; make the tables smaller, remove what is left over (`nbps doctor "
+        f"--clean`), or enlarge it (`mount -o remount,size=... {FOLDER}`; docker: --shm-size)"
+    )
 
 
 def attach(name: str, *, writable: bool = True) -> npt.NDArray[np.uint8]:

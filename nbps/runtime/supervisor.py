@@ -55,8 +55,7 @@ def main(control_fd: int, worker_fds: list[int]) -> None:
 
 
 def _fork_worker(rank: int, control: Connection, worker_fds: list[int]) -> int:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush_output()  # else both processes print what is buffered
     supervisor = os.getpid()
     pid = os.fork()
     if pid:
@@ -74,10 +73,15 @@ def _fork_worker(rank: int, control: Connection, worker_fds: list[int]) -> int:
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush_output()
         os._exit(status)
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # None if the driver's was closed; an error if its reader is gone.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
 
 
 def _watch(control: Connection, pids: list[int]) -> None:

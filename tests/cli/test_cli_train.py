@@ -66,12 +66,19 @@ def test_quiet_prints_nothing(nbps, data_file):
     assert done.stderr == ""
 
 
+def test_a_choice_that_the_model_refuses(nbps, data_file):
+    """The model's own words reach the user."""
+    done = nbps("train", "mf", "--data", data_file, "--consistency", "asp", "--schedule", "rotate")
+    assert done.returncode == 1
+    assert "error: schedule='rotate' with ASP()" in done.stderr
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ["--consistency", "bsp"],
         ["--consistency", "ssp", "--staleness", "1"],
-        ["--consistency", "asp"],
+        ["--consistency", "asp", "--schedule", "direct"],
         ["--schedule", "cached"],
         ["--schedule", "direct"],
         ["--optimizer", "sgd", "--learning-rate", "0.01", "--regularization", "0.05"],
@@ -100,6 +107,9 @@ def test_early_stopping_stops(nbps, data_file):
     options = ["--epochs", "200", "--rank", "16", "--workers", "2", "--early-stopping", "2"]
     result = result_of(nbps("train", "mf", "--data", data_file, *options, "--json", "-q"))
     assert result["epochs"] < 200
+    errors = [record["validation_rmse"] for record in result["history"]]
+    assert result["test_rmse"] == min(errors)
+    assert errors[result["best_epoch"] - 1] == min(errors)
 
 
 def test_a_test_file_is_mapped_and_unknown_ids_counted(nbps, write, tmp_path, data_file):
@@ -126,7 +136,7 @@ def test_columns_of_an_unknown_header(nbps, tmp_path, data_file):
     """--columns takes names and positions."""
     path = tmp_path / "x.csv"
     path.write_text("who,what,stars\n" + data_file.read_text().replace("\t", ","))
-    for columns in ("who,what,stars", "0,1,2", "who, 1, stars"):
+    for columns in ("who,what,stars", "0, 1, stars"):
         done = nbps("train", "mf", "--data", path, "--columns", columns, *QUICK, "--json", "-q")
         assert result_of(done)["data"]["users"] == 300
 
