@@ -5,10 +5,10 @@ loop over observations is jitted; it reads and adds to the shared table through 
 """
 
 import numpy as np
+from nbps.kernels import get_row, inc_row
 from numba import njit
 
 import nbps
-from nbps.kernels import get_row, inc_row
 
 GROUPS, WIDTH, OBSERVATIONS, CLOCKS = 1_000, 16, 1_000_000, 10
 

@@ -251,14 +251,21 @@ def _add_relaxed(typingctx, array, index, value):
 
 @intrinsic
 def _add_pack_relaxed(typingctx, array, index, deltas, delta_index):
-    if array.dtype != deltas.dtype:
+    if array.dtype != deltas.dtype or array.layout != "C":
         return None
 
     def codegen(context, builder, signature, args):
         target = _pointer(context, builder, array, args[0], args[1])
-        source = _pointer(context, builder, deltas, args[2], args[3])
         lanes = ir.VectorType(context.get_value_type(array.dtype), PACK_BYTES // _width(array))
-        delta = builder.load(builder.bitcast(source, lanes.as_pointer()), align=_width(array))
+        if deltas.layout == "C":
+            source = _pointer(context, builder, deltas, args[2], args[3])
+            delta = builder.load(builder.bitcast(source, lanes.as_pointer()), align=_width(array))
+        else:  # a column of a matrix, say
+            delta = ir.Constant(lanes, ir.Undefined)
+            for lane in range(lanes.count):
+                position = builder.add(args[3], ir.Constant(args[3].type, lane))
+                value = builder.load(_pointer(context, builder, deltas, args[2], position))
+                delta = builder.insert_element(delta, value, ir.Constant(ir.IntType(32), lane))
         add = builder.fadd if _is_float(array) else builder.add
         _add_by_compare_and_swap(builder, target, delta, 8 * PACK_BYTES, add)
         return context.get_dummy_value()

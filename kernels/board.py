@@ -1,7 +1,7 @@
 """The board of clocks: who has published what, and the wait for it. This is the whole SSP protocol of one box.
 
-A worker at clock c may read under staleness s when the lowest committed slot is >= c - s (`nbps.kernels.layout` says where
-slots lie).
+A worker at clock c may read under staleness s when the lowest committed slot is >= c - s (`nbps.kernels.layout` says
+where slots lie).
 
 Memory model: a worker adds to tables, then stores its slot with release order; who loads the slot with acquire order
 sees those additions. Parking follows the futex protocol: a waiter announces itself, reads the sequence word, looks
@@ -30,7 +30,7 @@ def lowest(board, first, count):
 
 @kernel
 def tick(board, first, count, slot, clock):
-    """Publish `clock` in word `slot`; wake who waits for the lowest of the `count` slots from `first` on, if that rose."""
+    """Publish `clock` in word `slot`; wake who waits for the lowest of `count` slots from `first` on, if it rose."""
     before = load_acquire(board, slot)
     store_release(board, slot, clock)
     fence()

@@ -22,8 +22,8 @@ WAITERS = LINE + 1
 TIMEOUT = LINE + 2  # a struct timespec: seconds, nanoseconds
 HEADER_LINES = 2
 
-# Counters of one worker, in words from the start of its statistics. Clock differentials are visible clock minus reader's
-# clock, so never positive; bin d counts those of -d, the last bin all below as well.
+# Counters of one worker, in words from the start of its statistics. Clock differentials are visible clock minus
+# reader's clock, so never positive; bin d counts those of -d, the last bin all below as well.
 CLOCKS, COMPUTE_NS, WAIT_NS, READS, DIFFERENTIAL_SUM, DIFFERENTIAL_SQUARES, ROWS_SENT = range(7)
 HISTOGRAM, HISTOGRAM_BINS = 16, 64
 STATS_LINES = (HISTOGRAM + HISTOGRAM_BINS) // LINE

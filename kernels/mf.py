@@ -1,16 +1,16 @@
-"""Matrix factorization by stochastic gradient descent: one block of ratings, the error on held-out ones, and the sorting.
+"""Matrix factorization by stochastic gradient descent: a block of ratings, the error on others, and the sorting.
 
-The model of rating y (standardised) is ``bias_u + bias_i + p_u . q_i``. Rows carry a state ``[bias, accumulator]``; with error
-e the steps are, as in AdaGrad but with one accumulator a row,
+The model of rating y (standardised) is ``bias_u + bias_i + p_u . q_i``. Rows carry a state ``[bias, accumulator]``;
+with error e the steps are, as in AdaGrad but with one accumulator a row,
 
     rate_x = step / sqrt(accumulator_x)
     p += rate_u (e q - decay_u p),   q += rate_i (e p - decay_i q)
     bias_x += BIAS_RATE rate_x (e - BIAS_DECAY bias_x)
     accumulator_x += adapt e^2 |other row|^2 / width
 
-`decay` is the L2 weight of a row; `adapt` is 1, or 0 for plain SGD. Ratings lie user by user, so that a user's row stays in
-registers and cache; four of them are taken against one state of it. If one item occurs twice among those four, one of its
-two row updates is lost, deterministically.
+`decay` is the L2 weight of a row; `adapt` is 1, or 0 for plain SGD. Ratings lie user by user, so that a user's row
+stays in registers and cache; four of them are taken against one state of it. If one item occurs twice among those
+four, one of its two row updates is lost, deterministically.
 
 Constants were chosen on the ml-1m 90/10 split and checked on ml-100k and filmtrust.
 """

@@ -41,8 +41,8 @@ def flush(values, base, parent, first, delta):
 def refresh(values, base, parent):
     """Take in what others sent: ``values += parent - base; base = parent``. What was not sent yet stays.
 
-    Where nothing is unsent the value is the parent's, to the bit: a rounding difference would look like an addition of this
-    worker's, and every row that others change would be sent back to them.
+    Where nothing is unsent the value is the parent's, to the bit: a rounding difference would look like an addition of
+    this worker's, and every row that others change would be sent back to them.
     """
     mine, known, shared = values.reshape(values.size), base.reshape(base.size), parent.reshape(parent.size)
     for n in range(mine.size):

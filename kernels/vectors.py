@@ -2,8 +2,8 @@
 
 Rows lie in flat float32 arrays and are named by the offset of their first element; `n`, the padded width, is a
 multiple of `LANES`. The arrays may be the same or overlap in memory as far as the compiler knows, which makes plain
-loops reload every row (28 to 35 ns for a rating of rank 32); here all loads of a step come before its stores (18 to 19 ns).
-Sums are taken in another order than by the plain Python forms.
+loops reload every row (28 to 35 ns for a rating of rank 32); here all loads of a step come before its stores (18 to 19
+ns). Sums are taken in another order than by the plain Python forms.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def _sums4(builder, vectors):
     ]
 
     def pairs(x, y):
-        return builder.fadd(
-            _shuffle(builder, x, y, [0, 2, 4, 6]), _shuffle(builder, x, y, [1, 3, 5, 7]), flags=_FAST
-        )
+        return builder.fadd(_shuffle(builder, x, y, [0, 2, 4, 6]), _shuffle(builder, x, y, [1, 3, 5, 7]), flags=_FAST)
 
     sums = pairs(pairs(halves[0], halves[1]), pairs(halves[2], halves[3]))
     return [builder.extract_element(sums, ir.Constant(_INT32, lane)) for lane in range(4)]

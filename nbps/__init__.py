@@ -20,8 +20,20 @@ if TYPE_CHECKING:
     from nbps.worker_table import WorkerTable
 
 __all__ = [
-    "ASP", "BSP", "ESSP", "SSP", "Error", "Job", "JobTable", "Report", "Table", "Worker", "WorkerTable", "errors", "init",
-]  # fmt: skip
+    "ASP",
+    "BSP",
+    "ESSP",
+    "SSP",
+    "Error",
+    "Job",
+    "JobTable",
+    "Report",
+    "Table",
+    "Worker",
+    "WorkerTable",
+    "errors",
+    "init",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """Consistency models: how old a state a worker may read, and when data moves.
 
 A worker at clock c under staleness s reads a state that holds every update of every worker from clocks < c - s, and
-all its own (Ho et al., NIPS 2013, section 2). The models differ in s and in when a ``cached`` copy is refreshed; ``direct``
-and ``exclusive`` tables are live, so they are as fresh as memory is.
+all its own (Ho et al., NIPS 2013, section 2). The models differ in s and in when a ``cached`` copy is refreshed;
+``direct`` and ``exclusive`` tables are live, so they are as fresh as memory is.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class ESSP(SSP):
 class BSP:
     """Bulk synchronous parallel: staleness 0.
 
-    ``cached`` tables see exactly what was committed in earlier clocks and add up in rank order, so runs with one number of workers
-    are bit-identical. ``direct`` tables keep the bound but also show updates of the running clock.
+    ``cached`` tables see exactly what was committed in earlier clocks and add up in rank order, so runs with one
+    number of workers are bit-identical. ``direct`` tables keep the bound but also show updates of the running clock.
     """
 
     @property

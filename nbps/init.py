@@ -1,6 +1,6 @@
 """Initial values of tables: the same for any number of workers, given the job's seed and the table's name.
 
-    nbps.Table("items", rows=3706, width=32, init=nbps.init.uniform(-0.1, 0.1))
+Example: ``nbps.Table("items", rows=3706, width=32, init=nbps.init.uniform(-0.1, 0.1))``.
 """
 
 from __future__ import annotations

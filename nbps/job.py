@@ -40,7 +40,8 @@ def usable_cores() -> int:
 class Job:
     """Parameter tables and worker processes that share them under one consistency model.
 
-    Use it as a context manager: entering creates the tables and starts the workers, leaving ends them and gives the memory back.
+    Use it as a context manager: entering creates the tables and starts the workers, leaving ends them and gives the
+    memory back.
 
     Parameters
     ----------
@@ -54,8 +55,8 @@ class Job:
     clock_timeout_s : float
         How long a worker waits for the others before `ClockTimeoutError`; it says for whom it waits after 30 s.
     preload : callable, optional
-        Called once, without arguments, in the process from which the workers are forked: compile or import there what all of them
-        need.
+        Called once, without arguments, in the process from which the workers are forked: compile or import there what
+        all of them need.
 
     Examples
     --------
@@ -130,9 +131,9 @@ class Job:
     def run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> list[R]:
         """Call ``function(worker, *args, **kwargs)`` in every worker; clocks start at 0.
 
-        `function` may come from a notebook or ``__main__``. Arrays among the arguments from 64 KiB on are put into shared
-        memory once, and workers see them read-only without a copy. When a worker returns, its updates are committed and it
-        holds nobody back any more.
+        `function` may come from a notebook or ``__main__``. Arrays among the arguments from 64 KiB on are put into
+        shared memory once, and workers see them read-only without a copy. When a worker returns, its updates are
+        committed and it holds nobody back any more.
 
         Returns
         -------
@@ -142,8 +143,8 @@ class Job:
         Raises
         ------
         BaseException
-            What `function` raised in a worker, with that worker's traceback as a note. The job then runs no more; its tables can
-            still be read.
+            What `function` raised in a worker, with that worker's traceback as a note. The job then runs no more; its
+            tables can still be read.
         WorkerDiedError
             If a worker process was killed.
         KeyboardInterrupt
@@ -236,7 +237,10 @@ class Job:
 
 
 class _Held:
-    """What a job holds on the machine. It does not refer to the job, so that a job dropped without `close` gives it back as well."""
+    """What a job holds on the machine.
+
+    It does not refer to the job, so that a job dropped without `close` gives it back as well.
+    """
 
     def __init__(self) -> None:
         self.group: WorkerGroup | None = None
@@ -255,7 +259,10 @@ class _Held:
 
 
 class JobTable:
-    """A table as the driver sees it. It may be read at any time while the job is open, also during a run: values are then live."""
+    """A table as the driver sees it.
+
+    It may be read at any time while the job is open; during a run its values are live.
+    """
 
     def __init__(self, table: Table, segment: Segment, layout: Layout, values: npt.NDArray[Any]) -> None:
         self.table = table
@@ -302,8 +309,6 @@ class JobTable:
 def _describe(board: Board, rank: int) -> str:
     clock = board.clock(rank)
     return f"worker {rank}" if clock is None else f"worker {rank} at clock {clock}"
-
-
 
 
 def _checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:

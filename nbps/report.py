@@ -14,11 +14,11 @@ from nbps.kernels import layout
 
 @dataclass(frozen=True)
 class ClockDifferential:
-    """Histogram of the clock differential: visible clock minus the reader's clock, at each read (Dai et al., section 3).
+    """Histogram of the clock differential, visible clock minus the reader's clock at each read (Dai et al., section 3).
 
-    The visible clock v of a read is the highest for which the reader sees all updates of every worker from clocks < v; so
-    -s <= differential <= 0 under staleness s, and 0 means that nothing committed was missed. Every ``get`` is a sample; a
-    clock without any ``get`` (reads inside kernels) gives one, taken where it began.
+    The visible clock v of a read is the highest for which the reader sees all updates of every worker from clocks < v;
+    so -s <= differential <= 0 under staleness s, and 0 means that nothing committed was missed. Every ``get`` is a
+    sample; a clock without any ``get`` (reads inside kernels) gives one, taken where it began.
 
     Attributes
     ----------
@@ -40,7 +40,8 @@ class ClockDifferential:
         samples = int(counters[layout.READS])
         mean = int(counters[layout.DIFFERENTIAL_SUM]) / samples if samples else float("nan")
         square = int(counters[layout.DIFFERENTIAL_SQUARES]) / samples if samples else float("nan")
-        return ClockDifferential({-int(d): int(bins[d]) for d in np.flatnonzero(bins)}, samples, mean, square - mean * mean)
+        counts = {-int(d): int(bins[d]) for d in np.flatnonzero(bins)}
+        return ClockDifferential(counts, samples, mean, square - mean * mean)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; no samples give None."""
@@ -55,7 +56,10 @@ class ClockDifferential:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """One worker's figures, over all runs of the job. `wait_seconds` is time at gates and barriers; the rest is compute."""
+    """One worker's figures, over all runs of the job.
+
+    `wait_seconds` is time at gates and barriers; the rest is compute.
+    """
 
     rank: int
     clocks: int

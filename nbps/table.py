@@ -23,8 +23,8 @@ _SIZE_LIMITS = {"rows": 2**63 - 1, "width": 2**31 - 1}  # the length of Arrow's 
 class Table:
     """A dense matrix of parameters that all workers of a job share.
 
-    It takes ``rows * width * itemsize`` bytes of shared memory, plus under 1 KiB; with ``access="cached"`` each worker that uses it
-    holds a copy and its base besides, in memory of its own, and nothing else grows with the table.
+    It takes ``rows * width * itemsize`` bytes of shared memory, plus under 1 KiB; with ``access="cached"`` each worker
+    that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ class Table:
     access : {"direct", "cached", "exclusive"}
         - ``direct``: reads and additions go to the shared rows; additions are lossless and seen at once.
         - ``cached``: each worker has a private copy at SIMD speed; ``clock()`` sends its additions and refreshes it.
-        - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has two
-          writers in one clock.
+        - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has
+          two writers in one clock.
     init : initializer or array_like
         Initial values (`nbps.init`); an array is copied.
     staleness : int, optional
@@ -69,7 +69,8 @@ class Table:
             object.__setattr__(self, field, self._size(field))
         object.__setattr__(self, "dtype", self._checked_dtype())
         if self.access not in ACCESS_MODES:
-            raise ConfigError(f"table {self.name!r}: access is {self.access!r}; expected one of {', '.join(ACCESS_MODES)}")
+            expected = ", ".join(ACCESS_MODES)
+            raise ConfigError(f"table {self.name!r}: access is {self.access!r}; expected one of {expected}")
         if self.staleness is not None:
             object.__setattr__(self, "staleness", check_staleness(self.staleness, f"table {self.name!r}"))
         if not callable(self.init):

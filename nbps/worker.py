@@ -18,8 +18,8 @@ from nbps.worker_spec import TableSpec, WorkerSpec
 from nbps.worker_table import CachedTable, LiveTable, WorkerTable
 
 _WARN_S = 30.0  # a worker that waits this long says for whom
-# Looks at the board before sleeping: about 20 us, longer than a clock takes to arrive from a running worker, short beside a
-# time slice. With more workers than cores the one waited for may need this very core: no looks at all.
+# Looks at the board before sleeping: about 20 us, longer than a clock takes to arrive from a running worker, short
+# beside a time slice. With more workers than cores the one waited for may need this very core: no looks at all.
 _SPINS = 500
 
 
@@ -96,7 +96,7 @@ class Worker:
             raise TableError(f"unknown table {name!r}; this job's tables: {known}") from None
 
     def clock(self, wait: bool = True) -> None:
-        """Commit this unit's updates, publish them, advance the clock, and wait until the staleness bound allows the next unit.
+        """Commit and publish this unit's updates, advance the clock, and wait until the next unit may begin.
 
         Parameters
         ----------
@@ -216,9 +216,8 @@ class Worker:
                 behind = self._behind(first, count, target)
                 text = f"worker {self.rank} at clock {self._clock} has waited {seconds:.0f} s in {what}() for {behind}"
                 if seconds > self._spec.clock_timeout_s:
-                    raise ClockTimeoutError(
-                        f"{text}; does it call clock()? Job(clock_timeout_s={self._spec.clock_timeout_s:g}) sets the limit"
-                    )
+                    limit = f"Job(clock_timeout_s={self._spec.clock_timeout_s:g}) sets the limit"
+                    raise ClockTimeoutError(f"{text}; does it call clock()? {limit}")
                 if not warned:
                     print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
                     warned = True

@@ -1,4 +1,4 @@
-"""A worker's view of one table: `get`, `inc`, `put`, and the arrays for kernels. One class for live rows, one for a copy."""
+"""A worker's view of one table: `get`, `inc`, `put`, and the arrays for kernels; live rows or a copy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class WorkerTable:
         worker's clock let in; ids are not checked there.
     """
 
-    def __init__(self, worker: Worker, name: str, values: Array, staleness: float, check_finite: bool, atomic: bool) -> None:
+    def __init__(
+        self, worker: Worker, name: str, values: Array, staleness: float, check_finite: bool, atomic: bool
+    ) -> None:
         self.name = name
         self.shape = values.shape
         self.dtype = values.dtype
@@ -61,8 +63,8 @@ class WorkerTable:
 
         Notes
         -----
-        *Consistency.* At clock c the result holds every update of every worker from clocks < c - s, all of this worker's
-        own, and maybe later ones (SSP, Ho et al. 2013).
+        *Consistency.* At clock c the result holds every update of every worker from clocks < c - s, all of this
+        worker's own, and maybe later ones (SSP, Ho et al. 2013).
         """
         if staleness is not None:
             staleness = check_staleness(staleness, f"table {self.name!r}.get")
@@ -129,7 +131,8 @@ class WorkerTable:
         if not np.can_cast(given.dtype, self.dtype, "same_kind"):
             raise TableError(f"table {self.name!r}: deltas have dtype {given.dtype}; expected {self.dtype}")
         shape = (numbers.size, self.shape[1])
-        if given.ndim == 2 and given.shape != shape or given.ndim > 2 or given.ndim == 1 and given.size != shape[1]:
+        fits = given.ndim == 0 or given.shape in (shape[1:], shape)
+        if not fits:
             raise TableError(f"table {self.name!r}: deltas have shape {given.shape}; expected {shape}")
         full = np.require(np.broadcast_to(given, shape), self.dtype, ["C", "A", "W"])
         if self._check_finite and self.dtype.kind == "f":

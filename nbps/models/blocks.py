@@ -1,9 +1,10 @@
 """Rotating blocks: which ratings a worker trains on in which clock, so that no row ever has two writers.
 
-Users are dealt to the workers, items to ``workers * per_worker`` blocks. In clock c worker w trains on the ratings of its
-users in block ``(w * per_worker + c) mod blocks``. The worker that holds a block next gets it ``per_worker`` clocks later: under
-staleness ``s <= per_worker - 1`` its predecessor has then finished with it. So SSP turns stratified SGD (Gemulla et
-al., KDD 2011) from a barrier after every block into s clocks of slack, and the result is the same for any timing.
+Users are dealt to the workers, items to ``workers * per_worker`` blocks. In clock c worker w trains on the ratings of
+its users in block ``(w * per_worker + c) mod blocks``. The worker that holds a block next gets it ``per_worker``
+clocks later: under staleness ``s <= per_worker - 1`` its predecessor has then finished with it. So SSP turns
+stratified SGD (Gemulla et al., KDD 2011) from a barrier after every block into s clocks of slack, and the result is
+the same for any timing.
 """
 
 from __future__ import annotations
@@ -98,15 +99,13 @@ class Schedule:
         return (worker * self.per_worker + clock) % self.blocks
 
     def starts_of(self, worker: int, block: int) -> Ints:
-        """Return where the ratings of each user of `worker` in `block` begin, and the end of the last; shape (users + 1,)."""
+        """Return where the ratings of each user of `worker` in `block` begin, and where the last ends."""
         users = int(self.users.starts[worker + 1] - self.users.starts[worker])
         first = int(self.cells[worker]) + block * users
         return self.starts[first : first + users + 1]
 
 
-def build_schedule(
-    ratings: Ratings, workers: int, per_worker: int, mean: float, scale: float, seed: int
-) -> Schedule:
+def build_schedule(ratings: Ratings, workers: int, per_worker: int, mean: float, scale: float, seed: int) -> Schedule:
     """Deal users and items and sort `ratings`; linear in their number."""
     random = np.random.default_rng(seed)
     user_count, item_count = ratings.shape

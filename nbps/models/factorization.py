@@ -32,8 +32,8 @@ _FINAL_STEP = 0.1  # share of the learning rate that is left in the last epoch
 class MatrixFactorization(Parameters):
     """Ratings explained by biases and low-rank factors: ``mean + bias_u + bias_i + p_u . q_i``.
 
-    Trained by stochastic gradient descent with L2 on worker processes that share the factors in memory. With the default
-    schedule a fit gives the same bits for the same `random_state` and number of workers.
+    Trained by stochastic gradient descent with L2 on worker processes that share the factors in memory. With the
+    default schedule a fit gives the same bits for the same `random_state` and number of workers.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class MatrixFactorization(Parameters):
     optimizer : {"adagrad", "sgd"}
         Steps that adapt to each row, or the same step for all.
     schedule : {"rotate", "cached", "direct"}
-        How workers share item rows. ``rotate``: each item block has one writer at a time, and the staleness bound keeps it so (fastest,
-        deterministic). ``cached``: private copies that exchange differences at clocks. ``direct``: all add to the shared rows
-        without loss.
+        How workers share item rows. ``rotate``: each item block has one writer at a time, and the staleness bound
+        keeps it so (fastest, deterministic). ``cached``: private copies that exchange differences at clocks.
+        ``direct``: all add to the shared rows without loss.
     consistency : BSP, SSP, ESSP, ASP, optional
         ``ESSP(2)`` by default. ``rotate`` needs a finite staleness.
     workers : int, optional
@@ -180,7 +180,9 @@ class MatrixFactorization(Parameters):
         step: float | None = None,
     ) -> None:
         step = self._step() if step is None else step
-        test = None if validation is None else as_ratings(validation, None).recode(factors.user_ids, factors.item_ids)[0]
+        test = None
+        if validation is not None:
+            test, _ = as_ratings(validation, None).recode(factors.user_ids, factors.item_ids)
         patience = math.inf if self.early_stopping is None else self.early_stopping
         history = list(history)
         best, best_error, best_epoch = factors, math.inf, 0
@@ -220,7 +222,8 @@ class MatrixFactorization(Parameters):
             value = getattr(self, name)
             if value is None and name == "learning_rate":
                 continue
-            if not isinstance(value, (int, float, np.floating)) or not (0 <= value < math.inf) or (positive and value == 0):
+            real = isinstance(value, (int, float, np.floating)) and 0 <= value < math.inf
+            if not real or (positive and value == 0):
                 raise ConfigError(f"{name} is {value!r}; expected a finite number {'> 0' if positive else '>= 0'}")
         for name, choices in (("optimizer", tuple(_STEPS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
@@ -277,7 +280,8 @@ class MatrixFactorization(Parameters):
         Parameters
         ----------
         ratings : Ratings or array_like of shape (n, 2)
-            Pairs of user and item ids. One that is unknown has bias 0 and no factors: the other's bias and the mean remain.
+            Pairs of user and item ids. One that is unknown has bias 0 and no factors: the other's bias and the mean
+            remain.
 
         Returns
         -------
@@ -355,7 +359,7 @@ class MatrixFactorization(Parameters):
     # ----------------------------------------------------------------------- files
 
     def save(self, path: str | Path) -> None:
-        """Write the model into folder `path`: Arrow IPC files for any Arrow reader and a manifest (`nbps.models.mf_file`)."""
+        """Write the model into folder `path`: Arrow IPC files and a manifest, see `nbps.models.mf_file`."""
         factors = self._fitted()
         parameters = self.get_params()
         del parameters["callbacks"]
@@ -432,7 +436,8 @@ def _check_enough(data: Ratings) -> None:
     users, items = np.unique(data.users).size, np.unique(data.items).size
     if users < 2 or items < 2:
         raise DataError(
-            f"ratings: found {users} user(s) and {items} item(s) with ratings; a factorization needs at least two of each"
+            f"ratings: found {users} user(s) and {items} item(s) with ratings; a factorization needs at least two of "
+            f"each"
         )
 
 

@@ -1,8 +1,8 @@
 """A saved factorization: a folder of Arrow IPC files that any Arrow reader reads, and a manifest. Nothing is pickled.
 
-``users.arrow`` and ``items.arrow`` have the columns id, factors (fixed-size list), bias, accumulator; ``seen.arrow`` the
-training pairs as codes, that is row numbers of those two. ``model.json`` is written last and holds their checksums: a folder whose
-saving was cut off, or was mixed with another, is refused.
+``users.arrow`` and ``items.arrow`` have the columns id, factors (fixed-size list), bias, accumulator; ``seen.arrow``
+the training pairs as codes, that is row numbers of those two. ``model.json`` is written last and holds their
+checksums: a folder whose saving was cut off, or was mixed with another, is refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def read_model(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError:
-        raise DataError(f"{folder}: no saved model here ({_MANIFEST} is missing); expected a folder written by save()") from None
+        what = f"no saved model here ({_MANIFEST} is missing); expected a folder written by save()"
+        raise DataError(f"{folder}: {what}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected the manifest of a saved model, found: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

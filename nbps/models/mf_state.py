@@ -1,4 +1,4 @@
-"""The numbers of a factorization in the order of the ids: made, extended by new ids, asked for predictions, put into tables."""
+"""The numbers of a factorization, in the order of the ids: made, extended, asked for predictions, put into tables."""
 
 from __future__ import annotations
 
@@ -130,9 +130,7 @@ class Factors:
         seen = np.asarray(tables["seen"]["item"])
         if seen.size and not 0 <= seen.min() <= seen.max() < len(item_ids):
             raise DataError("seen.arrow: names items that items.arrow does not have")
-        return cls(
-            user_rows, item_rows, user_state, item_state, user_ids, item_ids, mean, scale, starts, seen
-        )
+        return cls(user_rows, item_rows, user_state, item_state, user_ids, item_ids, mean, scale, starts, seen)
 
 
 def initial_factors(data: Ratings, rank: int, seed: int, adagrad: bool) -> Factors:
@@ -154,8 +152,9 @@ def initial_factors(data: Ratings, rank: int, seed: int, adagrad: bool) -> Facto
 def grown(factors: Factors, data: Ratings, seed: int) -> tuple[Factors, Ratings]:
     """Return `factors` with rows for the ids of `data` that are new, and `data` in its codes."""
     random = np.random.default_rng([seed, len(factors.user_ids), len(factors.item_ids)])
-    user_ids, user_rows, user_state = _extended(factors.user_ids, factors.user_rows, factors.user_state, data.user_ids, random)
-    item_ids, item_rows, item_state = _extended(factors.item_ids, factors.item_rows, factors.item_state, data.item_ids, random)
+    users = _extended(factors.user_ids, factors.user_rows, factors.user_state, data.user_ids, random)
+    items = _extended(factors.item_ids, factors.item_rows, factors.item_state, data.item_ids, random)
+    (user_ids, user_rows, user_state), (item_ids, item_rows, item_state) = users, items
     data, _ = data.recode(user_ids, item_ids)
     old_users = np.repeat(np.arange(len(factors.user_ids)), np.diff(factors.seen_starts))
     moved = user_ids.encode(factors.user_ids.ids)[old_users]

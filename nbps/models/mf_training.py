@@ -100,12 +100,8 @@ def evaluate(worker: Worker) -> float:
     assignment: Assignment = worker.state["assignment"]
     part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
-    return float(
-        mf.squared_error(
-            assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part],
-            user_factors, user_state, item_factors, item_state,
-        )  # fmt: skip
-    )
+    users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
+    return float(mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state))
 
 
 def _values(worker: Worker) -> tuple[Floats, ...]:
@@ -169,7 +165,9 @@ class Trainer:
         error = math.fsum(self._job.run(train_epoch, step))
         seconds = time.perf_counter() - start
         if not math.isfinite(error):
-            raise ConfigError(f"training diverged in epoch {number}; expected finite errors: lower learning_rate (now {step:g})")
+            raise ConfigError(
+                f"training diverged in epoch {number}: the error is {error}; lower learning_rate (now {step:g})"
+            )
         scale = self._start.scale
         validation = None
         if self._test_size:

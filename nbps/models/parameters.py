@@ -13,7 +13,7 @@ class Parameters:
 
     @classmethod
     def _names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls).parameters]
+        return list(inspect.signature(cls).parameters)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's arguments by name."""
@@ -29,12 +29,13 @@ class Parameters:
         """
         unknown = sorted(set(parameters) - set(self._names()))
         if unknown:
-            raise ConfigError(f"unknown parameter {unknown[0]!r} of {type(self).__name__}; known: {', '.join(self._names())}")
+            known = ", ".join(self._names())
+            raise ConfigError(f"unknown parameter {unknown[0]!r} of {type(self).__name__}; known: {known}")
         for name, value in parameters.items():
             setattr(self, name, value)
         return self
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
-        given = {k: v for k, v in self.get_params().items() if v is not defaults[k].default and v != defaults[k].default}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        given = [f"{k}={v!r}" for k, v in self.get_params().items() if v != defaults[k].default]
+        return f"{type(self).__name__}({', '.join(given)})"

@@ -22,7 +22,7 @@ ALIGNMENT = 64  # bytes; a cache line, and enough for every SIMD load and the 16
 
 
 def _batch(name: str, values: npt.NDArray[np.generic], padding: int) -> pa.RecordBatch:
-    rows, width = values.shape
+    width = values.shape[1]
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
     # Arrow aligns the values within the body, not the body in the file: the padding moves the body.
     metadata = {"nbps.table": name, "nbps.padding": " " * padding}

@@ -31,7 +31,8 @@ sys.path[:] = path
 from nbps.runtime.supervisor import main
 main(control, workers)
 """
-# One worker is one core: libraries that would start a thread for each core in every worker are told so (as torchrun does).
+# One worker is one core: libraries that would start a thread for each core in every worker are told so (as torchrun
+# does).
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -188,7 +189,7 @@ class WorkerGroup:
             self.close()
 
     def close(self) -> None:
-        """Let idle workers end and wait for them; kill those that have not ended within `grace_s`, or at once at Ctrl-C."""
+        """Let idle workers end; kill those that have not within `grace_s`, or at once at Ctrl-C."""
         if self._closed:
             return
         self._closed = True

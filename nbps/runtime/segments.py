@@ -1,15 +1,15 @@
-"""The life of shared-memory segments: create, attach, unlink, find and remove orphans. Nobody else touches ``/dev/shm``.
+"""The life of shared-memory segments: create, attach, unlink, remove orphans. Nobody else touches ``/dev/shm``.
 
 A segment's *name* says who owns it: ``nbps_<pid namespace>_<pid>_<start time>_<number>_<label>``. It exists from the
 instant at which the segment does, so that a segment whose owner was killed at any moment can be recognised; a header
-inside it could be missing. A pid counts as the owner only together with its start time, and only in the same pid namespace:
-containers that share ``/dev/shm`` do not remove each other's segments.
+inside it could be missing. A pid counts as the owner only together with its start time, and only in the same pid
+namespace: containers that share ``/dev/shm`` do not remove each other's segments.
 
 `multiprocessing.shared_memory` serves where its behaviour is sound: it creates the name and has its resource tracker
-unlink it should this process be killed. Around it: space is reserved by ``posix_fallocate``, because ``ftruncate`` past the
-size of ``/dev/shm`` succeeds and a later write is SIGBUS; attaching is ``mmap`` alone, because on Python before 3.13 a process that
-attaches has the segment deleted when it exits; and arrays hold the mapping, so that a forgotten array reads old memory, never
-unmapped memory.
+unlink it should this process be killed. Around it: space is reserved by ``posix_fallocate``, because ``ftruncate``
+past the size of ``/dev/shm`` succeeds and a later write is SIGBUS; attaching is ``mmap`` alone, because on Python
+before 3.13 a process that attaches has the segment deleted when it exits; and arrays hold the mapping, so that a
+forgotten array reads old memory, never unmapped memory.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Usage:
 class SegmentInfo:
     """A segment of nbps found in ``/dev/shm``.
 
-    `alive`: its owner runs. `foreign`: its owner belongs to another pid namespace (a container) and cannot be judged from here.
+    `alive`: its owner runs. `foreign`: its owner belongs to another pid namespace (a container) and cannot be judged
+    from here.
     """
 
     name: str
@@ -133,7 +134,7 @@ def _reserve(name: str, size: int, label: str) -> None:
 
 
 def check_free(label: str, size: int) -> None:
-    """Raise `SharedMemoryError` if `size` bytes for `label` are more than is free; sizes beyond any file are told so too."""
+    """Raise `SharedMemoryError` if `size` bytes for `label` are more than is free, or than a file can have."""
     if size > shared_memory_usage().free_bytes:
         raise _too_small(label, size)
 

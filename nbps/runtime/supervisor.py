@@ -1,8 +1,9 @@
 """The process between the driver and its workers: imports and compiles once, forks the workers, and outlives none.
 
 One import of Numba and one copy of the machine code serve all workers (copy-on-write). The supervisor has one thread,
-so forking is sound, and its workers can ask the kernel to be killed with it. When the driver dies, by whatever signal, the
-control socket ends: the supervisor kills the workers, also those that sit in a kernel, and removes the driver's segments.
+so forking is sound, and its workers can ask the kernel to be killed with it. When the driver dies, by whatever signal,
+the control socket ends: the supervisor kills the workers, also those that sit in a kernel, and removes the driver's
+segments.
 
 Messages on the control socket (``multiprocessing.connection``, between our own processes only):
 driver sends the preload; supervisor answers ``("started", pids)`` or ``("failed", traceback)``, and later
