@@ -26,8 +26,7 @@ def advise(facts: dict[str, Any]) -> list[str]:
     if orphans:
         total = size(sum(segment["bytes"] for segment in orphans))
         problems.append(
-            f"{len(orphans)} segments ({total}) are left over from killed processes. "
-            "Remove them: nbps doctor --clean."
+            f"{len(orphans)} segments ({total}) are left over from killed processes. Remove them: nbps doctor --clean."
         )
     if processor["compare_and_swap_bytes"] < 16:
         problems.append("Lossless additions go 8 bytes at a time; processors with a 16-byte form are faster.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,18 @@ class Output:
     def result(self) -> Console:
         """Return the console for readable results: standard output, or standard error beside JSON."""
         return Console(stderr=self.json, quiet=self.quiet, highlight=False)
+
+    def print_rows(self, rows: Sequence[tuple[str, str]], *, right: bool = False) -> None:
+        """Print two columns as a readable result, the second aligned to the right if `right`.
+
+        Not a table of rich's: that would cut long ids and paths to the width of the terminal, and take brackets
+        in them for markup.
+        """
+        console = self.result()
+        first = max((len(name) for name, _ in rows), default=0)
+        second = max((len(text) for _, text in rows), default=0) if right else 0
+        for name, text in rows:
+            console.print(f"{name:<{first}}  {text:>{second}}", markup=False, soft_wrap=True)
 
     def write_json(self, value: Any) -> None:
         """Print `value` as one line of JSON on standard output, if JSON is wanted."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nbps.cli.failure import Debug
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 def doctor(
-    clean: Annotated[
-        bool, typer.Option("--clean", help="Remove shared memory whose process no longer runs.")
-    ] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Remove shared memory whose process no longer runs.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -28,30 +23,21 @@ def doctor(
     problems = advise(facts)
     output = Output(json=json)
     if not json:
-        _render(facts, problems, output.result())
+        output.print_rows(_rows(facts))
+        for problem in problems:
+            output.result().print(f"problem: {problem}", style="yellow", markup=False, soft_wrap=True)
+        if not problems:
+            output.result().print("no problems found", style="green")
     output.write_json({**facts, "problems": problems})
 
 
-def _render(facts: dict[str, Any], problems: list[str], console: Console) -> None:
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, text in _lines(facts):
-        table.add_row(name, text)
-    console.print(table)
-    for problem in problems:
-        console.print(f"problem: {problem}", style="yellow", markup=False, soft_wrap=True)
-    if not problems:
-        console.print("no problems found", style="green")
-
-
-def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     from nbps.cli.advice import orphans_of, size
 
     memory, processor = facts["shared_memory"], facts["processor"]
     cache, limits = facts["compiler_cache"], facts["limits"]
     segments, orphans = memory["segments"], orphans_of(facts)
-    lines = [
+    rows = [
         ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
         (
             "shared memory",
@@ -71,8 +57,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for name, value in limits.items():
         text = "no limit" if value is None else size(value) if name.endswith("_bytes") else f"{value:,}"
-        lines.append((name.removesuffix("_bytes").replace("_", " "), text))
-    return lines
+        rows.append((name.removesuffix("_bytes").replace("_", " "), text))
+    return rows
 
 
 def _quota(processor: dict[str, Any]) -> str:

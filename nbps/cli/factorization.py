@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.table import Table
 
 from nbps.cli.console import Output
 from nbps.cli.out_folder import check_writable
@@ -43,8 +42,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if self.staleness is not None and self.consistency not in _WITH_STALENESS:
             raise typer.BadParameter(
-                f"--staleness is for --consistency ssp and essp; {self.consistency} has none. "
-                "Leave one of them out."
+                f"--staleness is for --consistency ssp and essp; {self.consistency} has none. Leave one of them out."
             )
 
     def build(self, callbacks: tuple[Any, ...]) -> MatrixFactorization:
@@ -99,7 +97,7 @@ def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None
         model.fit(data.train, validation=data.test)
     if out is not None:
         _save(model, out)
-    output.result().print(_table(model, data, out))
+    output.print_rows(_rows(model, data, out))
     output.write_json(_summary(model, data, out, model_options))
 
 
@@ -113,11 +111,10 @@ def _save(model: MatrixFactorization, out: Path) -> None:
         ) from error
 
 
-def _table(model: Any, data: TrainingData, out: Path | None) -> Table:
+def _rows(model: Any, data: TrainingData, out: Path | None) -> list[tuple[str, str]]:
     kept = _kept_epoch(model)
     users, items = data.train.shape
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    rows = [
+    return [
         ("data", data.name),
         ("size", f"{len(data.train):,} ratings to train on, {users:,} users, {items:,} items"),
         ("test RMSE", "no test ratings" if data.test is None else f"{kept.validation_rmse:.4f}"),
@@ -128,9 +125,6 @@ def _table(model: Any, data: TrainingData, out: Path | None) -> Table:
         ("waiting", f"{_wait_share(model):.0%} of the workers' time"),
         ("saved in", "not saved (--out)" if out is None else str(out)),
     ]
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _summary(model: Any, data: TrainingData, out: Path | None, options: ModelOptions) -> dict[str, Any]:

@@ -65,9 +65,7 @@ ColumnNames = Annotated[
 ]
 TestFile = Annotated[
     Path | None,
-    typer.Option(
-        "--test", help="File of ratings to test on, instead of a part of --data.", rich_help_panel=_DATA
-    ),
+    typer.Option("--test", help="File of ratings to test on, instead of a part of --data.", rich_help_panel=_DATA),
 ]
 TestFraction = Annotated[
     float | None,
@@ -82,9 +80,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the split and of the mod
 
 Rank = Annotated[int, typer.Option(min=1, help="Number of latent factors.", rich_help_panel=_MODEL)]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the ratings.", rich_help_panel=_MODEL)]
-LearningRate = Annotated[
-    float | None, typer.Option(min=0.0, help="Default: the model's own.", rich_help_panel=_MODEL)
-]
+LearningRate = Annotated[float | None, typer.Option(min=0.0, help="Default: the model's own.", rich_help_panel=_MODEL)]
 Regularization = Annotated[
     float | None, typer.Option(min=0.0, help="L2 penalty. Default: the model's own.", rich_help_panel=_MODEL)
 ]
@@ -102,26 +98,20 @@ Patience = Annotated[
 
 Workers = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Worker processes. Default: the cores this process may use.", rich_help_panel=_RUN
-    ),
+    typer.Option(min=1, help="Worker processes. Default: the cores this process may use.", rich_help_panel=_RUN),
 ]
 ConsistencyName = Annotated[
     Consistency, typer.Option("--consistency", help="Who waits for whom.", rich_help_panel=_RUN)
 ]
 Staleness = Annotated[
     int | None,
-    typer.Option(
-        min=0, help="Clocks a read may lag behind, for ssp and essp. Default: 2.", rich_help_panel=_RUN
-    ),
+    typer.Option(min=0, help="Clocks a read may lag behind, for ssp and essp. Default: 2.", rich_help_panel=_RUN),
 ]
 ScheduleName = Annotated[
     Schedule, typer.Option("--schedule", help="How the item factors are shared.", rich_help_panel=_RUN)
 ]
 
-OutFolder = Annotated[
-    Path | None, typer.Option("--out", help="Folder to save the model in.", rich_help_panel=_OUTPUT)
-]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder to save the model in.", rich_help_panel=_OUTPUT)]
 Json = Annotated[
     bool,
     typer.Option(
@@ -130,6 +120,4 @@ Json = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print errors and --json only.", rich_help_panel=_OUTPUT)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and --json only.", rich_help_panel=_OUTPUT)]

@@ -27,6 +27,5 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(
-            f"--out {str(folder)!r}: cannot write in {str(nearest)!r}: {error.strerror or error}. "
-            "Name another folder."
+            f"--out {str(folder)!r}: cannot write in {str(nearest)!r}: {error.strerror or error}. Name another folder."
         ) from None

@@ -11,32 +11,22 @@ from nbps.cli.failure import Debug
 
 
 def recommend(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of a model (nbps train ... --out DIR).")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a model (nbps train ... --out DIR).")],
     user: Annotated[str, typer.Option(help="Id of the user, as in the ratings.")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of items.")] = 10,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
     """Recommend items that the user has not rated in the training data."""
-    from rich.table import Table
-
     from nbps.cli.console import Output
     from nbps.models import MatrixFactorization
 
     model = MatrixFactorization.load(folder)
-    items, scores = model.recommend(user, n=n, filter_seen=True)
+    (known,) = model.user_ids_.decode(model.user_ids_.encode(user)).tolist()  # an integer where ids are integers
+    items, scores = model.recommend(known, n=n, filter_seen=True)
     output = Output(json=json)
-    if json:
-        pairs = zip(items.tolist(), scores.tolist(), strict=True)
-        output.write_json(
-            {"user": user, "recommendations": [{"item": item, "score": s} for item, s in pairs]}
-        )
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("item")
-    table.add_column("score", justify="right")
-    for item, score in zip(items, scores, strict=True):
-        table.add_row(str(item), f"{score:.3f}")
-    output.result().print(table)
+    pairs = list(zip(items.tolist(), scores.tolist(), strict=True))
+    if not json:
+        output.print_rows([("item", "score"), *((str(item), f"{score:.3f}") for item, score in pairs)], right=True)
+    recommendations = [{"item": item, "score": score} for item, score in pairs]
+    output.write_json({"user": known, "recommendations": recommendations})

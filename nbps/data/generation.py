@@ -146,9 +146,7 @@ def _quota(
     return quota
 
 
-def _draws_for(
-    distinct: npt.NDArray[np.float64], popularity: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _draws_for(distinct: npt.NDArray[np.float64], popularity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return how many draws by popularity give the wanted numbers of distinct items, on average.
 
     A Poisson number of draws with mean c hits item i at all with probability ``1 - exp(-c p_i)``,

@@ -213,24 +213,32 @@ class IdMap:
         return ids
 
     def _unknown_message(self, unknown: list[Any], count: int) -> str:
-        named = ", ".join(map(repr, unknown)) + (", ..." if count > len(unknown) else "")
+        # Digits typed for a map of integers are shown as the integer they mean, without quotes.
+        shown = [repr(i) if self._as_number(i) is None else str(i) for i in unknown]
+        named = ", ".join(shown) + (", ..." if count > len(unknown) else "")
         message = f"unknown id{'' if count == 1 else f's ({count} of them)'}: {named}. "
         if len(self) == 0:
             return message + "The map is empty."
         first, last = self._ids[0].as_py(), self._ids[-1].as_py()
         close = self._close_to(unknown[0])
-        near = f"; close to {unknown[0]!r}: {', '.join(map(repr, close))}" if close else ""
-        return f"{message}There are {len(self)} known ids from {first!r} to {last!r}{near}. Use one of these."
+        near = f"; close to {shown[0]}: {', '.join(map(repr, close))}" if close else ""
+        kind = "integers" if self.is_integer else "strings"
+        message += f"The {len(self)} known ids are {kind} from {first!r} to {last!r}{near}. "
+        return message + "Use one of these."
+
+    def _as_number(self, identifier: Any) -> int | None:
+        """Return the integer that an id means in a map of integers, None if it means none."""
+        return _integer_or_none(str(identifier)) if self.is_integer else None
 
     def _close_to(self, identifier: Any) -> list[Any]:
-        """Up to three known ids that look like `identifier`."""
+        """Return up to three known ids that look like `identifier`."""
         if self._sorted is None:
             candidates = self._ids[:_CLOSE_MATCH_CANDIDATES].to_pylist()
             return difflib.get_close_matches(str(identifier), candidates, n=3)
-        number = _integer_or_none(str(identifier))
+        number = self._as_number(identifier)
         if number is None:
-            return list(self._sorted[:3].tolist())
-        start = max(0, int(np.searchsorted(self._sorted, number)) - 1)
+            return []
+        start = max(0, min(int(np.searchsorted(self._sorted, number)) - 1, len(self) - 3))
         return list(self._sorted[start : start + 3].tolist())
 
 

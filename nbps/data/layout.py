@@ -72,8 +72,7 @@ def find_layout(source: Source, format_name: str, columns: Columns | None) -> La
         positions = locate(source, [f"column {i}" for i in range(len(names))], columns or (0, 1, 2))
     sample = [bare.split(line) for line in lines[number:] if line.strip()]
     is_integer = tuple(
-        all(len(fields) > p and _INTEGER.fullmatch(fields[p].strip()) for fields in sample)
-        for p in positions[:2]
+        all(len(fields) > p and _INTEGER.fullmatch(fields[p].strip()) for fields in sample) for p in positions[:2]
     )
     return Layout(
         format=format_name,

@@ -58,8 +58,7 @@ class Ratings:
         for name, codes, ids in (("users", self.users, self.user_ids), ("items", self.items, self.item_ids)):
             if codes.size and not (codes.min() >= 0 and codes.max() < len(ids)):
                 raise ConfigError(
-                    f"Ratings.{name}: expected codes from 0 to {len(ids) - 1}, "
-                    f"found {codes.min()} to {codes.max()}."
+                    f"Ratings.{name}: expected codes from 0 to {len(ids) - 1}, found {codes.min()} to {codes.max()}."
                 )
         if not np.isfinite(self.values).all():
             row = int(np.argmin(np.isfinite(self.values)))

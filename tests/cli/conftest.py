@@ -27,9 +27,7 @@ def command() -> list[str]:
 def nbps() -> Run:
     """Run ``nbps`` with arguments; its output is wide, without colours, and must be free of tracebacks."""
 
-    def run(
-        *arguments: object, traceback: bool = False, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, traceback: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*_COMMAND, *map(str, arguments)],
             env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},

@@ -16,7 +16,7 @@ from nbps.runtime.segments import FOLDER, Segment, find_segments
 
 @pytest.fixture
 def leave_orphan():
-    """Return a function that leaves a segment whose process has ended, as ``kill -9`` of a process group does."""
+    """Return a function that leaves a segment whose process has ended, as ``kill -9`` can."""
     code = (
         "import os; from nbps.runtime import segments as s; "
         "print(f'nbps_{s._pid_namespace()}_{os.getpid()}_{s._start_time(os.getpid())}_0_orphan')"

@@ -156,6 +156,7 @@ def test_recommend_leaves_out_what_the_user_has_rated(nbps, model, data_file):
     done = nbps("recommend", model, "--user", "7", "--n", "5", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert result["user"] == 7
     items = [entry["item"] for entry in result["recommendations"]]
     scores = [entry["score"] for entry in result["recommendations"]]
     assert len(set(items)) == 5

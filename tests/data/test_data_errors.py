@@ -193,9 +193,7 @@ def test_corrupt_gzip(tmp_path, flipped):
 def test_not_the_format_claimed(tmp_path):
     """The format asked for is compared with the content."""
     (tmp_path / "x").write_text(GOOD)
-    refuse(
-        tmp_path / "x", r"expected the parquet format as asked for, found text that begins", format="parquet"
-    )
+    refuse(tmp_path / "x", r"expected the parquet format as asked for, found text that begins", format="parquet")
     refuse(tmp_path / "x", r"expected the arrow format as asked for, found text", format="arrow")
     refuse(tmp_path / "x", r"line 1: .*separated by '::' \(dat format\), found 1 field:", format="dat")
     pa.parquet.write_table(pa.table({"a": [1]}), tmp_path / "y")
@@ -260,9 +258,7 @@ def test_a_test_file_of_other_data(tmp_path):
     """Nothing in common with the training data: its ids are shown beside theirs."""
     train = Ratings.from_columns([1, 2], [1, 2], [1, 2])
     (tmp_path / "x").write_text("100\t1\t5\n200\t2\t5\n")
-    with pytest.raises(
-        DataError, match=r"found none among 2\. .* begin with user 100 .* with user 1 and item 1"
-    ):
+    with pytest.raises(DataError, match=r"found none among 2\. .* begin with user 100 .* with user 1 and item 1"):
         read_test_ratings(tmp_path / "x", train)
 
 

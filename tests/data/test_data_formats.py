@@ -211,9 +211,7 @@ def test_negative_and_scientific_numbers(tmp_path):
     assert rows_of(read_ratings(path)) == [(-1, 5, -2.5), (0, 6, np.float32(1e-3))]
 
 
-id_texts = st.text(
-    st.characters(codec="utf-8", categories=["L", "N", "P"], exclude_characters='",:'), min_size=1
-)
+id_texts = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"], exclude_characters='",:'), min_size=1)
 ids = st.one_of(
     st.lists(st.integers(-(10**17), 10**17), min_size=2, max_size=40, unique=True),
     st.lists(id_texts.filter(lambda text: not text.isdecimal()), min_size=2, max_size=40, unique=True),

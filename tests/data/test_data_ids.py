@@ -90,10 +90,19 @@ def test_digits_and_integers_are_the_same_id():
 def test_unknown_integers_are_named_with_their_neighbours():
     """The message has the unknown id and known ones near it."""
     ids, _ = IdMap.of([10, 20, 30, 40])
-    with pytest.raises(ConfigError, match=r"unknown id: 31\. There are 4 known ids from 10 to 40; .* 30, 40"):
+    with pytest.raises(ConfigError, match=r"unknown id: 31\. The 4 known ids are integers from 10 to 40; .* 30, 40"):
         ids.encode([10, 31])
     with pytest.raises(ConfigError, match=r"unknown id: 99\. .* 40\."):
         ids.encode(99)
+
+
+def test_unknown_digits_are_named_as_integers():
+    """In a map of integers digits are shown without quotes; other text cannot be close to anything."""
+    ids, _ = IdMap.of([10, 20])
+    with pytest.raises(ConfigError, match=r"unknown id: 0\. .*close to 0: 10, 20"):
+        ids.encode("0")
+    with pytest.raises(ConfigError, match=r"unknown id: 'bob'\. .* are integers from 10 to 20\. Use"):
+        ids.encode("bob")
 
 
 def test_unknown_strings_are_named_with_similar_ones():
