@@ -1,0 +1,87 @@
+"""Rules for every test: Hypothesis profiles, nothing left behind, and where the real data sets lie."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from nbps.runtime.segments import find_segments
+
+_BESIDE_THE_PROJECT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+# No deadlines: a kernel is compiled within its first example, and no outcome depends on speed.
+hypothesis.settings.register_profile("default", max_examples=30, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("long", max_examples=5000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets; skips the test where it is absent."""
+    folder = Path(os.environ.get("NBPS_DATA", _BESIDE_THE_PROJECT))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder}; set NBPS_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _helpers_that_stay() -> None:
+    """Start what Python itself starts once and keeps: the resource tracker and Arrow's descriptors."""
+    resource_tracker.ensure_running()
+    import pyarrow as pa
+
+    pa.array([1]).sum()
+
+
+def _segments() -> set[str]:
+    return {f"segment {found.name}" for found in find_segments() if found.pid == os.getpid()}
+
+
+def _processes() -> set[str]:
+    tracker = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if int(child) != tracker:
+                # A process that ended between the two reads is a zombie: its parent did not wait for it.
+                name = Path(f"/proc/{child}/comm").read_text().strip()
+                found.add(f"process {child} ({name})")
+    return found
+
+
+def _threads() -> set[str]:
+    return {f"thread {thread.name}" for thread in threading.enumerate()}
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(f"descriptor {link.name} -> {link.readlink()}")
+        except FileNotFoundError:  # the one that listed the folder
+            continue
+    return found
+
+
+def _everything() -> set[str]:
+    return _segments() | _processes() | _threads() | _descriptors()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(_helpers_that_stay: None) -> Iterator[None]:
+    """Fail a test that leaves a segment, process, thread or file descriptor behind."""
+    before = _everything()
+    yield
+    left = _everything() - before
+    if left:  # an exception that the test caught may still hold what its frames held
+        gc.collect()
+        left = _everything() - before
+    assert not left, f"left behind: {sorted(left)}"

@@ -1,0 +1,107 @@
+"""Flush and refresh of a private copy against naive twins, and several copies against a model of plain integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import twins
+from hypothesis import given
+from hypothesis import strategies as st
+from twins import DTYPES
+
+from nbps.kernels import replica
+
+
+@st.composite
+def copies(draw, dtype):
+    """(values, base, parent) of one shape; some elements differ, floats are any finite numbers of moderate size."""
+    shape = draw(st.integers(1, 6)), draw(st.integers(1, 20))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+
+    def matrix():
+        whole = random.integers(-1000, 1000, shape)
+        return (whole * random.random(shape)).astype(dtype) if dtype.startswith("float") else whole.astype(dtype)
+
+    base, parent = matrix(), matrix()
+    values = np.where(random.random(shape) < draw(st.sampled_from([0.0, 0.2, 1.0])), matrix(), base)
+    return values, base, parent
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flush_sends_the_difference(dtype):
+    """Parent and base grow by values - base, from whatever row the flush starts; the count is that of changed rows."""
+
+    @given(copies(dtype), st.data())
+    def check(arrays, data):
+        expected = [array.copy() for array in arrays]
+        first = data.draw(st.integers(0, arrays[0].shape[0] - 1))
+        sent = replica.flush(*arrays, first, np.empty(arrays[0].shape[1], dtype))
+        assert sent == twins.flush(*expected)
+        for array, twin in zip(arrays, expected, strict=True):
+            assert np.array_equal(array, twin)
+
+    check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_refresh_takes_in_the_parent_and_keeps_what_was_not_sent(dtype):
+    """Values move by parent - base, and base becomes the parent."""
+
+    @given(copies(dtype))
+    def check(arrays):
+        expected = [array.copy() for array in arrays]
+        replica.refresh(*arrays)
+        twins.refresh(*expected)
+        for array, twin in zip(arrays, expected, strict=True):
+            assert np.array_equal(array, twin)
+
+    check()
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype.startswith("float")])
+def test_a_copy_that_added_nothing_sends_nothing(dtype):
+    """However floats round, a copy without additions of its own is the parent to the bit, and flushes no row."""
+
+    @given(st.integers(0, 2**32))
+    def check(seed):
+        random = np.random.default_rng(seed)
+        parent = random.standard_normal((5, 7)).astype(dtype)
+        values, base = parent.copy(), parent.copy()
+        for _ in range(5):
+            parent += (random.standard_normal(parent.shape) * 10.0 ** random.integers(-6, 6)).astype(dtype)
+            replica.refresh(values, base, parent)
+            assert replica.flush(values, base, parent, 0, np.empty(7, dtype)) == 0
+            assert np.array_equal(values, parent)
+
+    check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_copies_agree_with_a_model_of_integers(dtype):
+    """Three copies that add, flush and refresh in any order: each shows all that was sent before its refresh and all its own."""
+    width = 3
+    steps = st.tuples(st.integers(0, 2), st.sampled_from(["inc", "flush", "refresh"]), st.integers(-50, 50))
+
+    @given(st.lists(steps, max_size=40))
+    def check(actions):
+        parent = np.zeros((2, width), dtype)
+        held = [(parent.copy(), parent.copy()) for _ in range(3)]
+        sent, own, known = 0, [0, 0, 0], [0, 0, 0]  # totals: in the parent, unsent, and seen in the parent
+        for who, action, amount in actions:
+            values, base = held[who]
+            if action == "inc":
+                values += values.dtype.type(amount)
+                own[who] += amount
+            elif action == "flush":
+                replica.flush(values, base, parent, who % 2, np.empty(width, dtype))
+                sent += own[who]
+                known[who] += own[who]
+                own[who] = 0
+            else:
+                replica.refresh(values, base, parent)
+                known[who] = sent
+            assert (parent == sent).all()
+            for rank, (mine, _) in enumerate(held):
+                assert (mine == known[rank] + own[rank]).all()
+
+    check()
