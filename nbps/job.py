@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import numbers
 import operator
 import os
 import threading
@@ -85,7 +84,7 @@ class Job:
         self.workers = _checked_workers(workers)
         self.consistency = ESSP() if consistency is None else consistency
         self.seed = _checked_seed(seed)
-        if not isinstance(clock_timeout_s, numbers.Real) or not clock_timeout_s > 0:
+        if not isinstance(clock_timeout_s, (int, float)) or not clock_timeout_s > 0:
             raise ConfigError(f"Job: clock_timeout_s is {clock_timeout_s!r}; expected seconds > 0")
         self.clock_timeout_s = float(clock_timeout_s)
         if not isinstance(self.consistency, (BSP, SSP, ASP)):

@@ -59,7 +59,13 @@ class Worker:
             self._attach_table(table)
         # Strict BSP: copies are sent in rank order, and only after all have taken in the clock before.
         self._in_order = isinstance(spec.consistency, BSP) and bool(self._cached)
-        self.begin()
+        self._clock = 0
+        self._barriers = 0
+        self._pending = False  # clock() was called and its gate has not been passed yet
+        self._visible = 0  # every update from clocks below it was visible when the current clock began
+        self._read_since_clock = False
+        self._resumed_ns = time.perf_counter_ns()  # when the current clock began
+        self._waited_ns = 0  # of the time since then
 
     def _attach_table(self, spec: TableSpec) -> None:
         values = spec.layout.view()

@@ -63,7 +63,7 @@ def _load(message: bytes) -> Any:
     segment, extents, payload = pickle.loads(message)
     if segment is None:
         return pickle.loads(payload)
-    memory = memoryview(attach(segment, writable=False)).toreadonly()
+    memory = attach(segment, writable=False).data.toreadonly()
     return pickle.loads(payload, buffers=[memory[start:stop] for start, stop in extents])
 
 
