@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbps.worker import Worker, WorkerSpec
+    from nbps.worker import Worker
+    from nbps.worker_spec import WorkerSpec
 
 _worker: Worker | None = None  # the one worker of this process
 

@@ -121,7 +121,7 @@ class Factors:
         for name in ("users", "items"):
             table = tables[name].combine_chunks()
             factors = table["factors"].combine_chunks()
-            rows = np.asarray(factors.flatten()).reshape(len(table), factors.type.list_size)
+            rows: Floats = np.asarray(factors.flatten(), np.float32).reshape(len(table), factors.type.list_size)
             state = np.stack([np.asarray(table["bias"]) / np.float32(scale), np.asarray(table["accumulator"])], axis=1)
             sides.append((rows / np.float32(np.sqrt(scale)), state, IdMap(table["id"].combine_chunks())))
         (user_rows, user_state, user_ids), (item_rows, item_state, item_ids) = sides

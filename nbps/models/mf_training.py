@@ -24,7 +24,7 @@ from nbps.data import Ratings
 from nbps.errors import ConfigError
 from nbps.job import Job, usable_cores
 from nbps.kernels import mf
-from nbps.kernels.mf_layout import LANES
+from nbps.kernels.mf_layout import LANES, STATE_WIDTH
 from nbps.kernels.prepare import prepare_factorization
 from nbps.models.blocks import Partition, Schedule, build_schedule
 from nbps.models.history import EpochRecord
@@ -204,9 +204,9 @@ class Trainer:
 
 def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: int) -> int:
     """So many that rotation keeps its promise under `staleness`, and that a block's item rows fit the cache."""
-    item_bytes = factors.item_rows.shape[0] * (width + factors.item_state.shape[1]) * 4
+    item_bytes = len(factors.item_ids) * (width + STATE_WIDTH) * 4
     needed = _LEAST_BLOCKS if math.isinf(staleness) else int(staleness) + 1
-    return max(needed, math.ceil(item_bytes / (_BLOCK_BYTES * workers)))
+    return max(needed, -(-item_bytes // (_BLOCK_BYTES * workers)))
 
 
 def _assign(
@@ -236,7 +236,8 @@ def _assign(
 
 
 def _table(name: str, values: Floats, partition: Partition, access: Any) -> Table:
-    return Table(name, *values.shape, "float32", access=access, init=_ordered(values, partition))
+    rows, width = values.shape
+    return Table(name, rows, width, "float32", access, _ordered(values, partition))
 
 
 def _ordered(values: Floats, partition: Partition) -> Floats:
