@@ -95,11 +95,14 @@ class _Cache(FunctionCache):
 
 
 def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False) -> Any:
-    """Compile `function` without the GIL, cached in `cache_folder`; ``.py_func`` is the plain Python form."""
+    """Compile `function` without the GIL, cached in `cache_folder`; ``.py_func`` is the plain Python form.
+
+    Floats divide as in NumPy (x / 0 is infinite): a check and an exception path in every loop would cost more.
+    """
     if function is None:
         return functools.partial(kernel, fastmath=fastmath)
     if numba.config.DISABLE_JIT:
         return function
-    dispatcher = numba.njit(nogil=True, fastmath=fastmath)(function)
+    dispatcher = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
     dispatcher._cache = _Cache(function)
     return dispatcher

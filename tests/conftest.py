@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -37,8 +38,10 @@ def _helpers_that_stay() -> None:
     """Start what Python itself starts once and keeps: the resource tracker and Arrow's descriptors."""
     resource_tracker.ensure_running()
     import pyarrow as pa
+    import pyarrow.csv
 
     pa.array([1]).sum()
+    pyarrow.csv.read_csv(io.BytesIO(b"a\n1\n"))
 
 
 def _segments() -> set[str]:

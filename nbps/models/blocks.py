@@ -10,12 +10,15 @@ the same for any timing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from nbps.data import Ratings
 from nbps.kernels import mf
+
+if TYPE_CHECKING:
+    from nbps.data import Ratings
 
 Ints = npt.NDArray[np.int64]
 

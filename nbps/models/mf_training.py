@@ -1,18 +1,11 @@
-"""Matrix factorization inside a job: its tables, and what a worker does in an epoch.
-
-Three schedules over the same blocks (`nbps.models.blocks`):
-
-- ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
-- ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the differences.
-- ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
-"""
+"""Matrix factorization in a job: makes its tables, deals the ratings out, and runs the epochs."""
 
 from __future__ import annotations
 
 import functools
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,89 +16,22 @@ from nbps.consistency import ESSP
 from nbps.data import Ratings
 from nbps.errors import ConfigError
 from nbps.job import Job, usable_cores
-from nbps.kernels import mf
 from nbps.kernels.mf_layout import LANES, STATE_WIDTH
-from nbps.kernels.prepare import prepare_factorization
+from nbps.models import mf_worker
 from nbps.models.blocks import Partition, Schedule, build_schedule
 from nbps.models.history import EpochRecord
 from nbps.models.mf_state import Factors
+from nbps.models.mf_worker import Assignment
 from nbps.table import Table
 
 if TYPE_CHECKING:
     from nbps.models.factorization import MatrixFactorization
-    from nbps.worker import Worker
 
 Floats = npt.NDArray[np.float32]
 SCHEDULES = ("rotate", "cached", "direct")
 _ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}
-_TABLES = ("user_factors", "user_state", "item_factors", "item_state")
 _BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache in use
 _LEAST_BLOCKS = 3  # for each worker, where the staleness asks for none
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What all workers get before the first epoch; arrays arrive in shared memory, once."""
-
-    schedule: Schedule
-    access: str
-    user_decay: Floats
-    item_decay: Floats
-    adapt: float
-    test_users: npt.NDArray[np.int64]
-    test_items: npt.NDArray[np.int64]
-    test_ratings: Floats
-    test_starts: npt.NDArray[np.int64]
-
-
-def set_up(worker: Worker, assignment: Assignment) -> None:
-    """Keep the assignment in this worker."""
-    for part in (assignment, assignment.schedule):
-        for array in vars(part).values():
-            if isinstance(array, np.ndarray):
-                array.flags.writeable = False  # small ones arrive writable: the kernels are compiled for one kind
-    item_rows = int(np.diff(assignment.schedule.items.starts).max())
-    width = worker.table("item_factors").shape[1]
-    worker.state["assignment"] = assignment
-    worker.state["norms"] = np.empty(item_rows, np.float32)
-    worker.state["delta"] = np.empty(width, np.float32)
-
-
-def train_epoch(worker: Worker, step: float) -> float:
-    """Train on every block once, a block a clock; return the sum of squared errors of this worker's ratings."""
-    assignment: Assignment = worker.state["assignment"]
-    schedule = assignment.schedule
-    users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
-    user_factors, user_state, item_factors, item_state = _values(worker)
-    total = 0.0
-    for clock in range(schedule.blocks):
-        block = schedule.block_at(worker.rank, clock)
-        items = slice(*schedule.items.starts[block : block + 2])
-        arguments = (
-            schedule.starts_of(worker.rank, block), schedule.item_rows, schedule.ratings,
-            user_factors[users], user_state[users], assignment.user_decay[users],
-            item_factors[items], item_state[items], assignment.item_decay[items],
-            worker.state["norms"], np.float32(step), np.float32(assignment.adapt),
-        )  # fmt: skip
-        if assignment.access == "direct":
-            total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
-        else:
-            total += mf.sgd_block(*arguments)
-        worker.clock()
-    return total
-
-
-def evaluate(worker: Worker) -> float:
-    """Return the sum of squared errors on this worker's part of the test ratings."""
-    assignment: Assignment = worker.state["assignment"]
-    part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
-    user_factors, user_state, item_factors, item_state = _values(worker)
-    users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
-    return float(mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state))
-
-
-def _values(worker: Worker) -> tuple[Floats, ...]:
-    return tuple(worker.table(name).kernel.values for name in _TABLES)
 
 
 class Trainer:
@@ -134,14 +60,14 @@ class Trainer:
             workers=self._workers,
             consistency=consistency,
             seed=model.random_state,
-            preload=functools.partial(prepare_factorization, access),
+            preload=functools.partial(mf_worker.preload, access),
         )
         self._compute = self._wait = 0.0
 
     def __enter__(self) -> Self:
         self._job.__enter__()
         try:
-            self._job.run(set_up, self._assignment)
+            self._job.run(mf_worker.set_up, self._assignment)
         except BaseException:
             self._job.close()
             raise
@@ -162,7 +88,7 @@ class Trainer:
             If training diverges.
         """
         start = time.perf_counter()
-        error = math.fsum(self._job.run(train_epoch, step))
+        error = math.fsum(self._job.run(mf_worker.train_epoch, step))
         seconds = time.perf_counter() - start
         if not math.isfinite(error):
             raise ConfigError(
@@ -171,7 +97,7 @@ class Trainer:
         scale = self._start.scale
         validation = None
         if self._test_size:
-            validation = scale * math.sqrt(math.fsum(self._job.run(evaluate)) / self._test_size)
+            validation = scale * math.sqrt(math.fsum(self._job.run(mf_worker.evaluate)) / self._test_size)
         return EpochRecord(
             epoch=number,
             train_rmse=scale * math.sqrt(error / self._ratings),
@@ -184,7 +110,7 @@ class Trainer:
     def factors(self) -> Factors:
         """Return a copy of the state as it is now."""
         users, items, rank = self._schedule.users.place, self._schedule.items.place, self._start.rank
-        values = {name: self._job.table(name).to_numpy() for name in _TABLES}
+        values = {name: self._job.table(name).to_numpy() for name in mf_worker.TABLES}
         return replace(
             self._start,
             user_rows=np.ascontiguousarray(values["user_factors"][users, :rank]),

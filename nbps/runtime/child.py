@@ -45,18 +45,17 @@ def serve(connection: Connection) -> None:
 def _answer(message: bytes) -> bytes:
     global _calling
     try:
-        _calling = True
-        function, args = _load(message)
-        result = function(*args)
-        reply = ("result", cloudpickle.dumps(result, protocol=5))
-        _calling = False
-        return pickle.dumps(reply)
+        try:
+            _calling = True
+            function, args = _load(message)
+            result = function(*args)
+        finally:
+            _calling = False  # an interrupt before this line stops the call, one after it changes nothing
+        return pickle.dumps(("result", cloudpickle.dumps(result, protocol=5)))
     except AbortedError:
         return pickle.dumps(("aborted",))
     except BaseException as error:
         return pickle.dumps(_error_reply(error))
-    finally:
-        _calling = False
 
 
 def _load(message: bytes) -> Any:

@@ -1,10 +1,11 @@
 """The factorization kernels against a naive NumPy twin."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nbps.kernels import mf
 
 f32 = np.float32
@@ -27,7 +28,7 @@ def _block(seed: int, users: int = 12, items: int = 9, width: int = 16):
 
 
 def _naive(starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt, at_once):
-    """The same in float64 NumPy, `at_once` ratings of a user against one state of it; returns copies and the error."""
+    """Train in float64 NumPy, `at_once` ratings of a user against one state of it; return copies and the error."""
     users, user_state, rows, state = (np.array(a, np.float64) for a in (users, user_state, rows, state))
     item_norms = (rows**2).mean(axis=1)
     total = 0.0
@@ -111,7 +112,7 @@ def test_sorting_shuffles_within_a_cell_only():
         results.append(found)
     assert not np.array_equal(results[0][0], results[1][0])
     assert np.array_equal(results[0], results[2])
-    for u, (start, end) in enumerate(zip(starts[:3], starts[1:4], strict=True)):
+    for u, (start, end) in enumerate(itertools.pairwise(starts[:4])):
         for found_items, found_ratings in results:
             pairs = sorted(zip(found_items[start:end], found_ratings[start:end], strict=True))
             assert pairs == sorted(zip(items[users == u], ratings[users == u], strict=True))

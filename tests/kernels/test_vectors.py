@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import njit
-
 from nbps.kernels import vectors
 from nbps.kernels.mf_layout import LANES
+from numba import njit
 
 f32 = np.float32
 

@@ -1,0 +1,98 @@
+"""Matrix factorization inside a worker: what it is given, and what it does in an epoch.
+
+Three schedules over the same blocks (`nbps.models.blocks`):
+
+- ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
+- ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the differences.
+- ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
+
+Imported by the workers, so free of Arrow: its import would cost each of them a third of a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.kernels import mf
+from nbps.kernels.prepare import prepare_factorization
+from nbps.models.blocks import Schedule
+
+if TYPE_CHECKING:
+    from nbps.worker import Worker
+
+Floats = npt.NDArray[np.float32]
+TABLES = ("user_factors", "user_state", "item_factors", "item_state")
+
+
+def preload(access: str) -> None:
+    """Prepare, before the workers are forked, what they need for item tables of access mode `access`."""
+    prepare_factorization(access)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What all workers get before the first epoch; arrays arrive in shared memory, once."""
+
+    schedule: Schedule
+    access: str
+    user_decay: Floats
+    item_decay: Floats
+    adapt: float
+    test_users: npt.NDArray[np.int64]
+    test_items: npt.NDArray[np.int64]
+    test_ratings: Floats
+    test_starts: npt.NDArray[np.int64]
+
+
+def set_up(worker: Worker, assignment: Assignment) -> None:
+    """Keep the assignment in this worker."""
+    for part in (assignment, assignment.schedule):
+        for array in vars(part).values():
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False  # small ones arrive writable: the kernels are compiled for one kind
+    item_rows = int(np.diff(assignment.schedule.items.starts).max())
+    width = worker.table("item_factors").shape[1]
+    worker.state["assignment"] = assignment
+    worker.state["norms"] = np.empty(item_rows, np.float32)
+    worker.state["delta"] = np.empty(width, np.float32)
+
+
+def train_epoch(worker: Worker, step: float) -> float:
+    """Train on every block once, a block a clock; return the sum of squared errors of this worker's ratings."""
+    assignment: Assignment = worker.state["assignment"]
+    schedule = assignment.schedule
+    users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
+    user_factors, user_state, item_factors, item_state = _values(worker)
+    total = 0.0
+    for clock in range(schedule.blocks):
+        block = schedule.block_at(worker.rank, clock)
+        items = slice(*schedule.items.starts[block : block + 2])
+        arguments = (
+            schedule.starts_of(worker.rank, block), schedule.item_rows, schedule.ratings,
+            user_factors[users], user_state[users], assignment.user_decay[users],
+            item_factors[items], item_state[items], assignment.item_decay[items],
+            worker.state["norms"], np.float32(step), np.float32(assignment.adapt),
+        )  # fmt: skip
+        if assignment.access == "direct":
+            total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
+        else:
+            total += mf.sgd_block(*arguments)
+        worker.clock()
+    return total
+
+
+def evaluate(worker: Worker) -> float:
+    """Return the sum of squared errors on this worker's part of the test ratings."""
+    assignment: Assignment = worker.state["assignment"]
+    part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
+    user_factors, user_state, item_factors, item_state = _values(worker)
+    users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
+    return float(mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state))
+
+
+def _values(worker: Worker) -> tuple[Floats, ...]:
+    return tuple(worker.table(name).kernel.values for name in TABLES)

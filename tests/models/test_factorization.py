@@ -1,0 +1,317 @@
+"""`MatrixFactorization` as a user meets it: results, habits of scikit-learn, files, errors."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import nbps
+from nbps.data import Ratings, generate_ratings, read_ratings
+from nbps.errors import ConfigError, DataError, NotFittedError
+from nbps.models import MatrixFactorization
+
+_SMALL = {"rank": 8, "epochs": 8, "workers": 2}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Train and test part of a small generated set."""
+    return generate_ratings(users=600, items=300, ratings=30_000, seed=1).split(0.1, seed=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    """Return a model trained on it."""
+    return MatrixFactorization(**_SMALL).fit(data[0], validation=data[1])
+
+
+def _rmse_of_biases(train: Ratings, test: Ratings) -> float:
+    """Test error of the best that needs no factors: alternating damped biases."""
+    user, item = np.zeros(train.shape[0]), np.zeros(train.shape[1])
+    mean = train.values.mean(dtype=float)
+    for _ in range(10):
+        for own, codes, other, others in (
+            (item, train.items, user, train.users),
+            (user, train.users, item, train.items),
+        ):
+            rest = train.values - mean - other[others]
+            counts = np.bincount(codes, minlength=own.size)
+            own[:] = np.bincount(codes, rest, minlength=own.size) / (counts + 3)
+    errors = test.values - mean - user[test.users] - item[test.items]
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+@pytest.mark.parametrize("schedule", ["rotate", "cached", "direct"])
+@pytest.mark.parametrize("consistency", [nbps.BSP(), nbps.SSP(1), nbps.ESSP(2)], ids=str)
+def test_factors_beat_biases(data, schedule, consistency):
+    """Every schedule under every bounded model predicts held-out ratings better than biases alone."""
+    train, test = data
+    model = MatrixFactorization(**_SMALL | {"epochs": 15}, schedule=schedule, consistency=consistency)
+    model.fit(train, validation=test)
+    assert model.history_[-1].validation_rmse < _rmse_of_biases(train, test)
+    assert model.history_[-1].validation_rmse == pytest.approx(-model.score(test), rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "sgd"])
+def test_rotation_gives_the_same_bits(data, optimizer):
+    """Two fits with rotating blocks are bit-identical, at any staleness, whatever the timing."""
+    first, second = (
+        MatrixFactorization(**_SMALL | {"workers": 3}, optimizer=optimizer, consistency=nbps.SSP(3)).fit(data[0])
+        for _ in range(2)
+    )
+    assert np.array_equal(first.user_factors, second.user_factors)
+    assert np.array_equal(first.item_factors, second.item_factors)
+    other = MatrixFactorization(**_SMALL | {"workers": 3}, optimizer=optimizer, random_state=1).fit(data[0])
+    assert not np.array_equal(first.item_factors, other.item_factors)
+
+
+def test_measured_staleness_is_within_the_bound(data):
+    """The report of a fit has every worker's clocks and differentials between -s and 0."""
+    model = MatrixFactorization(**_SMALL, consistency=nbps.ESSP(1)).fit(data[0])
+    report = model.report_.to_dict()
+    assert [worker["clocks"] for worker in report["workers"]] == [8 * 4, 8 * 4]
+    assert set(report["clock_differential"]["counts"]) <= {"0", "-1"}
+
+
+def test_attributes_are_in_units_of_ratings(data, fitted):
+    """``mean + biases + factors`` from the public attributes is what predict returns."""
+    train, _ = data
+    users, items = train.users[:500], train.items[:500]
+    product = np.einsum("nk,nk->n", fitted.user_factors[users], fitted.item_factors[items])
+    expected = fitted.mean_ + fitted.user_biases[users] + fitted.item_biases[items] + product
+    np.testing.assert_allclose(fitted.predict(train.take(np.arange(500))), expected, rtol=1e-5)
+    pairs = np.stack([fitted.user_ids_.decode(users), fitted.item_ids_.decode(items)], axis=1)
+    np.testing.assert_allclose(fitted.predict(pairs), expected, rtol=1e-5)
+    assert fitted.user_factors.shape == (train.shape[0], 8)
+
+
+def test_unknown_ids_fall_back_to_what_is_known(fitted):
+    """An unknown user and item give the mean; one known side adds its bias."""
+    user, item = fitted.user_ids_.decode([0])[0], fitted.item_ids_.decode([0])[0]
+    found = fitted.predict([[-5, -5], [user, -5], [-5, item]])
+    bias_u, bias_i = fitted.user_biases[0], fitted.item_biases[0]
+    np.testing.assert_allclose(found - fitted.mean_, [0, bias_u, bias_i], atol=1e-5)
+
+
+def test_recommend_ranks_what_predict_says(data, fitted):
+    """Recommendations are the highest predictions among items not seen, best first."""
+    train, _ = data
+    user = train.user_ids.decode([7])[0]
+    items, scores = fitted.recommend(user, n=20)
+    every = train.item_ids.decode(np.arange(train.shape[1]))
+    predicted = fitted.predict(np.stack([np.full(every.size, user), every], axis=1))
+    seen = train.items[train.users == 7]
+    unseen = np.delete(np.arange(every.size), seen)
+    best = unseen[np.argsort(-predicted[unseen], kind="stable")[:20]]
+    assert items.tolist() == every[best].tolist()
+    np.testing.assert_allclose(scores, predicted[best], rtol=1e-5)
+    assert set(fitted.recommend(user, n=300, filter_seen=False)[0]) == set(every)
+    several, _ = fitted.recommend([user, train.user_ids.decode([8])[0]], n=20)
+    assert several.shape == (2, 20)
+    assert several[0].tolist() == items.tolist()
+
+
+def test_similar_items_are_by_cosine(fitted):
+    """Similar items have the highest cosine and do not include the item itself."""
+    item = fitted.item_ids_.decode([3])[0]
+    items, cosines = fitted.similar_items(item, n=5)
+    unit = fitted.item_factors / np.linalg.norm(fitted.item_factors, axis=1, keepdims=True)
+    expected = np.argsort(-(unit @ unit[3]))[1:6]
+    assert items.tolist() == fitted.item_ids_.decode(expected).tolist()
+    assert (np.diff(cosines) <= 0).all()
+
+
+def test_early_stopping_keeps_the_best_epoch(data):
+    """With a step too large the error rises in the end; the factors kept are those of the best epoch."""
+    train, test = data
+    model = MatrixFactorization(rank=32, epochs=60, workers=2, regularization=0.0, early_stopping=3)
+    model.fit(train, validation=test)
+    errors = [record.validation_rmse for record in model.history_]
+    assert model.best_epoch_ == int(np.argmin(errors)) + 1
+    assert len(errors) == model.best_epoch_ + 3
+    assert -model.score(test) == pytest.approx(min(errors), rel=1e-5)
+
+
+def test_callbacks_see_the_model_and_may_stop(data):
+    """A callback gets the model as of its epoch and each record; returning True ends the training."""
+    train, test = data
+    seen = []
+
+    def stop_at_three(model, record):
+        seen.append((record.epoch, -model.score(test), record.validation_rmse))
+        return record.epoch == 3
+
+    model = MatrixFactorization(**_SMALL, callbacks=[stop_at_three]).fit(train, validation=test)
+    assert [epoch for epoch, _, _ in seen] == [1, 2, 3]
+    assert all(score == pytest.approx(error, rel=1e-5) for _, score, error in seen)
+    assert len(model.history_) == 3
+    assert model.train_seconds_ == pytest.approx(sum(record.seconds for record in model.history_))
+
+
+def test_partial_fit_goes_on_and_adds_ids(data):
+    """More ratings improve the model; ids that are new get rows, old ids keep theirs."""
+    train, test = data
+    half = train.take(train.users < 300)
+    model = MatrixFactorization(**_SMALL).fit(
+        Ratings.from_columns(half.user_ids.decode(half.users), half.item_ids.decode(half.items), half.values)
+    )
+    assert len(model.user_ids_) < train.shape[0]
+    before = -model.score(test)
+    model.partial_fit(train, epochs=8)
+    assert len(model.user_ids_) == train.shape[0]
+    assert -model.score(test) < before
+    assert [record.epoch for record in model.history_] == list(range(1, 17))
+    user = train.user_ids.decode([500])[0]
+    seen = set(train.item_ids.decode(train.items[train.users == 500]))
+    assert not seen & set(model.recommend(user, n=50)[0])
+
+
+@pytest.mark.parametrize("strings", [False, True], ids=["integers", "strings"])
+def test_saved_model_is_the_same(tmp_path, data, fitted, strings):
+    """A loaded model predicts and recommends as the saved one, and goes on training from its state."""
+    model = fitted
+    if strings:
+        train = data[0]
+        users = np.char.add("user ", train.users.astype(str))
+        model = MatrixFactorization(**_SMALL).fit(Ratings.from_columns(users, train.items, train.values))
+    model.save(tmp_path / "model")
+    loaded = MatrixFactorization.load(tmp_path / "model")
+    assert loaded.get_params() == model.get_params()
+    np.testing.assert_allclose(loaded.item_factors, model.item_factors, rtol=1e-6)
+    user = model.user_ids_.decode([5])[0]
+    assert loaded.recommend(user)[0].tolist() == model.recommend(user)[0].tolist()
+    assert loaded.history_ == model.history_
+    loaded.partial_fit(data[0]) if not strings else None
+    table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "model" / "items.arrow"))).read_all()
+    assert table.column_names == ["id", "factors", "bias", "accumulator"]
+    np.testing.assert_allclose(
+        np.asarray(table["factors"].combine_chunks().flatten()).reshape(-1, 8), model.item_factors, rtol=1e-6
+    )
+
+
+def test_damaged_models_are_refused(tmp_path, fitted):
+    """A missing, foreign, newer or changed file gives an error that names it."""
+    with pytest.raises(DataError, match="no saved model here"):
+        MatrixFactorization.load(tmp_path)
+    fitted.save(tmp_path)
+    manifest = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(manifest | {"version": 99}))
+    with pytest.raises(DataError, match="format version 1, found 99"):
+        MatrixFactorization.load(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "mean"}))
+    with pytest.raises(DataError, match="mean"):
+        MatrixFactorization.load(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(manifest))
+    content = bytearray((tmp_path / "items.arrow").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "items.arrow").write_bytes(content)
+    with pytest.raises(DataError, match=r"items\.arrow: the checksum differs"):
+        MatrixFactorization.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"rank": 0}, "rank is 0"),
+        ({"rank": 2.5}, "rank is 2.5"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"workers": 0}, "workers is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"regularization": float("nan")}, "regularization is nan"),
+        ({"optimizer": "adam"}, "expected one of adagrad, sgd"),
+        ({"schedule": "auto"}, "expected one of rotate, cached, direct"),
+        ({"consistency": "essp"}, "expected BSP"),
+        ({"consistency": nbps.ASP()}, "a block has one writer only under a staleness bound"),
+        ({"early_stopping": 0}, "early_stopping is 0"),
+        ({"random_state": -1}, "random_state is -1"),
+        ({"learning_rate": 1e9}, "training diverged"),
+    ],
+)
+def test_bad_parameters_are_named(data, parameters, message):
+    """Each parameter that cannot be used is named, with what is expected; nothing is fitted."""
+    model = MatrixFactorization(**_SMALL | parameters)
+    with pytest.raises(ConfigError, match=message):
+        model.fit(data[0])
+    assert message.startswith("training diverged") or not hasattr(model, "history_")
+
+
+def test_bad_data_is_refused(data, fitted):
+    """One user, one item, pairs without ratings, unknown users: each says so."""
+    train, _ = data
+    with pytest.raises(DataError, match=r"found 1 user\(s\)"):
+        MatrixFactorization(workers=1).fit(train.take(train.users == 0))
+    with pytest.raises(DataError, match=r"1 item\(s\)"):
+        MatrixFactorization(workers=1).fit(train.take(train.items == 0))
+    with pytest.raises(ConfigError, match="together with y"):
+        MatrixFactorization(workers=1).fit([[1, 2], [3, 4]])
+    with pytest.raises(ConfigError, match="shape"):
+        MatrixFactorization(workers=1).fit([1, 2, 3], [1, 2, 3])
+    with pytest.raises(nbps.Error, match="-77"):
+        fitted.recommend(-77)
+    with pytest.raises(nbps.Error, match="-77"):
+        fitted.similar_items(-77)
+    with pytest.raises(ConfigError, match="n is 0"):
+        fitted.recommend(fitted.user_ids_.decode([0])[0], n=0)
+    with pytest.raises(NotFittedError, match="call fit"):
+        MatrixFactorization().predict([[1, 2]])
+
+
+def test_pairs_and_sparse_matrices_are_ratings_too(data):
+    """Pairs with y, and anything with scipy's ``tocoo``, train the same model as `Ratings`."""
+
+    class Coo:
+        """What is used of a scipy sparse matrix."""
+
+        def __init__(self, ratings: Ratings) -> None:
+            self.row, self.col, self.data = ratings.users, ratings.items, ratings.values
+            self.shape = ratings.shape
+
+        def tocoo(self):
+            return self
+
+    train, _ = data
+    coded = Ratings.from_columns(train.users, train.items, train.values)
+    pairs = np.stack([train.users, train.items], axis=1)
+    models = [
+        MatrixFactorization(**_SMALL).fit(coded),
+        MatrixFactorization(**_SMALL).fit(pairs, train.values),
+        MatrixFactorization(**_SMALL).fit(Coo(train)),
+    ]
+    assert np.array_equal(models[0].item_factors, models[1].item_factors)
+    assert models[2].item_factors.shape == (train.shape[1], 8)
+
+
+def test_parameters_are_those_of_scikit_learn():
+    """get_params, set_params and repr follow the constructor."""
+    model = MatrixFactorization(rank=7)
+    assert MatrixFactorization(**model.get_params()).get_params() == model.get_params()
+    assert model.set_params(rank=9, epochs=3).rank == 9
+    assert repr(model) == "MatrixFactorization(rank=9, epochs=3)"
+    with pytest.raises(ConfigError, match="unknown parameter 'factors'"):
+        model.set_params(factors=3, rank=1)
+    assert model.rank == 9
+
+
+@pytest.mark.parametrize(("rank", "workers"), [(1, 1), (5, 4), (33, 3)])
+def test_odd_shapes(rank, workers):
+    """Any rank and more workers than users or cores work."""
+    ratings = Ratings.from_columns([1, 1, 2, 2], [1, 2, 1, 2], [5, 1, 1, 5])
+    model = MatrixFactorization(rank=rank, workers=workers, epochs=2).fit(ratings)
+    assert np.isfinite(model.predict(ratings)).all()
+
+
+@pytest.mark.parametrize(("name", "limit"), [("ml-1m", 0.845), ("ml-100k", 0.9225)])
+def test_reference_results(shared_data, name, limit):
+    """The defaults reach the reference errors on real ratings with 2 workers."""
+    if name == "ml-1m":
+        train, test = read_ratings(shared_data / "ml-1m" / "ratings_notime.tsv.gz").split(0.1, seed=0)
+    else:
+        every = read_ratings(shared_data / "ml-100k" / "u.data.gz")
+        held = read_ratings(shared_data / "ml-100k" / "u1.test")
+        test, _ = held.recode(every.user_ids, every.item_ids)
+        keys = test.users.astype(np.int64) * every.shape[1] + test.items
+        train = every.take(~np.isin(every.users.astype(np.int64) * every.shape[1] + every.items, keys))
+        assert (len(train), len(test)) == (80_000, 20_000)
+    model = MatrixFactorization(rank=32, workers=2).fit(train, validation=test)
+    assert model.history_[-1].validation_rmse <= limit
