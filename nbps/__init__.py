@@ -6,7 +6,14 @@ protocol bounds how stale a read can be (`BSP`, `SSP`, `ESSP`, `ASP`).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# In a checkout nbps.kernels and nbps.transport lie beside this folder. Python started there finds this folder before an
+# installed nbps, and would find them nowhere.
+_checkout = Path(__file__).parents[1]
+if not (Path(__file__).parent / "kernels").exists() and (_checkout / "kernels" / "layout.py").exists():
+    __path__.append(str(_checkout))
 
 from nbps import errors, init
 from nbps.consistency import ASP, BSP, ESSP, SSP
