@@ -6,7 +6,7 @@ import gc
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from nbps.runtime.segments import find_segments
 
+_PASSED = pytest.StashKey[bool]()
 _BESIDE_THE_PROJECT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 # No deadlines: a kernel is compiled within its first example, and no outcome depends on speed.
@@ -78,11 +79,22 @@ def _everything() -> set[str]:
     return _segments() | _processes() | _threads() | _descriptors()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether the test itself passed."""
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
+
+
 @pytest.fixture(autouse=True)
-def _nothing_left_behind(_helpers_that_stay: None) -> Iterator[None]:
+def _nothing_left_behind(_helpers_that_stay: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a segment, process, thread or file descriptor behind."""
     before = _everything()
     yield
+    if not request.node.stash.get(_PASSED, False):
+        return  # its traceback holds what its frames held
     left = _everything() - before
     if left:  # an exception that the test caught may still hold what its frames held
         gc.collect()

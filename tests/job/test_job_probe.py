@@ -16,7 +16,7 @@ MODELS = [
     *[nbps.SSP(s) for s in STALENESS],
     *[nbps.ESSP(s) for s in STALENESS],
 ]
-CLOCKS = 25
+CLOCKS = 15
 SLEEP_S = 0.004
 
 
