@@ -1,0 +1,82 @@
+"""Matrix factorization with 1 and with 2 workers on ten million generated ratings: ratings per second and their ratio.
+
+The set does not fit a cache, so this shows whether the order of the ratings does. LIBMF with 1 and 2 threads beside it,
+where found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+from measure import Line, Options, in_turn, options, report
+from peers import Epoch, libmf
+from systems import train_nbps
+
+from nbps.data import generate_ratings
+
+_TARGET_SCALING, _TARGET_SPEED = 1.7, 70.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this benchmark's options."""
+    parser.add_argument("--epochs", type=int, default=6, help="of each training; the first is left out")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--schedule", default="rotate", choices=("rotate", "cached", "direct"))
+    parser.add_argument("--libmf", metavar="PATH", help="LIBMF's mf-train, if it is not on PATH")
+
+
+def million_per_second(epochs: list[Epoch]) -> float:
+    """Return the median speed, without the first epoch, in which memory is touched for the first time."""
+    return statistics.median(epoch.ratings_per_second for epoch in epochs[1:] or epochs) / 1e6
+
+
+def measure(given: Options) -> list[Line]:
+    """Train with 1 and 2 workers in turn."""
+    users, items, count = given.size(72_000, 300), given.size(10_700, 200), given.size(10_000_000, 8_000)
+    data = generate_ratings(users=users, items=items, ratings=count)
+    rank, epochs = given.arguments.rank, given.size(given.arguments.epochs, 2)
+    foreign = libmf.Libmf(libmf.find(given.arguments.libmf))
+
+    def nbps_run(workers: int) -> Callable[[], float]:
+        return lambda: million_per_second(train_nbps(given.arguments.schedule, data, None, rank, epochs, workers))
+
+    def libmf_run(threads: int) -> Callable[[], float]:
+        return lambda: million_per_second(foreign.train(data, None, rank, epochs, threads))
+
+    candidates = {"nbps, 1 worker": nbps_run(1), "nbps, 2 workers": nbps_run(2)}
+    if foreign.program:
+        candidates |= {"libmf, 1 thread": libmf_run(1), "libmf, 2 threads": libmf_run(2)}
+    samples = in_turn(candidates, given.repeats)
+    lines = [
+        Line(name, "M ratings/s", speeds, target=_TARGET_SPEED if name == "nbps, 2 workers" else None, at_least=True)
+        for name, speeds in samples.items()
+    ]
+    for system, one, two in (
+        ("nbps", "nbps, 1 worker", "nbps, 2 workers"),
+        ("libmf", "libmf, 1 thread", "libmf, 2 threads"),
+    ):
+        if one in samples:
+            # Of neighbours in time: both had the same share of the machine.
+            ratios = [b / a for a, b in zip(samples[one], samples[two], strict=True)]
+            lines.append(
+                Line(
+                    f"{system}, 2 over 1",
+                    "x",
+                    ratios,
+                    target=_TARGET_SCALING if system == "nbps" else None,
+                    at_least=True,
+                )
+            )
+    return lines
+
+
+def main() -> None:
+    """Measure, print, write ``mf_scale.json``."""
+    given = options(__doc__, repeats=5, add=add_arguments)
+    report("mf_scale", "Scaling of matrix factorization, 10 million ratings", measure(given), given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Every benchmark runs once at a tiny size: they cannot rot. Nothing here depends on speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def run(tmp_path: Path, name: str, *arguments: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / f"{name}.py"), "--smoke", "--out", str(tmp_path), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((tmp_path / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["clock", "startup", "mf_scale"])
+def test_benchmark_runs_and_writes_its_result(tmp_path, name):
+    """A smoke run ends well and writes samples of every quantity."""
+    result = run(tmp_path, name)
+    assert result["smoke"]
+    assert result["machine"]["cores"] >= 1
+    assert all(line["samples"] for line in result["results"])
+
+
+def test_kernels_are_exact_under_contention(tmp_path):
+    """Two processes that add to the same rows lose nothing, as the benchmark itself checks."""
+    lines = run(tmp_path, "kernels")["results"]
+    wrong = [line["median"] for line in lines if line["name"].startswith("wrong sums")]
+    assert wrong == [0]
+
+
+def test_comparison_runs_with_every_schedule_and_the_yardstick(tmp_path):
+    """The comparison trains what is always there, and says of a missing program that it is missing."""
+    peers = "nbps,nbps-cached,nbps-direct,yardstick,libmf"
+    result = run(tmp_path, "mf", "--peers", peers, "--libmf", str(tmp_path / "absent"))
+    assert set(result["systems"]) == {"nbps", "nbps-cached", "nbps-direct", "yardstick"}
+    assert "not found" in result["missing"]["libmf"]
+
+
+@pytest.mark.parametrize(("peer", "package"), [("torch", "torch"), ("ray", "ray")])
+def test_peer_runs_where_it_is_installed(tmp_path, peer, package):
+    """A peer from PyPI trains through the common interface."""
+    pytest.importorskip(package)
+    assert run(tmp_path, "mf", "--peers", peer)["systems"][peer]["best_test_rmse"]["samples"]
+
+
+def test_times_of_libmf_are_read_from_its_lines(tmp_path):
+    """Its own times are used where it prints them; else the times at which its lines arrive."""
+    lines = {
+        "timed": "T 0.5 0.5    0       1.0587       0.9328   1.2e+06\\nT 7.5e-01 2.5e-1  1  0.9 0.8 1e+06",
+        "plain": "   0       1.0587       0.9328   1.2e+06\\n   1       0.9237       0.8   1e+06",
+    }
+    for kind, text in lines.items():
+        program = tmp_path / kind
+        program.write_text(f"#!/bin/sh\nprintf 'iter  tr_rmse va_rmse obj\\n{text}\\n'\n")
+        program.chmod(0o755)
+        epochs = run(tmp_path, "mf", "--peers", "libmf", "--libmf", str(program))["systems"]["libmf"]["epochs"][0]
+        assert [epoch["test_rmse"] for epoch in epochs] == [0.9328, 0.8]
+        assert (epochs[1]["train_seconds"] == 0.75) == (kind == "timed")
