@@ -20,7 +20,7 @@ from nbps.errors import ConfigError, Error, JobClosedError, TableError
 from nbps.report import Report
 from nbps.runtime.board import Board
 from nbps.runtime.dense import Layout
-from nbps.runtime.group import WorkerGroup
+from nbps.runtime.group import WorkerGroup, fill_standard_descriptors
 from nbps.runtime.segments import Segment, remove_orphans
 from nbps.table import Table
 from nbps.worker_spec import TableSpec, WorkerSpec
@@ -100,6 +100,7 @@ class Job:
     def __enter__(self) -> Self:
         if self._cleanup is not None:
             raise JobClosedError("this job was started before; make a new Job to run again")
+        fill_standard_descriptors()
         remove_orphans()
         kinds = [(table.dtype, table.access) for table in self.tables]
         preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds,))]

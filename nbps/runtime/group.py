@@ -36,6 +36,13 @@ main(control, workers)
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+def fill_standard_descriptors() -> None:
+    """Open ``/dev/null`` where descriptors 0 to 2 are closed: else a segment gets such a number, and a worker's print goes there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 class WorkerGroup:
     """Worker processes, forked from one supervisor.
 

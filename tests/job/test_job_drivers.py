@@ -1,0 +1,197 @@
+"""A driver that is interrupted, killed, forked or careless: workers end, and nothing stays in shared memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nbps.runtime.segments import find_segments, remove_orphans
+
+SCRIPT = Path(__file__).with_name("drivers.py")
+_LIMIT_S = 60
+
+
+class Driver:
+    """A script that runs a job, in a process group of its own."""
+
+    def __init__(self, which: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, SCRIPT, which],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+        )  # fmt: skip
+        self.pid = self.process.pid
+
+    def running(self) -> None:
+        """Return when the workers say so."""
+        assert self.process.stdout.readline() == "running\n"
+
+    def family(self) -> list[int]:
+        """The supervisor and the workers."""
+        (supervisor,) = [pid for pid in children(self.pid) if b"nbps.runtime.supervisor" in command(pid)]
+        return [supervisor, *children(supervisor)]
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code and output."""
+        output, errors = self.process.communicate(timeout=_LIMIT_S)
+        return self.process.returncode, output, errors
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def gone(pids: list[int]) -> bool:
+    """Whether all have ended, after waiting for it: a process that stays makes the test's time limit end it."""
+    while any(Path(f"/proc/{pid}").exists() and "Z (zombie)" not in status(pid) for pid in pids):
+        time.sleep(0.01)
+    return True
+
+
+def status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "Z (zombie)"
+
+
+def segments_of(pid: int) -> list[str]:
+    return [found.name for found in find_segments() if found.pid == pid]
+
+
+@pytest.fixture
+def start():
+    """Start a driver by name; kills it and removes its segments if the test did not."""
+    started = []
+
+    def begin(which: str) -> Driver:
+        started.append(Driver(which))
+        return started[-1]
+
+    yield begin
+    for driver in started:
+        if driver.process.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.process.communicate()
+
+
+@pytest.mark.parametrize("which", ["clock", "compute"])
+def test_ctrl_c_ends_the_job(start, which):
+    """Once while workers clock, twice while they sit in compiled code: KeyboardInterrupt, no process, no segment."""
+    driver = start(which)
+    driver.running()
+    family = driver.family()
+    assert len(family) == 3
+    assert segments_of(driver.pid)
+    os.killpg(driver.pid, signal.SIGINT)
+    if which == "compute":
+        time.sleep(0.2)  # the first one has been taken: the grace period runs, of which nothing needs to pass
+        os.killpg(driver.pid, signal.SIGINT)
+    code, _, errors = driver.end()
+    assert code == -signal.SIGINT
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "resource_tracker" not in errors
+    assert gone(family)
+    assert segments_of(driver.pid) == []
+
+
+def test_ctrl_c_while_the_workers_start(start):
+    """An interrupt before there are any workers ends the process that was to start them."""
+    driver = start("fails to start")
+    while not segments_of(driver.pid) or not (supervisor := [p for p in children(driver.pid) if b"supervisor" in command(p)]):
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.killpg(driver.pid, signal.SIGINT)
+    code, _, errors = driver.end()
+    assert (code, errors.rstrip().endswith("KeyboardInterrupt")) == (-signal.SIGINT, True)
+    assert gone(supervisor)
+    assert segments_of(driver.pid) == []
+
+
+@pytest.mark.parametrize("which", ["clock", "compute"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "kill"])
+def test_workers_of_a_killed_driver_end_and_its_segments_go(start, which, number):
+    """Supervisor and workers end by themselves, also in compiled code; they or the resource tracker remove the segments."""
+    driver = start(which)
+    driver.running()
+    family = driver.family()
+    os.kill(driver.pid, number)
+    driver.process.wait(_LIMIT_S)
+    assert gone(family)
+    while segments_of(driver.pid):
+        time.sleep(0.01)
+
+
+def test_segments_outlive_only_until_the_next_start(start):
+    """Driver, supervisor and resource tracker all killed at once: the next job removes what they left."""
+    driver = start("clock")
+    driver.running()
+    everyone = [driver.pid, *children(driver.pid)]
+    family = driver.family()
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in everyone:
+        os.kill(pid, signal.SIGKILL)
+    driver.process.wait(_LIMIT_S)
+    assert gone([*family, *everyone])
+    left = segments_of(driver.pid)
+    assert len(left) == 3
+    assert {found.alive for found in find_segments() if found.pid == driver.pid} == {False}
+    assert {found.name for found in remove_orphans()} >= set(left)
+    assert segments_of(driver.pid) == []
+
+
+@pytest.mark.parametrize(
+    ("which", "said"),
+    [
+        ("guardless", r"\[0, 1\] \[2.0, 2.0, 2.0, 2.0\]\ncaught kept its class\n"),
+        ("dropped", r"\[0, 1\] False\n"),
+        ("left open", r"\[0, 1\]\n"),
+        ("forks", r"\[0, 1\] True\n"),
+    ],
+)
+def test_careless_scripts_work_and_leave_nothing(start, which, said):
+    """No ``__main__`` guard, a job dropped or left open, a fork in between: right results, silent end, nothing left."""
+    driver = start(which)
+    code, output, errors = driver.end()
+    assert (code, errors) == (0, "")
+    assert re.fullmatch(said, output)
+    assert segments_of(driver.pid) == []
+
+
+_CLOSED = """
+import nbps
+with nbps.Job([nbps.Table("t", 1, 1)], workers=2) as job:
+    job.run(lambda worker: [print("lost", flush=True), worker.table("t").inc(0, 1)])
+    open({path!r}, "w").write(str(job.table("t").to_numpy()))
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_a_job_runs_without_standard_streams(tmp_path, closed):
+    """Closed descriptors 0 to 2 are not mistaken for the job's sockets."""
+    path = tmp_path / "result"
+    script = _CLOSED.format(path=str(path))
+    subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, script], check=True, timeout=_LIMIT_S)
+    assert path.read_text() == "[[2.]]"
+
+
+def test_a_module_of_the_working_directory_is_not_imported(tmp_path):
+    """A json.py or random.py where the user happens to be does not stop the workers from starting."""
+    for name in ("json", "random", "selectors"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "job.py"
+    script.write_text(_CLOSED.format(path=str(tmp_path / "result")))
+    subprocess.run([sys.executable, script], cwd=tmp_path, check=True, timeout=_LIMIT_S, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "result").read_text() == "[[2.]]"

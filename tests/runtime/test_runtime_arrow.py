@@ -1,0 +1,115 @@
+"""A table's segment is an Arrow IPC file: complete, aligned, small, and live for readers in other processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nbps
+from nbps.errors import DataError
+from nbps.runtime.arrow import create_table_segment, read_table_file
+from nbps.runtime.segments import attach
+
+DTYPES = ["float32", "float64", "int32", "int64"]
+
+
+@settings(max_examples=40)
+@given(st.text(min_size=1, max_size=128, alphabet=st.characters(codec="utf-8")), st.integers(1, 70), st.integers(1, 40), st.sampled_from(DTYPES))
+def test_any_table_is_a_complete_aligned_arrow_file(name, rows, width, dtype):
+    """Every name, shape and dtype: values 64-byte aligned in the file, under 1 KiB besides them, and readable by Arrow."""
+    segment, layout, values = create_table_segment(name, rows, width, dtype)
+    try:
+        values[...] = np.arange(rows * width).reshape(rows, width)
+        assert layout.offset % 64 == 0
+        assert values.nbytes <= segment.path.stat().st_size < values.nbytes + 1024 + len(name.encode())
+        assert np.array_equal(layout.view(), values)
+        batch = pa.ipc.open_file(pa.py_buffer(attach(segment.name))).get_batch(0)
+        batch.validate(full=True)
+        assert batch.schema.names == [name]
+        assert batch.column(0).type == pa.list_(pa.field("item", pa.from_numpy_dtype(dtype)), width)
+        assert batch.column(0).to_pylist() == values.tolist()
+    finally:
+        segment.unlink()
+
+
+_READER = """
+import sys
+import pyarrow as pa
+column = pa.ipc.open_file(pa.memory_map(sys.argv[1])).get_batch(0).column(0)
+print("mapped", pa.total_allocated_bytes() < 4096, flush=True)
+for line in sys.stdin:
+    row = int(line)
+    print(column[row].as_py(), flush=True)
+"""
+
+
+def test_an_arrow_reader_in_another_process_sees_live_values():
+    """It maps the file once, with plain pyarrow, and reads what workers add while they run, without copying."""
+
+    def train(worker):
+        if worker.rank == 0:
+            with subprocess.Popen(
+                [sys.executable, "-c", _READER, worker.state["path"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as reader:
+                seen = [reader.stdout.readline().strip()]
+                for _ in range(3):
+                    worker.table("t").inc(9_999, [1, 2, 4])
+                    worker.barrier()
+                    worker.barrier()
+                    reader.stdin.write("9999\n")
+                    reader.stdin.flush()
+                    seen.append(reader.stdout.readline().strip())
+                reader.stdin.close()
+            return seen
+        for _ in range(3):
+            worker.barrier()
+            worker.table("t").inc(9_999, 10)
+            worker.barrier()
+        return None
+
+    def remember(worker, path):
+        worker.state["path"] = path
+
+    with nbps.Job([nbps.Table("t", 10_000, 3, "int64")], workers=2) as job:
+        job.run(remember, str(job.table("t").path))
+        seen, _ = job.run(train)
+    assert seen == ["mapped True", "[11, 12, 14]", "[22, 24, 28]", "[33, 36, 42]"]
+
+
+@pytest.mark.parametrize("content", [b"", b"ARROW1\0\0", b"not arrow at all" * 100])
+def test_a_file_that_is_no_table_is_named(tmp_path, content):
+    """Empty, cut off or foreign: an error with the path, never a crash."""
+    path = tmp_path / "file.arrow"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="file.arrow: expected an Arrow IPC file with a table, found"):
+        read_table_file(path)
+
+
+def test_a_saved_table_that_was_cut_off_is_refused(tmp_path):
+    """At any length a shortened file is an error of ours, never values."""
+    segment, _, values = create_table_segment("t", 5, 3, "float32")
+    values[...] = 1
+    whole = segment.path.read_bytes()
+    segment.unlink()
+    for length in range(0, len(whole), 7):
+        (tmp_path / "cut").write_bytes(whole[:length])
+        with pytest.raises(DataError):
+            read_table_file(tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([1.0, 2.0]), pa.array([[1.0], None], pa.list_(pa.float32(), 1)), pa.array([[1], [2]])]
+)
+def test_another_column_is_refused(tmp_path, column):
+    """Plain numbers, nulls and lists of free length are no table."""
+    path = tmp_path / "file.arrow"
+    with pa.ipc.new_file(path, pa.schema([("a", column.type)])) as writer:
+        writer.write_batch(pa.record_batch([column], names=["a"]))
+    with pytest.raises(DataError, match="expected a first column of fixed-size lists without nulls"):
+        read_table_file(path)
