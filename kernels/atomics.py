@@ -106,6 +106,11 @@ def add_pack_relaxed(array, index, deltas, delta_index):
         array[index + lane] += deltas[delta_index + lane]
 
 
+def pack_lanes(array):
+    """Return how many elements of `array` a pack holds; a constant in compiled code, where dividing would cost."""
+    return PACK_BYTES // array.itemsize
+
+
 def address(array, index):
     """Return the address of ``array[index]`` in bytes."""
     return array.ctypes.data + index * array.itemsize
@@ -316,6 +321,12 @@ def _(array, index, value):
 @overload(add_pack_relaxed, inline="always")
 def _(array, index, deltas, delta_index):
     return lambda array, index, deltas, delta_index: _add_pack_relaxed(array, index, deltas, delta_index)
+
+
+@overload(pack_lanes)
+def _(array):
+    lanes = PACK_BYTES // _width(array)
+    return lambda array: lanes
 
 
 @overload(address, inline="always")

@@ -94,15 +94,16 @@ class _Cache(FunctionCache):
     _impl_class = _CacheImpl
 
 
-def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False) -> Any:
+def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False, inline: bool = False) -> Any:
     """Compile `function` without the GIL, cached in `cache_folder`; ``.py_func`` is the plain Python form.
 
+    `inline` is for what is called once for a row: the call alone costs as much as adding eight floats.
     Floats divide as in NumPy (x / 0 is infinite): a check and an exception path in every loop would cost more.
     """
     if function is None:
-        return functools.partial(kernel, fastmath=fastmath)
+        return functools.partial(kernel, fastmath=fastmath, inline=inline)
     if numba.config.DISABLE_JIT:
         return function
-    dispatcher = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
+    dispatcher = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy", forceinline=inline)(function)
     dispatcher._cache = _Cache(function)
     return dispatcher

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .atomics import PACK_BYTES, add_pack_relaxed, add_relaxed, address
+from .atomics import PACK_BYTES, add_pack_relaxed, add_relaxed, address, pack_lanes
 from .jit import kernel
 
 
@@ -34,15 +34,15 @@ class TableKernel(NamedTuple):
     atomic: int
 
 
-@kernel
+@kernel(inline=True)
 def add_row_lossless(row, delta):
     """Add `delta` to `row` without losing what others add at the same time.
 
     Both have shape (width,) and one dtype. The bulk goes in packs of `PACK_BYTES`; a head and a tail that fill none
     go element by element.
     """
-    lanes = PACK_BYTES // row.itemsize
-    head = min(row.size, (-address(row, 0) % PACK_BYTES) // row.itemsize)
+    lanes = pack_lanes(row)
+    head = min(row.size, (-address(row, 0) & (PACK_BYTES - 1)) // (PACK_BYTES // lanes))
     for j in range(head):
         add_relaxed(row, j, delta[j])
     tail = head + (row.size - head) // lanes * lanes
@@ -52,7 +52,7 @@ def add_row_lossless(row, delta):
         add_relaxed(row, j, delta[j])
 
 
-@kernel
+@kernel(inline=True)
 def get_row(table, row, out):
     """Copy row `row` of `table` into `out`, shape (width,)."""
     source = table.values[row]
@@ -60,7 +60,7 @@ def get_row(table, row, out):
         out[j] = source[j]
 
 
-@kernel
+@kernel(inline=True)
 def inc_row(table, row, delta):
     """Add `delta`, shape (width,) and of the table's dtype, to row `row` of `table`."""
     target = table.values[row]
@@ -71,7 +71,7 @@ def inc_row(table, row, delta):
             target[j] += delta[j]
 
 
-@kernel
+@kernel(inline=True)
 def put_row(table, row, source):
     """Overwrite row `row` of `table` with `source`, shape (width,); only its one writer may do so."""
     target = table.values[row]
