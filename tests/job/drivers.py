@@ -62,7 +62,9 @@ def main(which):
             say(job.run(work), job.table("t").to_numpy()[0].tolist())
             sys.argv.append("now")
             try:
-                job.run(lambda worker, arguments: (sys.argv.__setitem__(slice(None), arguments), work(worker)), sys.argv)
+                job.run(
+                    lambda worker, arguments: (sys.argv.__setitem__(slice(None), arguments), work(worker)), sys.argv
+                )
             except Mine as error:
                 say("caught", error)
     elif which == "dropped":

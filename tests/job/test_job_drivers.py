@@ -108,7 +108,9 @@ def test_ctrl_c_ends_the_job(start, which):
 def test_ctrl_c_while_the_workers_start(start):
     """An interrupt before there are any workers ends the process that was to start them."""
     driver = start("fails to start")
-    while not segments_of(driver.pid) or not (supervisor := [p for p in children(driver.pid) if b"supervisor" in command(p)]):
+    while not segments_of(driver.pid) or not (
+        supervisor := [p for p in children(driver.pid) if b"supervisor" in command(p)]
+    ):
         time.sleep(0.01)
     time.sleep(0.5)
     os.killpg(driver.pid, signal.SIGINT)

@@ -54,7 +54,7 @@ def test_sys_exit_and_keyboard_interrupt_in_a_worker_reach_the_caller(kind, erro
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_a_killed_worker_is_named(workers):
-    """kill -9 of the last worker, while the others are parked at the gate: the error has its rank, clock and signal."""
+    """Kill -9 of the last worker, while the others are parked at the gate: the error has its rank, clock and signal."""
     with job(workers) as running, pytest.raises(WorkerDiedError, match=rf"worker {workers - 1} at clock 3 .*SIGKILL"):
         running.run(tasks.fail, workers - 1, "kill")
 
@@ -150,7 +150,7 @@ def test_a_worker_that_swallows_the_abort_is_killed(monkeypatch):
         while True:
             try:
                 time.sleep(60)
-            except BaseException:  # noqa: S110
+            except BaseException:
                 pass
 
     with job(2) as running:

@@ -107,7 +107,9 @@ def refused(worker):
             call()
         except (TableError, ConfigError) as error:
             found[what] = str(error)
-    return found, sum(float(np.abs(t.get(range(t.shape[0]))).sum()) for t in (floats, whole, checked, exclusive, cached))
+    return found, sum(
+        float(np.abs(t.get(range(t.shape[0]))).sum()) for t in (floats, whole, checked, exclusive, cached)
+    )
 
 
 def test_bad_calls_on_a_table_are_refused_and_add_nothing():

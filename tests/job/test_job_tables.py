@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tasks
+from nbps.kernels import get_row, inc_row, put_row
 
 import nbps
-from nbps.kernels import get_row, inc_row, put_row
 
 ACCESS = ["direct", "cached", "exclusive"]
 DTYPES = ["float32", "float64", "int32", "int64"]
@@ -18,7 +18,9 @@ DTYPES = ["float32", "float64", "int32", "int64"]
 @pytest.mark.parametrize("model", [nbps.BSP(), nbps.SSP(2), nbps.ESSP(1), nbps.ASP()], ids=str)
 def test_sums_over_workers_are_exact(model):
     """Ones from four workers, with ids that repeat, arrive each exactly once, in every dtype and lossless mode."""
-    tables = [nbps.Table(f"{mode} {dtype}", 5, 7, dtype, access=mode) for mode in ("direct", "cached") for dtype in DTYPES]
+    tables = [
+        nbps.Table(f"{mode} {dtype}", 5, 7, dtype, access=mode) for mode in ("direct", "cached") for dtype in DTYPES
+    ]
     with nbps.Job(tables, workers=4, consistency=model) as job:
         names = [table.name for table in tables]
         job.run(tasks.add_ones, 20, names, [4, 0, 0, 2, 4, 4])
@@ -35,7 +37,14 @@ def test_every_form_of_ids_and_deltas_adds_the_same():
         frozen = np.arange(6, dtype=np.float32).reshape(2, 3)
         frozen.flags.writeable = False
         ids = np.array([1, 3])
-        for form in (ids, ids.tolist(), ids.astype(np.uint8), ids.astype(">i4"), np.array([1, 0, 3, 0])[::2], range(1, 4, 2)):
+        for form in (
+            ids,
+            ids.tolist(),
+            ids.astype(np.uint8),
+            ids.astype(">i4"),
+            np.array([1, 0, 3, 0])[::2],
+            range(1, 4, 2),
+        ):
             table.inc(form, frozen)
             table.inc(form, np.asfortranarray(frozen))
             table.inc(form, np.arange(12).reshape(2, 6)[:, ::2] // 2 - np.array([[0], [0]]))

@@ -11,8 +11,8 @@ import time
 
 import numba
 import numpy as np
-
 from nbps.kernels import atomics, board, rows
+
 from nbps.runtime.segments import attach
 
 WORDS = 8

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twins import DTYPES, placed
-
 from nbps.kernels import atomics
+from twins import DTYPES, placed
 
 INTEGERS = [dtype for dtype in DTYPES if dtype.startswith("int")]
 small = st.integers(-1000, 1000)

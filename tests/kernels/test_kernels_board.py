@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sharing import peers
-
 from nbps.kernels import board, layout
+from sharing import peers
 
 FIRST = layout.committed(0)
 clocks = st.lists(st.integers(0, 20), min_size=1, max_size=5)

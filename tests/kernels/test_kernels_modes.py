@@ -20,7 +20,12 @@ SOURCE = Path(kernels.__path__[0])
 def run(command: list[str], **environment: str) -> str:
     """Output of a command that ends well."""
     done = subprocess.run(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=HERE,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

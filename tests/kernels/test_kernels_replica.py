@@ -7,9 +7,8 @@ import pytest
 import twins
 from hypothesis import given
 from hypothesis import strategies as st
-from twins import DTYPES
-
 from nbps.kernels import replica
+from twins import DTYPES
 
 
 @st.composite

@@ -8,9 +8,8 @@ import pytest
 import twins
 from hypothesis import given
 from hypothesis import strategies as st
-from twins import DTYPES, placed
-
 from nbps.kernels import rows
+from twins import DTYPES, placed
 
 small = st.integers(-1000, 1000)
 

@@ -17,10 +17,11 @@ from nbps.runtime.arrow import create_table_segment, read_table_file
 from nbps.runtime.segments import attach
 
 DTYPES = ["float32", "float64", "int32", "int64"]
+NAMES = st.text(min_size=1, max_size=128, alphabet=st.characters(codec="utf-8"))
 
 
 @settings(max_examples=40)
-@given(st.text(min_size=1, max_size=128, alphabet=st.characters(codec="utf-8")), st.integers(1, 70), st.integers(1, 40), st.sampled_from(DTYPES))
+@given(NAMES, st.integers(1, 70), st.integers(1, 40), st.sampled_from(DTYPES))
 def test_any_table_is_a_complete_aligned_arrow_file(name, rows, width, dtype):
     """Every name, shape and dtype: values 64-byte aligned in the file, under 1 KiB besides them, and readable by Arrow."""
     segment, layout, values = create_table_segment(name, rows, width, dtype)
@@ -55,7 +56,10 @@ def test_an_arrow_reader_in_another_process_sees_live_values():
     def train(worker):
         if worker.rank == 0:
             with subprocess.Popen(
-                [sys.executable, "-c", _READER, worker.state["path"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", _READER, worker.state["path"]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             ) as reader:
                 seen = [reader.stdout.readline().strip()]
                 for _ in range(3):

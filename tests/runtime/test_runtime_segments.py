@@ -118,7 +118,9 @@ def test_a_full_shared_memory_is_an_error_with_both_numbers():
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("mounting a small /dev/shm needs root and mount namespaces")
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, _SMALL], capture_output=True, text=True
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, _SMALL],
+        capture_output=True,
+        text=True,
     )
     lines = done.stdout.splitlines()
     assert (done.returncode, len(lines)) == (0, 7), done
@@ -148,7 +150,9 @@ def test_only_segments_of_dead_owners_are_removed(segment):
     assert len(names) == 2
     foreign = FOLDER / re.sub(r"^nbps_\d+", "nbps_1", names[0])
     other = FOLDER / "nbps_of_somebody_else"
-    reused = FOLDER / re.sub(r"^(nbps_\d+)_\d+_\d+", rf"\1_{os.getpid()}_1", names[0])  # our pid, started at another time
+    reused = FOLDER / re.sub(
+        r"^(nbps_\d+)_\d+_\d+", rf"\1_{os.getpid()}_1", names[0]
+    )  # our pid, started at another time
     try:
         for path in (foreign, other, reused):
             path.touch()
@@ -236,4 +240,6 @@ def test_usage_is_that_of_the_file_system(segment):
     """Size and free bytes, as statvfs counts them."""
     usage = segments.shared_memory_usage()
     assert 0 < usage.free_bytes <= usage.total_bytes
-    assert usage.total_bytes == np.prod([os.statvfs("/dev/shm").f_frsize, os.statvfs("/dev/shm").f_blocks], dtype=object)
+    assert usage.total_bytes == np.prod(
+        [os.statvfs("/dev/shm").f_frsize, os.statvfs("/dev/shm").f_blocks], dtype=object
+    )

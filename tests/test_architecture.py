@@ -1,0 +1,146 @@
+"""The house: imports go only up the list of layers, cheap imports stay cheap, everything public says what it is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nbps
+
+# What each layer may import of nbps, besides itself; the longest name that fits a module is its layer.
+LAYERS = {
+    "nbps.errors": set(),
+    "nbps.kernels": set(),
+    "nbps.transport": {"nbps.core", "nbps.errors"},
+    "nbps.core": {"nbps.errors"},
+    "nbps.runtime": {"nbps.kernels", "nbps.errors"},
+    "nbps": {"nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.core", "nbps.transport"},
+    "nbps.data": {"nbps.errors"},
+    "nbps.models": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data"},
+    "nbps.cli": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data", "nbps.models"},
+}
+
+
+def layer(module: str) -> str:
+    return max((name for name in LAYERS if module == name or module.startswith(name + ".")), key=len)
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the package and its file; kernels and transport lie elsewhere in a checkout."""
+    for name in ("nbps", "nbps.kernels", "nbps.transport"):
+        top = Path(next(iter(importlib.import_module(name).__path__)))
+        for path in sorted(top.rglob("*.py")):
+            inside = path.relative_to(top).with_suffix("").parts
+            yield ".".join([name, *inside]).removesuffix(".__init__"), path
+
+
+MODULES = dict(modules())
+
+
+def imported(name: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every import of nbps in a module, wherever it stands."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            # `from nbps import x` may import a module or a name of the package.
+            found = [full if (full := f"{base}.{alias.name}") in MODULES else base for alias in node.names]
+        else:
+            continue
+        yield from ((node.lineno, target) for target in found if target.split(".")[0] == "nbps")
+
+
+def test_all_modules_are_looked_at():
+    """The rule is checked on the whole package, kernels included."""
+    assert {
+        "nbps",
+        "nbps.job",
+        "nbps.kernels.atomics",
+        "nbps.runtime.segments",
+        "nbps.cli",
+        "nbps.models",
+    } <= MODULES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_only_up_the_layers(name):
+    """A module imports its own layer and those above it."""
+    mine = layer(name)
+    wrong = [
+        f"{MODULES[name]}:{line} imports {target}"
+        for line, target in imported(name, MODULES[name])
+        if layer(target) != mine and layer(target) not in LAYERS[mine]
+    ]
+    assert wrong == []
+
+
+def test_the_rule_notices_a_wrong_import(tmp_path):
+    """A kernel that imports the job, in any spelling, is found."""
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "import nbps.job\nfrom nbps import job\nfrom .. import job\nfrom . import rows\nfrom ..table import Table\n"
+    )
+    found = [target for _, target in imported("nbps.kernels.wrong", wrong)]
+    assert found == ["nbps.job", "nbps.job", "nbps.job", "nbps.kernels.rows", "nbps.table"]
+    assert [layer(target) for target in found] == ["nbps", "nbps", "nbps", "nbps.kernels", "nbps"]
+
+
+@pytest.mark.parametrize("statement", ["import nbps", "import nbps.kernels", "import nbps.remote, nbps.runtime.group"])
+def test_light_imports_leave_numba_and_arrow_alone(statement):
+    """Who defines a job pays for neither; the workers do, and whoever makes tables."""
+    heavy = "sorted({'numba', 'llvmlite', 'pyarrow', 'typer', 'rich'} & set(sys.modules))"
+    script = f"import sys; {statement}; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_public_name_exists_and_is_listed_once():
+    """``nbps.__all__`` and what it promises agree, lazy names included; unknown names are an AttributeError."""
+    assert len(set(nbps.__all__)) == len(nbps.__all__)
+    for package in (nbps, importlib.import_module("nbps.kernels")):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            package.nothing  # noqa: B018
+
+
+def documented(name: str, thing: object) -> Iterator[str]:
+    """Names of public functions, classes and methods of `thing` that have no docstring."""
+    if not inspect.getdoc(thing):
+        yield name
+    if inspect.isclass(thing):
+        for attribute, value in vars(thing).items():
+            value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if not attribute.startswith("_") and inspect.isfunction(value) and not inspect.getdoc(value):
+                yield f"{name}.{attribute}"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_everything_public_has_a_docstring(name):
+    """Every module, and every function and class that it defines, says what it is."""
+    module = importlib.import_module(name)
+    missing = [] if (module.__doc__ or not Path(module.__file__).read_text()) else [name]
+    for attribute, value in vars(module).items():
+        value = getattr(value, "py_func", value)
+        own = getattr(value, "__module__", None) == name and (inspect.isfunction(value) or inspect.isclass(value))
+        if own and not attribute.startswith("_") and value.__name__ == attribute:
+            missing += documented(f"{name}.{attribute}", value)
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_files_stay_small(name):
+    """A file has one subject: none passes 500 lines."""
+    assert len(MODULES[name].read_text().splitlines()) <= 500
