@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+_BUSY = 0.5  # load average from which two workers no longer have two cores
 _PACKAGES = ("numpy", "numba", "llvmlite", "pyarrow", "nbps", "torch", "ray")
 
 
@@ -102,6 +103,7 @@ class Options:
     repeats: int
     out: Path
     arguments: argparse.Namespace = field(repr=False)
+    load: float = field(default_factory=lambda: os.getloadavg()[0])  # processes that ran before this one began
 
     def size(self, full: int, smoke: int) -> int:
         """Return `full`, or `smoke` in a smoke run."""
@@ -129,7 +131,7 @@ def options(
 
 
 def machine() -> dict[str, Any]:
-    """Describe where this runs, and how busy it was when asked."""
+    """Describe where this runs."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -144,7 +146,6 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions,
-        "load_average_1min": os.getloadavg()[0],
     }
 
 
@@ -183,10 +184,15 @@ def write(name: str, content: Mapping[str, Any], given: Options) -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "smoke": given.smoke,
+        "load_average_at_start": given.load,
         "machine": machine(),
     }
     path.write_text(json.dumps({**frame, **content}, indent=1) + "\n")
     console().print(f"written: {path}", soft_wrap=True)
+    if given.load > _BUSY and not given.smoke:
+        console().print(
+            f"[red]the machine was busy (load {given.load:.1f} at the start): do not quote these numbers[/red]"
+        )
 
 
 def significant(value: float) -> str:

@@ -28,7 +28,8 @@ def epoch(users, items, ratings, P, Q, user_squares, item_squares, step, decay):
     """Go over the ratings once.
 
     The rank is read from the array on purpose: as a compile-time constant it makes LLVM unroll the first loop
-    completely before it is vectorised, and the sums then run in scalars (18 instead of 31 M ratings/s at rank 32 on Zen 3).
+    completely before it is vectorised, and the sums then run in scalars (18 instead of 31 M ratings/s
+    at rank 32 on Zen 3).
     """
     one, rank = np.float32(1), P.shape[1]
     for n in range(users.size):
