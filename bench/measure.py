@@ -190,9 +190,7 @@ def write(name: str, content: Mapping[str, Any], given: Options) -> None:
     path.write_text(json.dumps({**frame, **content}, indent=1) + "\n")
     console().print(f"written: {path}", soft_wrap=True)
     if given.load > _BUSY and not given.smoke:
-        console().print(
-            f"[red]the machine was busy (load {given.load:.1f} at the start): do not quote these numbers[/red]"
-        )
+        console().print(f"[red]load average at the start {given.load:.1f}: does something else run here?[/red]")
 
 
 def significant(value: float) -> str:
