@@ -182,7 +182,7 @@ def write(name: str, content: Mapping[str, Any], given: Options) -> None:
     frame = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(word).name for word in sys.argv],  # no folders of this machine
         "smoke": given.smoke,
         "load_average_at_start": given.load,
         "machine": machine(),

@@ -1,0 +1,89 @@
+"""Put what the benchmarks printed last into the README: the tables between its ``bench`` markers, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from measure import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return the result of benchmark `name`."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def origin(*results: dict[str, Any]) -> str:
+    """Return where and when `results` were measured, and how busy the machine was."""
+    machine = results[0]["machine"]
+    loads = ", ".join(f"{result['load_average_at_start']:.1f}" for result in results)
+    return (
+        f"{machine['cpu']}, {machine['usable_cores']} cores, Python {machine['python']}, "
+        f"numba {machine['versions']['numba']}, {results[0]['date'][:10]}; load average at the start: {loads}. "
+        "Medians; in brackets minimum and maximum."
+    )
+
+
+def factorization() -> str:
+    """Return the table of `mf.py` and `mf_scale.py`."""
+    result, scale = load("mf"), load("mf_scale")
+    lines = [
+        f"ml-1m, 90/10, rank {result['rank']}, {result['workers']} workers or threads. *Seconds* are training time until the "
+        f"test RMSE passes {result['goal']}; a *yardstick epoch* is one pass of a plain one-core Numba loop "
+        f"({result['yardstick_epoch_seconds'] * 1e3:.0f} ms here).",
+        "",
+        "| system | best test RMSE | epochs | seconds | yardstick epochs | million ratings/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, one in result["systems"].items():
+        hit, speed = one["seconds_to_goal"], one["ratings_per_second"]
+        passed = ["–"] * 3
+        if hit is not None:
+            seconds = f"{hit['median']:.3f} ({hit['min']:.3f}–{hit['max']:.3f})"
+            share = hit["median"] / result["yardstick_epoch_seconds"]
+            passed = [f"{one['epochs_to_goal']['median']:g}", seconds, f"{share:.1f}"]
+        rate = "{median:.3g} ({min:.3g}–{max:.3g})".format(**{k: speed[k] / 1e6 for k in ("median", "min", "max")})
+        lines.append(f"| {name} | {one['best_test_rmse']['median']:.4f} | {' | '.join(passed)} | {rate} |")
+    lines += ["", "10 million generated ratings, 72,000 x 10,700, rank 32:", "", *quantities(scale)]
+    return "\n".join([*lines, "", origin(result, scale)])
+
+
+def kernels() -> str:
+    """Return the table of `kernels.py`, `clock.py` and `startup.py`."""
+    results = [load(name) for name in ("kernels", "clock", "startup")]
+    lines = quantities(results[0])
+    for result in results[1:]:
+        lines += quantities(result)[2:]
+    return "\n".join([*lines, "", origin(*results)])
+
+
+def quantities(result: dict[str, Any]) -> list[str]:
+    """Return a table of a benchmark's lines, with their targets."""
+    lines = ["| quantity | measured | target |", "|---|---|---|"]
+    for one in result["results"]:
+        measured = f"{one['median']:.3g} ({one['min']:.3g}–{one['max']:.3g}) {one['unit']}"
+        target = f"{one['target']:g}: {'reached' if one['reached'] else 'missed'}" if "target" in one else ""
+        lines.append(f"| {one['name']} | {measured} | {target} |")
+    return lines
+
+
+def main() -> None:
+    """Replace the tables."""
+    text = README.read_text()
+    for name, table in (("mf", factorization()), ("kernels", kernels())):
+        pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)"
+        text, count = re.subn(
+            pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL
+        )
+        if count != 1:
+            raise SystemExit(f"{README}: expected one pair of markers bench:{name}, found {count}")
+    README.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
