@@ -37,7 +37,7 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def fill_standard_descriptors() -> None:
-    """Open ``/dev/null`` where descriptors 0 to 2 are closed: else a segment gets such a number, and a worker's print goes there."""
+    """Open ``/dev/null`` where descriptors 0 to 2 are closed: else a worker's print goes to what opens next."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

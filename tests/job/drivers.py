@@ -49,13 +49,13 @@ def main(which):
             pass
     elif which == "guardless":
 
-        class Mine(ValueError):
+        class MineError(ValueError):
             pass
 
         def work(worker):
             worker.table("t").inc(0, 1)
             if worker.rank == 1 and len(sys.argv) > 2:
-                raise Mine("kept its class")
+                raise MineError("kept its class")
             return worker.rank
 
         with nbps.Job(tables, workers=2) as job:
@@ -65,7 +65,7 @@ def main(which):
                 job.run(
                     lambda worker, arguments: (sys.argv.__setitem__(slice(None), arguments), work(worker)), sys.argv
                 )
-            except Mine as error:
+            except MineError as error:
                 say("caught", error)
     elif which == "dropped":
 

@@ -15,7 +15,7 @@ import numpy as np
 def probe(worker, clocks, names, sleep_s, wait=True, shift=0):
     """Add 1 to this worker's column of the probe row in each clock; return one (clock, reads by table) per clock.
 
-    In every clock each table is read before and after the addition. `shift` plants a staleness that is wrong by so much.
+    In every clock each table is read before and after the addition. `shift` plants a wrong staleness.
     """
     worker._staleness += shift
     random = np.random.default_rng([worker.rank, clocks])
@@ -43,7 +43,7 @@ def read(table, exclusive):
 
 
 def violations(seen, rank, staleness):
-    """What the probe's reads of one worker break of the guarantees, as sentences; empty if nothing."""
+    """Say what the probe's reads of one worker break of the guarantees; empty if nothing."""
     found = []
     last = {}
     for name, clock, before, after in seen:
@@ -95,7 +95,7 @@ def add_ones(worker, clocks, names, ids):
 
 
 def first_rows(worker, clocks):
-    """What a worker sees of clock 0 before anything was committed, in the first of some clocks; late ones start late."""
+    """Return what a worker sees in clock 0, before anything was committed; the higher its rank, the later it starts."""
     time.sleep(0.02 * worker.rank)
     seen = worker.table("t").get(0)
     for _ in range(clocks):

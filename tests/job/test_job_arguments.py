@@ -1,4 +1,4 @@
-"""What travels to workers and back: functions from anywhere, large arrays without copies, results in rank order, state."""
+"""What travels to workers and back: functions from anywhere, large arrays without copies, results, state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import types
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,10 +60,11 @@ def test_large_arrays_arrive_once_read_only_and_whole(job):
     small = np.arange(10)
 
     def look(worker, first, second, nested, small):
-        mapped = [line for line in open("/proc/self/maps") if "arguments" in line]  # noqa: SIM115
+        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "arguments" in line]
         return (
-            first.flags.writeable, first.ctypes.data == second.ctypes.data, first.ctypes.data % 64, small.flags.writeable,
-            first.sum(), nested["fortran"].flags.f_contiguous, nested["fortran"].sum(), nested["strided"].sum(), len(mapped),
+            first.flags.writeable, first.ctypes.data == second.ctypes.data, first.ctypes.data % 64,
+            small.flags.writeable, first.sum(), nested["fortran"].flags.f_contiguous,
+            nested["fortran"].sum(), nested["strided"].sum(), len(mapped),
         )  # fmt: skip
 
     expected = (False, True, 0, True, large.sum(), True, large.sum(), strided.sum(), 1)

@@ -33,7 +33,7 @@ class Driver:
         assert self.process.stdout.readline() == "running\n"
 
     def family(self) -> list[int]:
-        """The supervisor and the workers."""
+        """Return the pids of the supervisor and the workers."""
         (supervisor,) = [pid for pid in children(self.pid) if b"nbps.runtime.supervisor" in command(pid)]
         return [supervisor, *children(supervisor)]
 
@@ -123,7 +123,7 @@ def test_ctrl_c_while_the_workers_start(start):
 @pytest.mark.parametrize("which", ["clock", "compute"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "kill"])
 def test_workers_of_a_killed_driver_end_and_its_segments_go(start, which, number):
-    """Supervisor and workers end by themselves, also in compiled code; they or the resource tracker remove the segments."""
+    """Supervisor and workers end by themselves, also in compiled code; the segments go."""
     driver = start(which)
     driver.running()
     family = driver.family()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -61,7 +62,7 @@ def test_a_killed_worker_is_named(workers):
 
 def test_a_worker_that_ends_while_its_child_lives_is_named():
     """A process that the worker forked keeps its sockets open; its end is noticed all the same."""
-    with job() as running, pytest.raises(WorkerDiedError, match="worker 1 at clock 3 .*exit code 9"):
+    with job() as running, pytest.raises(WorkerDiedError, match=r"worker 1 at clock 3 .*exit code 9"):
         running.run(tasks.fail, 1, "forked")
 
 
@@ -148,10 +149,8 @@ def test_a_worker_that_swallows_the_abort_is_killed(monkeypatch):
         if worker.rank == 0:
             raise ZeroDivisionError
         while True:
-            try:
+            with contextlib.suppress(BaseException):
                 time.sleep(60)
-            except BaseException:
-                pass
 
     with job(2) as running:
         monkeypatch.setattr(running._group, "_grace_s", 0.2)

@@ -1,4 +1,4 @@
-"""Bad input to tables, jobs and consistency models: each has an error of ours that says what, where, and what was expected."""
+"""Bad input to tables, jobs and consistency models: each has an error of ours."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_initial_values_that_do_not_fit(dtype, init, error, message):
 @pytest.mark.parametrize("arguments", [(1, 1), (2, 1), (0, math.inf), (math.nan, 1)])
 def test_a_range_that_is_none(arguments):
     """uniform() and normal() check their numbers when they are described."""
-    with pytest.raises(ConfigError, match="init.uniform"):
+    with pytest.raises(ConfigError, match=r"init\.uniform"):
         nbps.init.uniform(*arguments)
-    with pytest.raises(ConfigError, match="init.normal"):
+    with pytest.raises(ConfigError, match=r"init\.normal"):
         nbps.init.normal(0, -1)

@@ -37,7 +37,7 @@ def probe(model, workers, names, **options):
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_every_read_holds_what_its_staleness_promises(model, workers):
-    """No update older than s clocks is missing, own updates are all there, nothing seen goes away: in all access modes."""
+    """No update older than s clocks is missing, own updates are all there, nothing seen goes away: in all modes."""
     assert probe(model, workers, ["direct", "cached", "exclusive"]) == []
 
 
@@ -111,7 +111,7 @@ def fresh(worker, clocks):
 
 @pytest.mark.parametrize("access", ["direct", "cached"])
 def test_one_read_can_be_fresher_than_its_table(access):
-    """get(ids, staleness=0) holds every update of earlier clocks under SSP(5), and does not change what is read after."""
+    """get(ids, staleness=0) holds every update of earlier clocks under SSP(5)."""
     table = nbps.Table("t", 1, 2, "int64", access=access)
     with nbps.Job([table], workers=2, consistency=nbps.SSP(5)) as job:
         for seen in job.run(fresh, 20):

@@ -48,7 +48,7 @@ def test_a_worker_that_only_reads_sends_no_rows():
 
 
 def test_the_clock_differential_is_what_a_lazy_copy_really_showed():
-    """Under SSP(3) with all clocks in step, the copy ages and is refreshed: its differentials follow from that alone."""
+    """Under SSP(3) with all clocks in step, the copy ages and is refreshed within the bound."""
 
     def work(worker):
         shown = []

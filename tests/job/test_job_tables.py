@@ -111,7 +111,7 @@ def test_to_arrow_and_save_hold_the_values(tmp_path):
 
 @numba.njit(nogil=True)
 def count(table, scratch, first, rounds):
-    """A training loop without a Python call per row: read, check, add."""
+    """Train without a Python call per row: read, compute, add."""
     rows, width = table.values.shape
     for n in range(rounds):
         row = (first + n) % rows
@@ -165,7 +165,7 @@ def test_exclusive_rows_rotate_between_workers():
 
 @pytest.mark.parametrize(("access", "copies"), [("direct", 0), ("exclusive", 0), ("cached", 2)])
 def test_a_table_costs_its_bytes_once_and_cached_copies_twice_per_worker(access, copies):
-    """Shared memory holds the values and under 1 KiB besides; workers hold nothing, or values and base, of their own."""
+    """Shared memory holds the values and under 1 KiB besides; workers hold nothing, or values and base."""
     used = []
     for rows in (1, 250_000):
         table = nbps.Table("t", rows, 16, access=access)

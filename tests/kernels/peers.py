@@ -1,6 +1,7 @@
 """What a second process does in tests of shared memory: run as a script with a task and the name of a segment.
 
-Words 0 to 7 of the segment are for the test itself (word 0: how many peers are ready, word 1: go), the rest is the task's.
+Words 0 to 7 of the segment are for the test itself (word 0: how many peers are ready, word 1: go), the rest
+is the task's.
 """
 
 from __future__ import annotations

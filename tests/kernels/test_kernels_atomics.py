@@ -31,7 +31,7 @@ JITTED = {
 
 @pytest.fixture(params=["jitted", "plain"])
 def form(request):
-    """The operations in one of their two forms."""
+    """Return the operations in one of their two forms."""
     return JITTED if request.param == "jitted" else {name: getattr(atomics, name) for name in JITTED}
 
 

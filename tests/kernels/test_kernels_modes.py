@@ -1,4 +1,4 @@
-"""The same tests in other modes of the kernels, which a process chooses when it starts; and the folder of machine code."""
+"""The same tests in other modes of the kernels, which a process chooses when it starts; the cache of code."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ print(parent[0].tolist(), sum(replica.flush.stats.cache_hits.values()), jit.cach
 
 
 def test_a_change_in_a_callee_is_never_hidden_by_the_cache(tmp_path):
-    """Machine code is loaded again while the kernels stay the same, and made anew when another file of theirs changes."""
+    """Machine code is loaded again while the kernels stay the same, and made anew when any file changes."""
     shutil.copytree(SOURCE, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {"NBPS_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", _FLUSH]

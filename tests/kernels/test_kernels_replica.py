@@ -77,7 +77,7 @@ def test_a_copy_that_added_nothing_sends_nothing(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_copies_agree_with_a_model_of_integers(dtype):
-    """Three copies that add, flush and refresh in any order: each shows all that was sent before its refresh and all its own."""
+    """Three copies that add, flush and refresh in any order show what was sent before the refresh and all their own."""
     width = 3
     steps = st.tuples(st.integers(0, 2), st.sampled_from(["inc", "flush", "refresh"]), st.integers(-50, 50))
 

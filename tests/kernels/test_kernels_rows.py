@@ -16,7 +16,7 @@ small = st.integers(-1000, 1000)
 
 @st.composite
 def batches(draw, dtype):
-    """A table, ids with duplicates, and one row for each id."""
+    """Draw a table, ids with duplicates, and one row for each id."""
     height, width, count = draw(st.integers(1, 7)), draw(st.integers(1, 40)), draw(st.integers(0, 12))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     values = placed(height * width, dtype, draw(st.integers(0, 4))).reshape(height, width)

@@ -23,7 +23,7 @@ NAMES = st.text(min_size=1, max_size=128, alphabet=st.characters(codec="utf-8"))
 @settings(max_examples=40)
 @given(NAMES, st.integers(1, 70), st.integers(1, 40), st.sampled_from(DTYPES))
 def test_any_table_is_a_complete_aligned_arrow_file(name, rows, width, dtype):
-    """Every name, shape and dtype: values 64-byte aligned in the file, under 1 KiB besides them, and readable by Arrow."""
+    """Every name, shape and dtype: values 64-byte aligned in the file, under 1 KiB besides, readable by Arrow."""
     segment, layout, values = create_table_segment(name, rows, width, dtype)
     try:
         values[...] = np.arange(rows * width).reshape(rows, width)
@@ -91,7 +91,7 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
     """Empty, cut off or foreign: an error with the path, never a crash."""
     path = tmp_path / "file.arrow"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="file.arrow: expected an Arrow IPC file with a table, found"):
+    with pytest.raises(DataError, match=r"file\.arrow: expected an Arrow IPC file with a table, found"):
         read_table_file(path)
 
 

@@ -18,7 +18,7 @@ from nbps.runtime.segments import FOLDER, Segment, attach, find_segments, remove
 
 @pytest.fixture
 def segment():
-    """A segment of 1000 bytes."""
+    """Make a segment of 1000 bytes."""
     made = Segment("test", 1000)
     yield made
     made.unlink()
