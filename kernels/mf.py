@@ -166,7 +166,9 @@ def squared_error(user_rows, item_rows, ratings, users, user_state, rows, state)
 
 
 @kernel
-def sort_into_cells(users, items, ratings, user_cell, user_stride, item_part, item_row, mean, scale, seed, starts):
+def sort_into_cells(
+    users, items, ratings, user_cell, user_stride, item_part, item_row, mean, scale, seed, starts, rows_out, ratings_out
+):
     """Sort ratings by (worker, item block, user) and standardise them; counting sort in two passes.
 
     The cell of a rating is ``user_cell[u] + user_stride[u] * item_part[i]``. Within a cell, which holds one user's
@@ -182,10 +184,8 @@ def sort_into_cells(users, items, ratings, user_cell, user_stride, item_part, it
         The standardised rating is ``(rating - mean) * scale``.
     starts : int64[cells + 2]
         All zeros; afterwards cell c holds ``starts[c]`` to ``starts[c + 1]``.
-
-    Returns
-    -------
-    sorted_items, sorted_ratings : int32[m], float32[m]
+    rows_out, ratings_out : int32[m], float32[m]
+        Where the sorted ratings go.
     """
     count = ratings.size
     cells = starts.size - 2
@@ -193,14 +193,12 @@ def sort_into_cells(users, items, ratings, user_cell, user_stride, item_part, it
         starts[user_cell[users[n]] + user_stride[users[n]] * item_part[items[n]] + 2] += 1
     for c in range(cells + 1):
         starts[c + 1] += starts[c]
-    sorted_items = np.empty(count, np.int32)
-    sorted_ratings = np.empty(count, np.float32)
     for n in range(count):
         c = user_cell[users[n]] + user_stride[users[n]] * item_part[items[n]] + 1
         place = starts[c]
         starts[c] = place + 1  # the next free place of the cell; in the end the start of the next cell
-        sorted_items[place] = item_row[items[n]]
-        sorted_ratings[place] = np.float32((ratings[n] - mean) * scale)
+        rows_out[place] = item_row[items[n]]
+        ratings_out[place] = np.float32((ratings[n] - mean) * scale)
     random = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
     for c in range(cells):
         for last in range(starts[c + 1] - 1, starts[c], -1):
@@ -208,6 +206,5 @@ def sort_into_cells(users, items, ratings, user_cell, user_stride, item_part, it
             random ^= random >> np.uint64(7)
             random ^= random << np.uint64(17)
             other = starts[c] + np.int64((random >> np.uint64(32)) * np.uint64(last - starts[c] + 1) >> np.uint64(32))
-            sorted_items[last], sorted_items[other] = sorted_items[other], sorted_items[last]
-            sorted_ratings[last], sorted_ratings[other] = sorted_ratings[other], sorted_ratings[last]
-    return sorted_items, sorted_ratings
+            rows_out[last], rows_out[other] = rows_out[other], rows_out[last]
+            ratings_out[last], ratings_out[other] = ratings_out[other], ratings_out[last]

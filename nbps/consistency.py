@@ -81,3 +81,9 @@ class ASP:
 
 
 Consistency = BSP | SSP | ESSP | ASP
+
+
+def check_consistency(model: object, owner: str) -> None:
+    """Raise `ConfigError`, which names `owner`, if `model` is no consistency model."""
+    if not isinstance(model, Consistency):
+        raise ConfigError(f"{owner}: consistency is {model!r}; expected BSP(), SSP(s), ESSP(s) or ASP()")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 import os
 import threading
 import weakref
@@ -15,13 +14,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy.typing as npt
 
 from nbps import init, remote
-from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
+from nbps.checks import whole
+from nbps.consistency import ESSP, Consistency, check_consistency
 from nbps.errors import ConfigError, Error, JobClosedError, TableError
 from nbps.report import Report
 from nbps.runtime.board import Board
+from nbps.runtime.cores import usable_cores
 from nbps.runtime.dense import Layout
+from nbps.runtime.files import write_files
 from nbps.runtime.group import WorkerGroup, fill_standard_descriptors
-from nbps.runtime.segments import Segment, remove_orphans
+from nbps.runtime.segments import Segment, attach, remove_orphans
 from nbps.table import Table
 from nbps.worker_spec import TableSpec, WorkerSpec
 
@@ -29,11 +31,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 R = TypeVar("R")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class Job:
@@ -81,14 +78,13 @@ class Job:
         preload: Callable[[], object] | None = None,
     ) -> None:
         self.tables = _checked_tables(tables)
-        self.workers = _checked_workers(workers)
+        self.workers = usable_cores() if workers is None else whole("Job: workers", workers, 1)
         self.consistency = ESSP() if consistency is None else consistency
-        self.seed = _checked_seed(seed)
+        self.seed = whole("Job: seed", seed, 0)
         if not isinstance(clock_timeout_s, (int, float)) or not clock_timeout_s > 0:
             raise ConfigError(f"Job: clock_timeout_s is {clock_timeout_s!r}; expected seconds > 0")
         self.clock_timeout_s = float(clock_timeout_s)
-        if not isinstance(self.consistency, (BSP, SSP, ASP)):
-            raise ConfigError(f"Job: consistency is {consistency!r}; expected BSP(), SSP(s), ESSP(s) or ASP()")
+        check_consistency(self.consistency, "Job")
         self._preload = preload
         self._run_lock = threading.Lock()
         self._views: dict[str, JobTable] = {}
@@ -102,7 +98,7 @@ class Job:
             raise JobClosedError("this job was started before; make a new Job to run again")
         fill_standard_descriptors()
         remove_orphans()
-        kinds = [(table.dtype, table.access) for table in self.tables]
+        kinds = {(table.dtype, table.access, table.check_finite) for table in self.tables}
         preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds,))]
         if self._preload is not None:
             preload.append((self._preload, ()))
@@ -290,9 +286,7 @@ class JobTable:
     def save(self, path: str | Path) -> None:
         """Write the table to `path` as an Arrow IPC file; `nbps.init.from_file` and any Arrow reader read it."""
         self._live()
-        from nbps.runtime.arrow import copy_file
-
-        copy_file(self._segment.path, Path(path))
+        write_files({Path(path): attach(self._segment.name, writable=False)})
 
     def _live(self) -> npt.NDArray[Any]:
         if self._values is None:
@@ -322,25 +316,3 @@ def _checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:
     if twice:
         raise ConfigError(f"Job: two tables are called {twice[0]!r}; names must differ")
     return checked
-
-
-def _checked_workers(workers: int | None) -> int:
-    if workers is None:
-        return usable_cores()
-    try:
-        count = operator.index(workers)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ConfigError(f"Job: workers is {workers!r}; expected a whole number >= 1")
-    return count
-
-
-def _checked_seed(seed: int) -> int:
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise ConfigError(f"Job: seed is {seed!r}; expected a whole number >= 0")
-    return number

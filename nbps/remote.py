@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 _worker: Worker | None = None  # the one worker of this process
 
 
-def prepare(tables: list[tuple[str, str]]) -> None:
-    """Import what workers need and prepare the kernels of tables given as (dtype, access); in the supervisor."""
+def prepare(tables: set[tuple[str, str, bool]]) -> None:
+    """Import what workers need and prepare the kernels of tables (dtype, access, check_finite); in the supervisor."""
     import nbps.worker  # noqa: F401
     from nbps.kernels.prepare import prepare_job
 

@@ -99,9 +99,14 @@ class Report:
         return Report(consistency, workers, ClockDifferential.from_counters(np.sum(each, axis=0)))
 
     @property
+    def wait_seconds(self) -> float:
+        """Time that all workers together spent waiting."""
+        return sum(worker.wait_seconds for worker in self.workers)
+
+    @property
     def wait_share(self) -> float:
         """Share of all workers' time spent waiting, 0 to 1."""
-        wait = sum(worker.wait_seconds for worker in self.workers)
+        wait = self.wait_seconds
         total = wait + sum(worker.compute_seconds for worker in self.workers)
         return wait / total if total else 0.0
 

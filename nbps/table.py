@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from nbps.checks import whole
 from nbps.consistency import check_staleness
 from nbps.errors import ConfigError
 from nbps.init import Initializer, from_array, zeros
@@ -66,7 +66,7 @@ class Table:
         if not isinstance(self.name, str) or not 0 < len(self.name) <= _NAME_LIMIT:
             raise ConfigError(f"Table: name is {self.name!r}; expected 1 to {_NAME_LIMIT} characters")
         for field in ("rows", "width"):
-            object.__setattr__(self, field, self._size(field))
+            object.__setattr__(self, field, whole(f"table {self.name!r}: {field}", getattr(self, field), 1))
         object.__setattr__(self, "dtype", self._checked_dtype())
         if self.access not in ACCESS_MODES:
             expected = ", ".join(ACCESS_MODES)
@@ -75,18 +75,6 @@ class Table:
             object.__setattr__(self, "staleness", check_staleness(self.staleness, f"table {self.name!r}"))
         if not callable(self.init):
             object.__setattr__(self, "init", from_array(self.init))
-
-    def _size(self, field: str) -> int:
-        value: Any = getattr(self, field)
-        try:
-            size = operator.index(value)
-        except TypeError:
-            size = 0
-        if not 1 <= size <= _SIZE_LIMITS[field]:
-            raise ConfigError(
-                f"table {self.name!r}: {field} is {value!r}; expected a whole number from 1 to {_SIZE_LIMITS[field]}"
-            )
-        return size
 
     def _checked_dtype(self) -> str:
         try:

@@ -134,6 +134,13 @@ class WorkerTable:
         fits = given.ndim == 0 or given.shape in (shape[1:], shape)
         if not fits:
             raise TableError(f"table {self.name!r}: deltas have shape {given.shape}; expected {shape}")
+        if self.dtype.kind == "i" and given.size and given.dtype != self.dtype:
+            limits = np.iinfo(self.dtype)
+            low, high = int(given.min()), int(given.max())
+            if low < limits.min or high > limits.max:
+                raise TableError(
+                    f"table {self.name!r}: deltas from {low} to {high}; expected numbers that fit {self.dtype}"
+                )
         full = np.require(np.broadcast_to(given, shape), self.dtype, ["C", "A", "W"])
         if self._check_finite and self.dtype.kind == "f":
             bad = rows.first_not_finite(full)

@@ -14,7 +14,7 @@ from nbps.cli.progress import TrainingProgress
 from nbps.cli.training_data import DataOptions, TrainingData, load
 from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
 from nbps.errors import ConfigError
-from nbps.job import usable_cores
+from nbps.runtime.cores import usable_cores
 
 if TYPE_CHECKING:
     from nbps.models import MatrixFactorization

@@ -13,6 +13,7 @@ from typing import Any
 from nbps.cli.versions import version_of
 from nbps.kernels import atomics, jit
 from nbps.runtime import segments
+from nbps.runtime.cores import quota_cores
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PACKAGES = ("nbps", "numpy", "numba", "pyarrow")
@@ -49,7 +50,7 @@ def _processor() -> dict[str, Any]:
         "model": _processor_model(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
-        "quota_cores": _quota_cores(),
+        "quota_cores": quota_cores(),
         "compare_and_swap_bytes": atomics.PACK_BYTES,
     }
 
@@ -60,12 +61,6 @@ def _processor_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def _quota_cores() -> float | None:
-    """Return how many cores' time the container may use; None without a quota."""
-    words = _cgroup_words("cpu.max")  # microseconds in each period, and the period
-    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdecimal() else None
 
 
 def _cgroup_words(name: str) -> list[str]:

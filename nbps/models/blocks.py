@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.kernels import mf
+from nbps.kernels.prepare import Request, prepare
 
 if TYPE_CHECKING:
     from nbps.data import Ratings
@@ -109,7 +110,7 @@ class Schedule:
 
 
 def build_schedule(ratings: Ratings, workers: int, per_worker: int, mean: float, scale: float, seed: int) -> Schedule:
-    """Deal users and items and sort `ratings`; linear in their number."""
+    """Deal users and items and sort `ratings`; takes time and memory for every rating and every (user, block)."""
     random = np.random.default_rng(seed)
     user_count, item_count = ratings.shape
     users = deal(np.bincount(ratings.users, minlength=user_count), workers, random)
@@ -119,8 +120,18 @@ def build_schedule(ratings: Ratings, workers: int, per_worker: int, mean: float,
     cells = np.concatenate([[0], np.cumsum(worker_users * blocks)])
     worker = users.part
     starts = np.zeros(int(cells[-1]) + 2, np.int64)
-    item_rows, standardised = mf.sort_into_cells(
-        ratings.users, ratings.items, ratings.values, cells[worker] + users.row_in_part, worker_users[worker],
-        items.part, items.row_in_part, mean, 1.0 / scale, seed, starts,
+    item_rows, standardised = np.empty(len(ratings), np.int32), np.empty(len(ratings), np.float32)
+    arguments = (
+        np.require(ratings.users, requirements="W"), np.require(ratings.items, requirements="W"),
+        np.require(ratings.values, requirements="W"), cells[worker] + users.row_in_part, worker_users[worker],
+        items.part, items.row_in_part, mean, 1.0 / scale, seed, starts, item_rows, standardised,
     )  # fmt: skip
+    prepare([_sort_request()])
+    mf.sort_into_cells(*arguments)
     return Schedule(users, items, per_worker, starts[:-1], cells, item_rows, standardised)
+
+
+def _sort_request() -> Request:
+    """Return what `prepare` needs to have `mf.sort_into_cells` ready."""
+    i32, i64, f32 = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    return mf.sort_into_cells, (i32, i32, f32, i64, i64, i32, i32, 0.0, 1.0, 0, np.zeros(2, np.int64), i32, f32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
+from nbps.checks import whole
+from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency, check_consistency
 from nbps.data import IdMap, Ratings
 from nbps.errors import ConfigError, DataError, NotFittedError
-from nbps.job import usable_cores
 from nbps.models.history import EpochRecord
 from nbps.models.mf_file import read_model, write_model
 from nbps.models.mf_state import Factors, grown, initial_factors
@@ -145,15 +144,15 @@ class MatrixFactorization(Parameters):
         ConfigError
             If a parameter cannot be used; the model is unchanged.
         DataError
-            If there are too few users, items or ratings, or training diverges.
+            If there are too few users or items, or training diverges.
         """
         self._check()
         data = as_ratings(ratings, y)
         _check_enough(data)
-        if self.rank > 4096:
-            raise ConfigError(f"rank is {self.rank}; expected at most 4096")
         factors = initial_factors(data, self.rank, self.random_state, adagrad=self.optimizer == "adagrad")
-        self._train(factors, data, validation, self.epochs, _FINAL_STEP, history=[])
+        step = self._step()
+        falling = [step * (1 - (1 - _FINAL_STEP) * epoch / self.epochs) for epoch in range(self.epochs)]
+        self._train(factors, data, validation, falling, history=[])
         return self
 
     def partial_fit(self, ratings: Any, y: npt.ArrayLike | None = None, epochs: int = 1) -> Self:
@@ -161,52 +160,50 @@ class MatrixFactorization(Parameters):
 
         The step is the one `fit` ends with. `ratings` and `y` as in `fit`; on a model that is not fitted this is `fit`.
         """
+        whole("partial_fit: epochs", epochs, 1)
         if not hasattr(self, "_factors"):
             return self.fit(ratings, y)
         self._check()
-        data = as_ratings(ratings, y)
-        factors, data = grown(self._factors, data, self.random_state)
-        self._train(factors, data, None, epochs, 1.0, history=self.history_, step=self._step() * _FINAL_STEP)
+        factors, data = grown(self._factors, as_ratings(ratings, y), self.random_state)
+        self._train(factors, data, None, [self._step() * _FINAL_STEP] * epochs, history=self.history_)
         return self
 
     def _train(
-        self,
-        factors: Factors,
-        data: Ratings,
-        validation: Any,
-        epochs: int,
-        final: float,
-        history: list[EpochRecord],
-        step: float | None = None,
+        self, factors: Factors, data: Ratings, validation: Any, steps: Sequence[float], history: Sequence[EpochRecord]
     ) -> None:
-        step = self._step() if step is None else step
+        """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
         test = None
         if validation is not None:
             test, _ = as_ratings(validation, None).recode(factors.user_ids, factors.item_ids)
         patience = math.inf if self.early_stopping is None else self.early_stopping
-        history = list(history)
-        best, best_error, best_epoch = factors, math.inf, 0
-        done = len(history)
+        records = list(history)
+        best: tuple[float, int, Factors] | None = None  # validation error, epoch, state
         with Trainer(self, factors, data, test) as trainer:
-            for epoch in range(epochs):
-                share = epoch / max(1, epochs)
-                record = trainer.epoch(done + epoch + 1, step * (1 - (1 - final) * share))
-                history.append(record)
-                self._factors, self.history_ = trainer.factors(), history
+            for step in steps:
+                record = trainer.epoch(len(records) + 1, step)
+                records.append(record)
                 error = record.validation_rmse
-                if self.early_stopping is not None and error is not None and error < best_error:
-                    best, best_error, best_epoch = self._factors, error, record.epoch
-                stop = [callback(self, record) is True for callback in self.callbacks]
+                if self.early_stopping is not None and error is not None and (best is None or error < best[0]):
+                    best = error, record.epoch, trainer.factors()
                 if self.verbose:
                     shown = "" if error is None else f"  validation RMSE {error:.4f}"
                     print(f"epoch {record.epoch:3}  train RMSE {record.train_rmse:.4f}{shown}")  # noqa: T201
-                if any(stop) or (best_epoch and record.epoch - best_epoch >= patience):
+                if self.callbacks:
+                    self._become(trainer.factors(), records, record.epoch, trainer.report())
+                if any([callback(self, record) is True for callback in self.callbacks]):  # noqa: C419  (all are called)
                     break
-        self.report_ = trainer.report
-        self.best_epoch_ = best_epoch or history[-1].epoch
-        if best_epoch:
-            self._factors = best
-        self.train_seconds_ = sum(record.seconds for record in history)
+                if best is not None and record.epoch - best[1] >= patience:
+                    break
+            _, epoch, final = best or (math.nan, records[-1].epoch, trainer.factors())
+        self._become(final, records, epoch, trainer.report())
+
+    def _become(self, factors: Factors, records: list[EpochRecord], epoch: int, report: Report) -> None:
+        """Take over what training gave, as of `epoch`."""
+        self._factors = factors
+        self.history_ = list(records)
+        self.best_epoch_ = epoch
+        self.train_seconds_ = sum(record.seconds for record in records)
+        self.report_ = report
 
     def _step(self) -> float:
         return _STEPS[self.optimizer] if self.learning_rate is None else self.learning_rate
@@ -214,10 +211,8 @@ class MatrixFactorization(Parameters):
     def _check(self) -> None:
         for name, low in (("rank", 1), ("epochs", 1), ("workers", 1), ("early_stopping", 1), ("random_state", 0)):
             value = getattr(self, name)
-            if value is None and name in ("workers", "early_stopping"):
-                continue
-            if not _is_whole(value) or value < low:
-                raise ConfigError(f"{name} is {value!r}; expected a whole number >= {low}")
+            if value is not None or name not in ("workers", "early_stopping"):
+                whole(name, value, low)
         for name, positive in (("learning_rate", True), ("regularization", False)):
             value = getattr(self, name)
             if value is None and name == "learning_rate":
@@ -229,12 +224,12 @@ class MatrixFactorization(Parameters):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
         model = self.consistency
-        if model is not None and not isinstance(model, (BSP, SSP, ASP)):
-            raise ConfigError(f"consistency is {model!r}; expected BSP(), SSP(s), ESSP(s) or ASP()")
-        if self.schedule == "rotate" and model is not None and math.isinf(model.staleness):
+        if model is not None:
+            check_consistency(model, type(self).__name__)
+        if self.schedule == "rotate" and isinstance(model, ASP):
             raise ConfigError(
                 f"schedule='rotate' with {model}: a block has one writer only under a staleness bound; expected BSP(), "
-                f"SSP(s) or ESSP(s), or another schedule"
+                f"SSP(s) or ESSP(s), or schedule='cached' or 'direct'"
             )
 
     # ----------------------------------------------------------------------- what training gave
@@ -302,9 +297,7 @@ class MatrixFactorization(Parameters):
         errors = data.values.astype(np.float64) - self.predict(data)
         return -math.sqrt(float(np.mean(errors * errors)))
 
-    def recommend(
-        self, user: Any, n: int = 10, filter_seen: bool = True
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    def recommend(self, user: Any, n: int = 10, filter_seen: bool = True) -> Any:
         """Return the items with the highest predicted ratings.
 
         Parameters
@@ -317,8 +310,8 @@ class MatrixFactorization(Parameters):
 
         Returns
         -------
-        items, scores : ndarray, shape (n,), or (len(user), n) for a sequence
-            Ids and predicted ratings, best first.
+        (items, scores) : pair of ndarray, shape (n,)
+            Ids and predicted ratings, best first; for a sequence of users a list of such pairs.
 
         Raises
         ------
@@ -326,15 +319,13 @@ class MatrixFactorization(Parameters):
             If a user is unknown; nothing is known to recommend from.
         """
         factors = self._fitted()
-        if not _is_whole(n) or n < 1:
-            raise ConfigError(f"recommend: n is {n!r}; expected a whole number >= 1")
+        whole("recommend: n", n, 1)
         several = isinstance(user, (list, tuple, np.ndarray)) and np.ndim(user) == 1
-        codes = factors.user_ids.encode(user if several else [user])
-        ranked = [factors.best_items(int(code), n, filter_seen) for code in codes]
-        count = min(items.size for items, _ in ranked)
-        items = np.stack([factors.item_ids.decode(best[:count]) for best, _ in ranked])
-        scores = np.stack([values[:count] for _, values in ranked])
-        return (items, scores) if several else (items[0], scores[0])
+        pairs = []
+        for code in factors.user_ids.encode(user if several else [user]):
+            best, scores = factors.best_items(int(code), n, filter_seen)
+            pairs.append((factors.item_ids.decode(best), scores))
+        return pairs if several else pairs[0]
 
     def similar_items(self, item: Any, n: int = 10) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """Return the items whose factors point most nearly the same way as those of `item`, without itself.
@@ -350,8 +341,7 @@ class MatrixFactorization(Parameters):
             If the item is unknown.
         """
         factors = self._fitted()
-        if not _is_whole(n) or n < 1:
-            raise ConfigError(f"similar_items: n is {n!r}; expected a whole number >= 1")
+        whole("similar_items: n", n, 1)
         (code,) = factors.item_ids.encode([item])
         best, cosines = factors.nearest_items(int(code), n)
         return factors.item_ids.decode(best), cosines
@@ -441,14 +431,6 @@ def _check_enough(data: Ratings) -> None:
         )
 
 
-def _is_whole(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)
-
-
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
@@ -461,6 +443,3 @@ def _consistency(name: str, staleness: float | None) -> Consistency:
     if name in ("BSP", "ASP"):
         return BSP() if name == "BSP" else ASP()
     return {"SSP": SSP, "ESSP": ESSP}[name](math.inf if staleness is None else staleness)
-
-
-__all__ = ["MatrixFactorization", "as_ratings", "usable_cores"]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from nbps.errors import DataError
+from nbps.runtime.files import write_files
 
 FORMAT = "nbps matrix factorization"
 FORMAT_VERSION = 1
@@ -31,7 +31,7 @@ def write_model(folder: Path, tables: dict[str, pa.Table], manifest: dict[str, A
         If the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MANIFEST).unlink(missing_ok=True)
+    contents: dict[Path, Any] = {}
     sums = {}
     for name, table in tables.items():
         sink = pa.BufferOutputStream()
@@ -39,9 +39,10 @@ def write_model(folder: Path, tables: dict[str, pa.Table], manifest: dict[str, A
             writer.write_table(table)
         content = sink.getvalue()
         sums[name] = hashlib.sha256(content).hexdigest()
-        _replace(folder / f"{name}.arrow", memoryview(content))
+        contents[folder / f"{name}.arrow"] = content
     whole = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": sums, **manifest}
-    _replace(folder / _MANIFEST, json.dumps(whole, indent=2).encode())
+    contents[folder / _MANIFEST] = json.dumps(whole, indent=2).encode()
+    write_files(contents)
 
 
 def read_model(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
@@ -67,7 +68,10 @@ def read_model(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
             f"{path}: expected format version {FORMAT_VERSION}, found {manifest.get('version')}; "
             f"read it with the nbps that wrote it"
         )
-    return {name: _read_table(folder / f"{name}.arrow", sum_) for name, sum_ in manifest["sha256"].items()}, manifest
+    sums = manifest.get("sha256")
+    if not isinstance(sums, dict):
+        raise DataError(f"{path}: expected the checksums of the model's files in 'sha256', found {sums!r}")
+    return {name: _read_table(folder / f"{name}.arrow", sum_) for name, sum_ in sums.items()}, manifest
 
 
 def _read_table(path: Path, expected: str) -> pa.Table:
@@ -78,12 +82,3 @@ def _read_table(path: Path, expected: str) -> pa.Table:
     if hashlib.sha256(content).hexdigest() != expected:
         raise DataError(f"{path}: the checksum differs from the manifest's; saving was cut off or the file was changed")
     return pa.ipc.open_file(pa.py_buffer(content)).read_all()
-
-
-def _replace(path: Path, content: bytes | memoryview) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

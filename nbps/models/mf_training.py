@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbps.consistency import ESSP
+from nbps.consistency import ESSP, SSP
 from nbps.data import Ratings
-from nbps.errors import ConfigError
-from nbps.job import Job, usable_cores
+from nbps.errors import DataError
+from nbps.job import Job
 from nbps.kernels.mf_layout import LANES, STATE_WIDTH
 from nbps.models import mf_worker
 from nbps.models.blocks import Partition, Schedule, build_schedule
 from nbps.models.history import EpochRecord
 from nbps.models.mf_state import Factors
 from nbps.models.mf_worker import Assignment
+from nbps.report import Report
+from nbps.runtime.cores import usable_cores
 from nbps.table import Table
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ Floats = npt.NDArray[np.float32]
 SCHEDULES = ("rotate", "cached", "direct")
 _ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}
 _BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache in use
-_LEAST_BLOCKS = 3  # for each worker, where the staleness asks for none
+_LEAST_BLOCKS = 3  # for each worker: some slack costs nothing
+_MOST_SLACK = 15  # clocks; workers of a rotation are never that far apart
 
 
 class Trainer:
@@ -40,14 +43,17 @@ class Trainer:
     def __init__(self, model: MatrixFactorization, factors: Factors, data: Ratings, test: Ratings | None) -> None:
         self._workers = usable_cores() if model.workers is None else model.workers
         consistency = ESSP() if model.consistency is None else model.consistency
+        width = -(-factors.rank // LANES) * LANES
+        per_worker = _blocks_per_worker(consistency.staleness, self._workers, factors, width, len(data))
+        if model.schedule == "rotate" and isinstance(consistency, SSP):
+            # With so many blocks this bound keeps them apart; it is no looser than what was asked for.
+            consistency = replace(consistency, staleness=min(consistency.staleness, per_worker - 1))
         self._start = factors
         self._test_size = 0 if test is None else len(test)
         self._ratings = len(data)
-        width = -(-factors.rank // LANES) * LANES
         self._schedule = build_schedule(
-            data, self._workers, _blocks_per_worker(consistency.staleness, self._workers, factors, width),
-            factors.mean, factors.scale, model.random_state,
-        )  # fmt: skip
+            data, self._workers, per_worker, factors.mean, factors.scale, model.random_state
+        )
         access = _ITEM_ACCESS[model.schedule]
         self._assignment = _assign(self._schedule, model, data, test, factors)
         self._job = Job(
@@ -62,7 +68,6 @@ class Trainer:
             seed=model.random_state,
             preload=functools.partial(mf_worker.preload, access),
         )
-        self._compute = self._wait = 0.0
 
     def __enter__(self) -> Self:
         self._job.__enter__()
@@ -77,21 +82,26 @@ class Trainer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._job.close()
-        self.report = self._job.report()
+
+    def report(self) -> Report:
+        """Return what the job measured so far."""
+        return self._job.report()
 
     def epoch(self, number: int, step: float) -> EpochRecord:
         """Train for one epoch and measure the test error after it.
 
         Raises
         ------
-        ConfigError
+        DataError
             If training diverges.
         """
+        before = self._job.report()
         start = time.perf_counter()
         error = math.fsum(self._job.run(mf_worker.train_epoch, step))
         seconds = time.perf_counter() - start
+        after = self._job.report()
         if not math.isfinite(error):
-            raise ConfigError(
+            raise DataError(
                 f"training diverged in epoch {number}: the error is {error}; lower learning_rate (now {step:g})"
             )
         scale = self._start.scale
@@ -104,7 +114,7 @@ class Trainer:
             validation_rmse=validation,
             seconds=seconds,
             ratings_per_second=self._ratings / seconds,
-            wait_share=self._wait_share(),
+            wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._workers),
         )
 
     def factors(self) -> Factors:
@@ -119,20 +129,18 @@ class Trainer:
             item_state=values["item_state"][items],
         )
 
-    def _wait_share(self) -> float:
-        """Share of the workers' time since the last call that they waited."""
-        workers = self._job.report().workers
-        compute, wait = sum(w.compute_seconds for w in workers), sum(w.wait_seconds for w in workers)
-        waited, total = wait - self._wait, compute + wait - self._compute - self._wait
-        self._compute, self._wait = compute, wait
-        return waited / total if total > 0 else 0.0
 
+def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: int, ratings: int) -> int:
+    """Return how many item blocks each worker gets.
 
-def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: int) -> int:
-    """So many that rotation keeps its promise under `staleness`, and that a block's item rows fit the cache."""
+    Enough for the slack that `staleness` allows, up to a limit, and for a block's item rows to fit the cache; but not so
+    many that a user has less than a rating in a block, since each (user, block) takes memory and time.
+    """
+    slack = min(staleness, _MOST_SLACK)
     item_bytes = len(factors.item_ids) * (width + STATE_WIDTH) * 4
-    needed = _LEAST_BLOCKS if math.isinf(staleness) else int(staleness) + 1
-    return max(needed, -(-item_bytes // (_BLOCK_BYTES * workers)))
+    fitting = -(-item_bytes // (_BLOCK_BYTES * workers))
+    worthwhile = ratings // (len(factors.user_ids) * workers)
+    return max(_LEAST_BLOCKS, int(slack) + 1, min(fitting, worthwhile))
 
 
 def _assign(

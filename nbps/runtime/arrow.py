@@ -6,8 +6,6 @@ without a copy, and a saved table is the same bytes in a file.
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +103,3 @@ def read_table_file(path: Path) -> npt.NDArray[np.generic]:
     if not pa.types.is_fixed_size_list(column.type) or column.null_count or column.values.null_count:
         raise DataError(f"{path}: expected a first column of fixed-size lists without nulls, found {column.type}")
     return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy file `source` to `target`, which appears whole or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        shutil.copyfile(source, part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -107,7 +107,8 @@ def test_sorting_shuffles_within_a_cell_only():
     for seed in (1, 2, 1):
         starts = np.zeros(3 + 2, np.int64)
         cells = (np.arange(3), np.full(3, 3))
-        found = mf.sort_into_cells(users, items, ratings, *cells, part, row, 0.0, 1.0, seed, starts)
+        found = np.empty(300, np.int32), np.empty(300, f32)
+        mf.sort_into_cells(users, items, ratings, *cells, part, row, 0.0, 1.0, seed, starts, *found)
         assert starts[:4].tolist() == [0, *np.cumsum(np.bincount(users, minlength=3))]
         results.append(found)
     assert not np.array_equal(results[0][0], results[1][0])

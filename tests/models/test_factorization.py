@@ -66,11 +66,17 @@ def test_rotation_gives_the_same_bits(data, optimizer):
     assert not np.array_equal(first.item_factors, other.item_factors)
 
 
+def test_staleness_beyond_any_use_costs_nothing(data):
+    """A huge bound trains as a moderate one does: a tighter bound keeps the looser one too."""
+    model = MatrixFactorization(**_SMALL, consistency=nbps.ESSP(10**9)).fit(data[0])
+    assert model.report_.consistency == "ESSP(staleness=15)"
+
+
 def test_measured_staleness_is_within_the_bound(data):
     """The report of a fit has every worker's clocks and differentials between -s and 0."""
     model = MatrixFactorization(**_SMALL, consistency=nbps.ESSP(1)).fit(data[0])
     report = model.report_.to_dict()
-    assert [worker["clocks"] for worker in report["workers"]] == [8 * 4, 8 * 4]
+    assert [worker["clocks"] for worker in report["workers"]] == [8 * 6, 8 * 6]
     assert set(report["clock_differential"]["counts"]) <= {"0", "-1"}
 
 
@@ -107,9 +113,9 @@ def test_recommend_ranks_what_predict_says(data, fitted):
     assert items.tolist() == every[best].tolist()
     np.testing.assert_allclose(scores, predicted[best], rtol=1e-5)
     assert set(fitted.recommend(user, n=300, filter_seen=False)[0]) == set(every)
-    several, _ = fitted.recommend([user, train.user_ids.decode([8])[0]], n=20)
-    assert several.shape == (2, 20)
-    assert several[0].tolist() == items.tolist()
+    several = fitted.recommend([user, train.user_ids.decode([8])[0]], n=20)
+    assert len(several) == 2
+    assert several[0][0].tolist() == items.tolist()
 
 
 def test_similar_items_are_by_cosine(fitted):
@@ -133,13 +139,14 @@ def test_early_stopping_keeps_the_best_epoch(data):
     assert -model.score(test) == pytest.approx(min(errors), rel=1e-5)
 
 
-def test_callbacks_see_the_model_and_may_stop(data):
+def test_callbacks_see_the_model_and_may_stop(data, tmp_path):
     """A callback gets the model as of its epoch and each record; returning True ends the training."""
     train, test = data
     seen = []
 
     def stop_at_three(model, record):
         seen.append((record.epoch, -model.score(test), record.validation_rmse))
+        model.save(tmp_path / "checkpoint")
         return record.epoch == 3
 
     model = MatrixFactorization(**_SMALL, callbacks=[stop_at_three]).fit(train, validation=test)
@@ -231,9 +238,9 @@ def test_damaged_models_are_refused(tmp_path, fitted):
 def test_bad_parameters_are_named(data, parameters, message):
     """Each parameter that cannot be used is named, with what is expected; nothing is fitted."""
     model = MatrixFactorization(**_SMALL | parameters)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         model.fit(data[0])
-    assert message.startswith("training diverged") or not hasattr(model, "history_")
+    assert not hasattr(model, "history_")
 
 
 def test_bad_data_is_refused(data, fitted):
