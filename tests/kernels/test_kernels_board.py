@@ -73,7 +73,7 @@ def test_the_board_gives_every_writer_cache_lines_of_its_own(workers):
 
 @pytest.mark.parametrize(
     ("rounds", "spins", "pauses"),
-    [(20_000, 500, 0), (5_000, 0, 0), (1_000, 3, 1), (1_000, 0, 1)],
+    [(10_000, 500, 0), (3_000, 0, 0), (400, 3, 1), (400, 0, 1)],
     ids=["spinning", "parked", "spinning with pauses", "parked with pauses"],
 )
 def test_no_wake_up_is_lost(rounds, spins, pauses):
