@@ -1,7 +1,7 @@
-"""What a second process does in tests of shared memory: run as a script with a task and the name of a segment.
+"""What a second process does in tests of shared memory: run as a script with a task, a segment and its own number.
 
-Words 0 to 7 of the segment are for the test itself (word 0: how many peers are ready, word 1: go), the rest
-is the task's.
+Words 0 to 7 of the segment are for the test itself (word 0: go; word 1 + n: peer n is ready), the rest is the task's.
+Only kernels that nbps itself caches are called: compiling more in every peer would take longer than the tests.
 """
 
 from __future__ import annotations
@@ -10,43 +10,40 @@ import sys
 import threading
 import time
 
-import numba
 import numpy as np
-from nbps.kernels import atomics, board, rows
+from nbps.kernels import board, rows
 
 from nbps.runtime.segments import attach
 
 WORDS = 8
 
 
-@numba.njit(nogil=True)
-def announce(words):
-    """Say that this process has compiled what it needs, and wait until the test says go."""
-    atomics.fetch_add(words, 0, 1)
-    while atomics.load_acquire(words, 1) == 0:
-        atomics.pause()
+def announce(memory, number):
+    """Say that this process has loaded what it needs, and wait until the test says go."""
+    words = memory[: 8 * WORDS].view(np.int64)
+    words[1 + number] = 1
+    while words[0] == 0:
+        pass
 
 
-@numba.njit(nogil=True)
-def add_many(table, delta, rounds, first):
-    for n in range(rounds):
-        rows.inc_row(table, (first + n) % table.values.shape[0], delta)
-
-
-def add(memory, dtype, height, width, offset, atomic, rounds, threads):
-    """Add a row of ones to each row of a table, `rounds` times in each of `threads` threads."""
-    start = 8 * WORDS + int(offset) * np.dtype(dtype).itemsize
-    size = int(height) * int(width)
-    values = memory[start:].view(np.uint8)[: size * np.dtype(dtype).itemsize].view(dtype)
-    table = rows.TableKernel(values.reshape(int(height), int(width)), int(atomic))
-    delta = np.ones(int(width), dtype)
-    add_many(table, delta, 0, 0)
+def add(memory, number, dtype, height, width, offset, atomic, rounds, threads):
+    """Add rows of ones to all rows of a table, `rounds` times in each of `threads` threads."""
+    height, width, threads = int(height), int(width), int(threads)
+    item = np.dtype(dtype).itemsize
+    start = 8 * WORDS + int(offset) * item
+    values = memory[start : start + height * width * item].view(dtype).reshape(height, width)
+    table = rows.TableKernel(values, int(atomic))
+    rows.inc_rows(table, np.empty(0, np.int64), np.empty((0, width), dtype))
+    together = threading.Barrier(threads)
 
     def work(first):
-        announce(memory[: 8 * WORDS].view(np.int64))
-        add_many(table, delta, int(rounds), first)
+        ids = (first + np.arange(int(rounds))) % height
+        deltas = np.ones((int(rounds), width), dtype)
+        together.wait()
+        rows.inc_rows(table, ids, deltas)
 
-    running = [threading.Thread(target=work, args=(n,)) for n in range(int(threads))]
+    announce(memory, number)
+    running = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
     for thread in running:
         thread.start()
     for thread in running:
@@ -55,13 +52,12 @@ def add(memory, dtype, height, width, offset, atomic, rounds, threads):
 
 def ping(memory, slot, rounds, spins, pauses):
     """Tick one of two slots and wait for the other, in turns; sleep now and then where `pauses` is 1."""
-    words = memory[: 8 * WORDS].view(np.int64)
     clocks = memory[8 * WORDS :].view(np.int64)
     first = 2 * board.LINE
-    mine = first + int(slot) * board.LINE
-    random = np.random.default_rng(int(slot))
+    mine = first + slot * board.LINE
+    random = np.random.default_rng(slot)
     board.gate(clocks, first, 2, 0, 0)
-    announce(words)
+    announce(memory, slot)
     for clock in range(1, int(rounds) + 1):
         if int(pauses) and random.random() < 0.2:
             time.sleep(random.random() * 0.002)
@@ -70,11 +66,11 @@ def ping(memory, slot, rounds, spins, pauses):
             pass
 
 
-def wait_for_abort(memory):
+def wait_for_abort(memory, number):
     """Park at a gate that never opens; the exit status says why the wait ended."""
     clocks = memory[8 * WORDS :].view(np.int64)
     board.gate(clocks, 2 * board.LINE, 2, 0, 0)
-    announce(memory[: 8 * WORDS].view(np.int64))
+    announce(memory, number)
     status = board.TIMED_OUT
     while status == board.TIMED_OUT:
         status = board.gate(clocks, 2 * board.LINE, 2, 1, 0)
@@ -82,5 +78,5 @@ def wait_for_abort(memory):
 
 
 if __name__ == "__main__":
-    task, segment, *arguments = sys.argv[1:]
-    globals()[task](attach(segment), *arguments)
+    task, segment, number, *arguments = sys.argv[1:]
+    globals()[task](attach(segment), int(number), *arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +28,16 @@ class Peers:
 
     def start(self, task: str, *arguments: object) -> None:
         script = Path(__file__).with_name("peers.py")
-        command = [sys.executable, str(script), task, self.segment.name, *map(str, arguments)]
+        command = [sys.executable, str(script), task, self.segment.name, *map(str, [len(self.processes), *arguments])]
         self.processes.append(subprocess.Popen(command))
 
-    def go(self, ready: int) -> None:
-        """Let all begin at once, when `ready` have announced themselves."""
-        while self.words[0] < ready:
+    def go(self) -> None:
+        """Let all begin at once, when each has announced itself."""
+        while self.words[1 : 1 + len(self.processes)].sum() < len(self.processes):
             for process in self.processes:
                 assert process.poll() is None, "a peer ended before it began"
-        self.words[1] = 1
+            time.sleep(0.001)
+        self.words[0] = 1
 
     def join(self) -> None:
         for process in self.processes:

@@ -81,9 +81,9 @@ def test_no_wake_up_is_lost(rounds, spins, pauses):
     with peers(8 * layout.board_words(2)) as group:
         words = group.memory.view(np.int64)
         words[layout.TIMEOUT] = 3600
-        for slot in range(2):
-            group.start("ping", slot, rounds, spins, pauses)
-        group.go(2)
+        for _ in range(2):
+            group.start("ping", rounds, spins, pauses)
+        group.go()
         group.join()
         assert [int(words[layout.committed(slot)]) for slot in range(2)] == [rounds, rounds]
         assert words[layout.WAITERS] == 0
@@ -96,7 +96,7 @@ def test_abort_opens_every_gate():
         words[layout.TIMEOUT + 1] = 20_000_000
         for _ in range(2):
             group.start("wait_for_abort")
-        group.go(2)
+        group.go()
         words[layout.ABORT] = 1
         group.join()
         assert words[layout.WAITERS] == 0

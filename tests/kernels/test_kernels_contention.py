@@ -22,7 +22,7 @@ def contend(dtype: str, height: int, width: int, offset: int, atomic: bool, roun
     with peers((height * width + offset) * item) as group:
         for _ in range(_PROCESSES):
             group.start("add", dtype, height, width, offset, int(atomic), rounds, _THREADS)
-        group.go(_PROCESSES * _THREADS)
+        group.go()
         group.join()
         values = group.memory[offset * item :].view(dtype).reshape(height, width).copy()
     return values, _PROCESSES * _THREADS * rounds
@@ -32,7 +32,7 @@ def contend(dtype: str, height: int, width: int, offset: int, atomic: bool, roun
 def test_no_addition_is_lost_under_contention(dtype):
     """Two processes of two threads add ones to three unaligned rows: every element is the exact count."""
     height, width = 3, 13  # rows begin at every alignment; a pack's neighbour belongs to the next row
-    values, added = contend(dtype, height, width, 1, True, 9_000)
+    values, added = contend(dtype, height, width, 1, True, 90_000)
     assert lost_updates(values, added) == 0
     assert (values == added / height).all()
 
@@ -40,7 +40,7 @@ def test_no_addition_is_lost_under_contention(dtype):
 def test_the_check_notices_lost_updates():
     """Plain SIMD additions lose some under the same contention; if they lose none here, one taken away is noticed."""
     for _ in range(3):
-        values, added = contend("float32", 1, 32, 0, False, 60_000)
+        values, added = contend("float32", 1, 32, 0, False, 200_000)
         if lost_updates(values, added):
             return
     values[0, 5] -= 1
