@@ -21,6 +21,7 @@ import os
 import platform
 
 import llvmlite.binding as llvm
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -34,7 +35,11 @@ def _pack_bytes() -> int:
     if narrow == "8":
         return 8
     if platform.machine() in ("x86_64", "AMD64"):
-        return 16 if llvm.get_host_cpu_features().get("cx16", False) else 8
+        # What Numba compiles for, which NUMBA_CPU_NAME may have made less than what this machine has.
+        features = numba.config.CPU_FEATURES
+        if features is None and numba.config.CPU_NAME is None:
+            return 16 if llvm.get_host_cpu_features().get("cx16", False) else 8
+        return 16 if "+cx16" in (features or "") else 8
     return 16 if platform.machine() in ("aarch64", "arm64") else 8
 
 

@@ -21,12 +21,14 @@ import numba
 import platformdirs
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
+from .atomics import PACK_BYTES
+
 
 @functools.cache
 def source_hash() -> str:
     """Hash of every source file of this package and of what else decides the machine code."""
     # Numba itself does not tell apart code with and without bounds checks.
-    flags = f"{numba.__version__} {numba.config.BOUNDSCHECK} {os.environ.get('NBPS_CAS_BYTES', '')}"
+    flags = f"{numba.__version__} {numba.config.BOUNDSCHECK} {PACK_BYTES}"
     digest = hashlib.sha256(flags.encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode())
@@ -51,9 +53,12 @@ def cache_folder() -> Path:
     for root in (cache_root(), Path(tempfile.gettempdir()) / f"nbps-cache-{os.getuid()}"):
         folder = root / name
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
-            return folder
+            status = folder.stat()
+            # Machine code is loaded from here: not from a folder that somebody else made or can write to.
+            if status.st_uid == os.getuid() and not status.st_mode & 0o022:
+                return folder
     return Path(tempfile.mkdtemp(prefix="nbps-cache-"))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from nbps.errors import ConfigError
 
 
-def whole(what: str, value: Any, low: int) -> int:
-    """Return `value` as an int if it is a whole number >= `low`.
+def whole(what: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return `value` as an int if it is a whole number >= `low`, and <= `high` if that is given.
 
     Raises
     ------
@@ -20,6 +20,7 @@ def whole(what: str, value: Any, low: int) -> int:
         number = low - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = low - 1
-    if number < low:
-        raise ConfigError(f"{what} is {value!r}; expected a whole number >= {low}")
+    if number < low or (high is not None and number > high):
+        expected = f">= {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{what} is {value!r}; expected a whole number {expected}")
     return number

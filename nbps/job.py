@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nbps import init, remote
 from nbps.checks import whole
 from nbps.consistency import ESSP, Consistency, check_consistency
-from nbps.errors import ConfigError, Error, JobClosedError, TableError
+from nbps.errors import ConfigError, JobClosedError, TableError
 from nbps.report import Report
 from nbps.runtime.board import Board
 from nbps.runtime.cores import usable_cores
@@ -197,7 +197,7 @@ class Job:
         assert callable(table.init)
         try:
             table.init(values, init.generator(self.seed, table.name))
-        except Error as error:
+        except Exception as error:
             error.add_note(f"while initialising table {table.name!r}")
             raise
         self._views[table.name] = JobTable(table, segment, layout, values)

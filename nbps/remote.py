@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nbps.errors import ConfigError
+
 if TYPE_CHECKING:
     from nbps.worker import Worker
     from nbps.worker_spec import WorkerSpec
@@ -14,6 +16,12 @@ _worker: Worker | None = None  # the one worker of this process
 
 def prepare(tables: set[tuple[str, str, bool]]) -> None:
     """Import what workers need and prepare the kernels of tables (dtype, access, check_finite); in the supervisor."""
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        raise ConfigError(
+            "NUMBA_DISABLE_JIT is set; plain Python loses updates between processes: unset it to run a job"
+        )
     import nbps.worker  # noqa: F401
     from nbps.kernels.prepare import prepare_job
 

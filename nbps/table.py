@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nbps.checks import whole
 from nbps.consistency import check_staleness
 from nbps.errors import ConfigError
-from nbps.init import Initializer, from_array, zeros
+from nbps.init import Initializer, constant, from_array, zeros
 
 DTYPES = ("float32", "float64", "int32", "int64")
 ACCESS_MODES = ("direct", "cached", "exclusive")
@@ -39,8 +39,8 @@ class Table:
         - ``cached``: each worker has a private copy at SIMD speed; ``clock()`` sends its additions and refreshes it.
         - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has
           two writers in one clock.
-    init : initializer or array_like
-        Initial values (`nbps.init`); an array is copied.
+    init : initializer, number or array_like
+        Initial values (`nbps.init`); a number goes to every element, an array is copied.
     staleness : int, optional
         Staleness of this table; the job's by default.
     check_finite : bool
@@ -65,16 +65,21 @@ class Table:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 0 < len(self.name) <= _NAME_LIMIT:
             raise ConfigError(f"Table: name is {self.name!r}; expected 1 to {_NAME_LIMIT} characters")
-        for field in ("rows", "width"):
-            object.__setattr__(self, field, whole(f"table {self.name!r}: {field}", getattr(self, field), 1))
+        for field, limit in _SIZE_LIMITS.items():
+            object.__setattr__(self, field, whole(f"table {self.name!r}: {field}", getattr(self, field), 1, limit))
         object.__setattr__(self, "dtype", self._checked_dtype())
         if self.access not in ACCESS_MODES:
             expected = ", ".join(ACCESS_MODES)
             raise ConfigError(f"table {self.name!r}: access is {self.access!r}; expected one of {expected}")
         if self.staleness is not None:
             object.__setattr__(self, "staleness", check_staleness(self.staleness, f"table {self.name!r}"))
+        if isinstance(self.init, str):
+            raise ConfigError(
+                f"table {self.name!r}: init is {self.init!r}; expected an initialiser of nbps.init or numbers"
+            )
         if not callable(self.init):
-            object.__setattr__(self, "init", from_array(self.init))
+            fill = constant(float(self.init)) if np.ndim(self.init) == 0 else from_array(self.init)  # type: ignore[arg-type]
+            object.__setattr__(self, "init", fill)
 
     def _checked_dtype(self) -> str:
         try:

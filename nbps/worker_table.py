@@ -80,7 +80,7 @@ class WorkerTable:
         Parameters
         ----------
         ids : int or array_like of int, shape (n,)
-        deltas : array_like, shape (n, width), or what broadcasts to it
+        deltas : array_like, shape (n, width); (width,) or a number for every row; (n,) where the width is 1
             Cast to the table's dtype where that keeps the kind (no floats into integers).
 
         Raises
@@ -131,9 +131,13 @@ class WorkerTable:
         if not np.can_cast(given.dtype, self.dtype, "same_kind"):
             raise TableError(f"table {self.name!r}: deltas have dtype {given.dtype}; expected {self.dtype}")
         shape = (numbers.size, self.shape[1])
+        if shape[1] == 1 and given.shape == numbers.shape:
+            given = given[:, None]  # a number for each row of a table of width 1
         fits = given.ndim == 0 or given.shape in (shape[1:], shape)
         if not fits:
-            raise TableError(f"table {self.name!r}: deltas have shape {given.shape}; expected {shape}")
+            raise TableError(
+                f"table {self.name!r}: deltas have shape {given.shape}; expected {shape}, {shape[1:]} or a number"
+            )
         if self.dtype.kind == "i" and given.size and given.dtype != self.dtype:
             limits = np.iinfo(self.dtype)
             low, high = int(given.min()), int(given.max())

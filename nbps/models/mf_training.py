@@ -56,12 +56,13 @@ class Trainer:
         )
         access = _ITEM_ACCESS[model.schedule]
         self._assignment = _assign(self._schedule, model, data, test, factors)
+        root, bias_unit = _units(factors.scale)
         self._job = Job(
             [
-                _table("user_factors", _padded(factors.user_rows, width), self._schedule.users, "exclusive"),
-                _table("user_state", factors.user_state, self._schedule.users, "exclusive"),
-                _table("item_factors", _padded(factors.item_rows, width), self._schedule.items, access),
-                _table("item_state", factors.item_state, self._schedule.items, access),
+                _table("user_factors", _padded(factors.user_factors / root, width), self._schedule.users, "exclusive"),
+                _table("user_state", factors.user_state / bias_unit, self._schedule.users, "exclusive"),
+                _table("item_factors", _padded(factors.item_factors / root, width), self._schedule.items, access),
+                _table("item_state", factors.item_state / bias_unit, self._schedule.items, access),
             ],
             workers=self._workers,
             consistency=consistency,
@@ -120,21 +121,27 @@ class Trainer:
     def factors(self) -> Factors:
         """Return a copy of the state as it is now."""
         users, items, rank = self._schedule.users.place, self._schedule.items.place, self._start.rank
+        root, bias_unit = _units(self._start.scale)
         values = {name: self._job.table(name).to_numpy() for name in mf_worker.TABLES}
         return replace(
             self._start,
-            user_rows=np.ascontiguousarray(values["user_factors"][users, :rank]),
-            user_state=values["user_state"][users],
-            item_rows=np.ascontiguousarray(values["item_factors"][items, :rank]),
-            item_state=values["item_state"][items],
+            user_factors=values["user_factors"][users, :rank] * root,
+            user_state=values["user_state"][users] * bias_unit,
+            item_factors=values["item_factors"][items, :rank] * root,
+            item_state=values["item_state"][items] * bias_unit,
         )
+
+
+def _units(scale: float) -> tuple[np.float32, Floats]:
+    """Return what turns factors and states of standardised ratings into those of ratings; accumulators stay."""
+    return np.float32(math.sqrt(scale)), np.array([scale, 1], np.float32)
 
 
 def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: int, ratings: int) -> int:
     """Return how many item blocks each worker gets.
 
-    Enough for the slack that `staleness` allows, up to a limit, and for a block's item rows to fit the cache; but not so
-    many that a user has less than a rating in a block, since each (user, block) takes memory and time.
+    Enough for the slack that `staleness` allows, up to a limit, and for a block's item rows to fit the cache; but not
+    so many that a user has less than a rating in a block, since each (user, block) takes memory and time.
     """
     slack = min(staleness, _MOST_SLACK)
     item_bytes = len(factors.item_ids) * (width + STATE_WIDTH) * 4

@@ -92,6 +92,7 @@ def refused(worker):
         "one row": lambda: floats.inc([0, 1], np.ones(2)),
         "three dimensions": lambda: floats.inc([0], np.ones((1, 1, 3))),
         "float into int": lambda: whole.inc(0, 0.5),
+        "too large for int": lambda: whole.inc(0, 2**40),
         "complex": lambda: floats.inc(0, 1j),
         "text": lambda: floats.inc(0, "a"),
         "nan": lambda: checked.inc([1, 0], [[0, 0, 0], [0, np.nan, 0]]),
@@ -126,7 +127,7 @@ def test_bad_calls_on_a_table_are_refused_and_add_nothing():
         with pytest.raises(TableError, match="unknown table 'nothing'; this job's tables: 'floats', 'whole'"):
             job.table("nothing")
     ids = "table 'floats': expected an integer id or a one-dimensional array of them, found dtype {} and shape {}"
-    deltas = "table 'floats': deltas have shape {}; expected {}"
+    deltas = "table 'floats': deltas have shape {}; expected {}, (3,) or a number"
     put = "table '{}': put() overwrites what other workers add; use inc(), or access='exclusive'"
     assert found == {
         "unknown": "unknown table 'nothing'; this job's tables: 'floats', 'whole', 'checked', 'exclusive', 'cached'",
@@ -144,6 +145,7 @@ def test_bad_calls_on_a_table_are_refused_and_add_nothing():
         "one row": deltas.format("(2,)", "(2, 3)"),
         "three dimensions": deltas.format("(1, 1, 3)", "(1, 3)"),
         "float into int": "table 'whole': deltas have dtype float64; expected int32",
+        "too large for int": "table 'whole': deltas from 1099511627776 to 1099511627776; expected numbers that fit int32",
         "complex": "table 'floats': deltas have dtype complex128; expected float32",
         "text": "table 'floats': deltas have dtype <U1; expected float32",
         "nan": "table 'checked': delta for row 0, column 1 is nan; expected finite numbers (check_finite is on)",

@@ -189,6 +189,7 @@ def test_saved_model_is_the_same(tmp_path, data, fitted, strings):
     user = model.user_ids_.decode([5])[0]
     assert loaded.recommend(user)[0].tolist() == model.recommend(user)[0].tolist()
     assert loaded.history_ == model.history_
+    assert np.array_equal(loaded.user_factors, model.user_factors)
     loaded.partial_fit(data[0]) if not strings else None
     table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "model" / "items.arrow"))).read_all()
     assert table.column_names == ["id", "factors", "bias", "accumulator"]
