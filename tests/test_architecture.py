@@ -24,6 +24,7 @@ LAYERS = {
     "nbps": {"nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.core", "nbps.transport"},
     "nbps.data": {"nbps.errors"},
     "nbps.models": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data"},
+    "nbps.__main__": {"nbps.cli"},
     "nbps.cli": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data", "nbps.models"},
 }
 

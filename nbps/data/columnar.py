@@ -8,9 +8,9 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from nbps.data.columns import ROLES, Columns, locate
+from nbps.data.formats import ARROW_FILE_MAGIC
+from nbps.data.ids import type_name
 from nbps.data.source import Source, data_error
-
-_ARROW_FILE_MAGIC = b"ARROW1"
 
 
 def read_columnar(source: Source, format_name: str, columns: Columns | None) -> pa.Table:
@@ -45,7 +45,7 @@ def _read_parquet(source: Source, content: pa.Buffer, columns: Columns | None) -
 
 
 def _read_arrow(source: Source, content: pa.Buffer, columns: Columns | None) -> pa.Table:
-    is_file = source.head.startswith(_ARROW_FILE_MAGIC)
+    is_file = source.head.startswith(ARROW_FILE_MAGIC)
     with pyarrow.ipc.open_file(content) if is_file else pyarrow.ipc.open_stream(content) as reader:
         positions = locate(source, reader.schema.names, columns)
         table = reader.read_all().select(positions)
@@ -62,7 +62,7 @@ def _ids(source: Source, column: pa.ChunkedArray, role: str) -> pa.ChunkedArray:
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise data_error(
             source.path,
-            f"expected integers or strings in the {role} column, found {kind}. Convert it or use another.",
+            f"expected integers or strings in the {role} column, found {type_name(kind)}. Convert it or use another.",
         )
     is_integer = pa.types.is_integer(kind)
     try:

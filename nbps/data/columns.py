@@ -16,6 +16,7 @@ _KNOWN_NAMES = (
     {"rating", "ratingfloat", "bookrating", "score", "stars", "value", "overall", "r"},
 )
 ROLES = ("user", "item", "rating")
+NO_RATINGS = "There is no rating column: nbps needs explicit ratings."
 
 Columns = Sequence[str | int]
 
@@ -70,11 +71,10 @@ def locate(source: Source, names: Sequence[str], columns: Columns | None) -> tup
             position = list(names).index(wanted) if wanted in names else None
         if position is None:
             what = f"the {ROLES[role]} column" if wanted is None else f"the {ROLES[role]} column {wanted!r}"
-            raise data_error(
-                source.path,
-                f"expected {what}, found the columns {', '.join(map(repr, names))}. "
-                "Say which to use: columns=(user, item, rating).",
-            )
+            advice = "Say which to use: columns=(user, item, rating), or --columns user,item,rating in a shell."
+            if len(names) == 2:
+                advice = NO_RATINGS
+            raise data_error(source.path, f"expected {what}, found the columns {', '.join(map(repr, names))}. {advice}")
         found.append(position)
     return found[0], found[1], found[2]
 

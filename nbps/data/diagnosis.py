@@ -64,6 +64,8 @@ def _what_is_wrong(line: str, layout: Layout) -> str | None:
         return f"expected a rating that float32 holds, found {rating!r}: {shown}"
     if NOT_FINITE.fullmatch(rating):
         return f"expected a finite rating, found {rating!r}: {shown}"
+    if NUMBER.fullmatch(rating.replace(",", ".")):
+        return f"expected a rating with a decimal point, found {rating!r}: {shown}"
     return f"expected a number as rating, found {rating!r}: {shown}"
 
 

@@ -6,11 +6,13 @@ content allows more than one format, and where it allows none.
 
 from __future__ import annotations
 
+import csv
+
 from nbps.data.source import Source, data_error
 from nbps.errors import ConfigError
 
 # The separators of the text formats, in the order in which they are tried on a first line: the rarer first.
-SEPARATORS = {"dat": "::", "tsv": "\t", "csv": ",", "libmf": " "}
+SEPARATORS = {"dat": ("::",), "tsv": ("\t",), "csv": (",", ";"), "libmf": (" ",)}
 FORMATS = (*SEPARATORS, "parquet", "arrow")
 
 _SUFFIXES = {
@@ -25,7 +27,7 @@ _SUFFIXES = {
     ".ipc": "arrow",
 }
 _PARQUET_MAGIC = b"PAR1"
-_ARROW_FILE_MAGIC = b"ARROW1"
+ARROW_FILE_MAGIC = b"ARROW1"
 # A message of an Arrow stream begins with this marker (Arrow columnar format, "Encapsulated message format").
 _ARROW_STREAM_MARKER = b"\xff\xff\xff\xff"
 
@@ -61,7 +63,10 @@ def detect_format(source: Source, requested: str | None) -> str:
     if actual is not None:
         return actual
     by_name = _SUFFIXES.get(_suffix(source))
-    candidates = [name for name, mark in SEPARATORS.items() if len(_split(first_line(source), mark)) >= 3]
+    line = first_line(source)
+    counts = {name: len(split(line, separator_of(name, line))) for name in SEPARATORS}
+    # Reading two columns reports that the ratings are missing.
+    candidates = [name for name, count in counts.items() if count >= 3] or [n for n, c in counts.items() if c == 2]
     if by_name in candidates:
         return by_name
     if candidates:
@@ -70,8 +75,8 @@ def detect_format(source: Source, requested: str | None) -> str:
         return by_name  # reading it reports what is wrong with the first line
     raise data_error(
         source.path,
-        "expected a first line with user, item and rating separated by a tab, '::', comma or space, or "
-        f"a Parquet or Arrow file; found {describe_content(source, None)}.",
+        "expected a first line with user, item and rating separated by a tab, '::', comma, semicolon or blank, "
+        f"or a Parquet or Arrow file; found {describe_content(source, None)}.",
         line=1,
     )
 
@@ -82,6 +87,20 @@ def first_line(source: Source) -> str:
         if line.strip():
             return line
     return ""
+
+
+def separator_of(format_name: str, line: str) -> str:
+    """Return the separator of a text format that gives `line` the most fields."""
+    return max(SEPARATORS[format_name], key=lambda separator: len(split(line, separator)))
+
+
+def split(line: str, separator: str) -> list[str]:
+    """Return the fields of a line without its end; quotes count only where commas or semicolons separate."""
+    if separator == " ":
+        return line.split()
+    if separator in SEPARATORS["csv"] and '"' in line:
+        return next(csv.reader([line], delimiter=separator))
+    return line.split(separator)
 
 
 def describe_content(source: Source, binary_format: str | None) -> str:
@@ -96,7 +115,7 @@ def _binary_format(source: Source) -> str | None:
     head = source.head
     if head.startswith(_PARQUET_MAGIC):
         return "parquet"
-    if head.startswith((_ARROW_FILE_MAGIC, _ARROW_STREAM_MARKER)):
+    if head.startswith((ARROW_FILE_MAGIC, _ARROW_STREAM_MARKER)):
         return "arrow"
     if head.startswith(b"PK\x03\x04"):
         raise data_error(source.path, "found a zip archive. Unpack it and name the file of ratings in it.")
@@ -112,7 +131,3 @@ def _suffix(source: Source) -> str:
     """Last suffix of the file name in lower case, not counting ``.gz``."""
     name = source.path.name.lower().removesuffix(".gz")
     return name[name.rfind(".") :] if "." in name else ""
-
-
-def _split(line: str, separator: str) -> list[str]:
-    return line.split() if separator == " " else line.split(separator)

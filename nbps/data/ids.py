@@ -265,7 +265,12 @@ def _as_ids(values: Any) -> pa.ChunkedArray:
             raise ConfigError(f"ids: expected integers that fit 64 bits with a sign: {error}.") from None
     if pa.types.is_string(chunks.type) or pa.types.is_large_string(chunks.type):
         return chunks.cast(pa.string())
-    raise ConfigError(f"ids: expected integers or strings, found {chunks.type}. Convert them first.")
+    raise ConfigError(f"ids: expected integers or strings, found {type_name(chunks.type)}. Convert them first.")
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return the name of an Arrow type, as NumPy has it for floating point."""
+    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
 
 
 def _flat(chunks: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 
-from nbps.data.columns import Columns, is_known_header, locate
-from nbps.data.formats import SEPARATORS
+from nbps.data.columns import NO_RATINGS, Columns, is_known_header, locate
+from nbps.data.formats import separator_of, split
 from nbps.data.source import HEAD_BYTES, Source, data_error
 
 # The numbers that both pyarrow and Python read, in the same way.
@@ -24,24 +23,16 @@ class Layout:
     """What every line of a file must look like."""
 
     format: str
+    separator: str  # what is between two fields
     field_count: int  # at least 3, the same in every line
     header_lines: int  # lines up to and with the header; 0 where there is none
     positions: tuple[int, int, int]  # of user, item and rating, each < field_count
     is_integer: tuple[bool, bool]  # whether the ids of the sampled users and items are all integers
     is_irregular: bool  # libmf only: the sample has runs of blanks, or blanks at a line's end
 
-    @property
-    def separator(self) -> str:
-        """What is between two fields."""
-        return SEPARATORS[self.format]
-
     def split(self, line: str) -> list[str]:
         """Return the fields of one line, without its end."""
-        if self.format == "libmf":
-            return line.split()
-        if self.format == "csv" and '"' in line:
-            return next(csv.reader([line]))
-        return line.split(self.separator)
+        return split(line, self.separator)
 
 
 def find_layout(source: Source, format_name: str, columns: Columns | None) -> Layout:
@@ -56,13 +47,14 @@ def find_layout(source: Source, format_name: str, columns: Columns | None) -> La
     number, first = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not number:
         raise data_error(source.path, "expected ratings, found only empty lines.")
-    bare = Layout(format_name, 0, 0, (0, 1, 2), (True, True), False)
-    names = [name.strip() for name in bare.split(first)]
+    separator = separator_of(format_name, first)
+    names = [name.strip() for name in split(first, separator)]
     if len(names) < 3:
+        what = f"{len(names)} field{'s' * (len(names) != 1)}: {first[:80]!r}"
         raise data_error(
             source.path,
-            f"expected user, item and rating separated by {bare.separator!r} ({format_name} format), found "
-            f"{len(names)} field{'s' * (len(names) != 1)}: {first[:80]!r}. Name the right format.",
+            f"expected user, item and rating separated by {separator!r} ({format_name} format), found {what}. "
+            + (NO_RATINGS if len(names) == 2 else "Name the right format."),
             line=number,
         )
     if _has_header(format_name, names, columns):
@@ -70,12 +62,13 @@ def find_layout(source: Source, format_name: str, columns: Columns | None) -> La
     else:
         number = 0
         positions = locate(source, [f"column {i}" for i in range(len(names))], columns or (0, 1, 2))
-    sample = [bare.split(line) for line in lines[number:] if line.strip()]
+    sample = [split(line, separator) for line in lines[number:] if line.strip()]
     is_integer = tuple(
         all(len(fields) > p and _INTEGER.fullmatch(fields[p].strip()) for fields in sample) for p in positions[:2]
     )
     return Layout(
         format=format_name,
+        separator=separator,
         field_count=len(names),
         header_lines=number,
         positions=positions,
@@ -95,7 +88,8 @@ def _has_header(format_name: str, names: list[str], columns: Columns | None) -> 
         return False  # tab-separated sets come without one; a bad first rating is reported as such
     position = columns[2] if columns is not None else 2
     rating = names[position] if isinstance(position, int) and position < len(names) else ""
-    return not (NUMBER.fullmatch(rating) or NOT_FINITE.fullmatch(rating))
+    # A decimal comma is refused as a rating, not taken for a header.
+    return not (NUMBER.fullmatch(rating.replace(",", ".")) or NOT_FINITE.fullmatch(rating))
 
 
 def _sample(source: Source) -> list[str]:

@@ -93,6 +93,9 @@ class Ratings:
         user_ids, user_codes = IdMap.of(users)
         item_ids, item_codes = IdMap.of(items)
         numbers = np.array(values, dtype=np.float32)  # a copy: Arrow's own memory is read-only
+        sizes = user_codes.size, item_codes.size, numbers.size
+        if len(set(sizes)) != 1:
+            raise ConfigError("ratings: {} users, {} items, {} values: expected equally many".format(*sizes))
         return cls(user_codes, item_codes, numbers, user_ids, item_ids)
 
     @property
@@ -121,7 +124,7 @@ class Ratings:
         """
         return replace(self, users=self.users[mask], items=self.items[mask], values=self.values[mask])
 
-    def split(self, test_fraction: float, seed: int) -> tuple[Ratings, Ratings]:
+    def split(self, test_fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
         """Split at random into train and test, each in file order and with the full id maps.
 
         A rating is test where ``np.random.default_rng(seed).random(n) < test_fraction``.

@@ -27,7 +27,7 @@ def read_ratings(path: str | Path, *, format: str | None = None, columns: Column
 
         - ``"tsv"``: separated by tabs, three or more columns, as MovieLens 100K's ``u.data``
         - ``"dat"``: separated by ``::``, as MovieLens 1M's and 10M's ``ratings.dat``
-        - ``"csv"``: separated by commas, with or without a header line, as MovieLens' ``ratings.csv``
+        - ``"csv"``: separated by commas or semicolons, with or without a header line, as MovieLens' ``ratings.csv``
         - ``"libmf"``: separated by blanks, as LIBMF's and FilmTrust's files
         - ``"parquet"``
         - ``"arrow"``: Arrow IPC file or stream
@@ -47,20 +47,19 @@ def read_ratings(path: str | Path, *, format: str | None = None, columns: Column
     Raises
     ------
     DataError
-        If the file is missing, empty, damaged or not in the format, a column is missing, a line is bad
-        (the message has its number, from 1), or there are fewer than two users or items.
+        If the file is missing, empty, damaged or not in the format, a column is missing, or a line is bad
+        (the message has its number, from 1).
     ConfigError
         If `format` or `columns` cannot be used.
     """
-    ratings = _read(path, format, columns)
-    for ids, what in ((ratings.user_ids, "user"), (ratings.item_ids, "item")):
-        if len(ids) < 2:
-            raise data_error(
-                Path(path),
-                "expected ratings of at least two users and two items, which a factorization needs, found "
-                f"one {what} only ({_first(ids)!r}). Check which columns are read: columns=(...).",
-            )
-    return ratings
+    check_columns(columns)
+    source = open_source(path)
+    found = detect_format(source, format)
+    if found in SEPARATORS:
+        table = read_text(source, find_layout(source, found, columns))
+    else:
+        table = read_columnar(source, found, columns)
+    return Ratings.from_columns(*(table[role] for role in ROLES))
 
 
 def read_test_ratings(
@@ -75,7 +74,7 @@ def read_test_ratings(
     Parameters
     ----------
     path, format, columns
-        As for `read_ratings`; a single user or item is allowed here.
+        As for `read_ratings`.
     train : Ratings
         Whose id maps to use.
 
@@ -91,7 +90,7 @@ def read_test_ratings(
     DataError
         As for `read_ratings`, and if no rating is left.
     """
-    own = _read(path, format, columns)
+    own = read_ratings(path, format=format, columns=columns)
     test, dropped = own.recode(train.user_ids, train.item_ids)
     if not len(test):
         raise data_error(
@@ -101,17 +100,6 @@ def read_test_ratings(
             f"training data with user {_first(train.user_ids)!r} and item {_first(train.item_ids)!r}.",
         )
     return test, dropped
-
-
-def _read(path: str | Path, format_name: str | None, columns: Columns | None) -> Ratings:
-    check_columns(columns)
-    source = open_source(path)
-    found = detect_format(source, format_name)
-    if found in SEPARATORS:
-        table = read_text(source, find_layout(source, found, columns))
-    else:
-        table = read_columnar(source, found, columns)
-    return Ratings.from_columns(*(table[role] for role in ROLES))
 
 
 def _first(ids: IdMap) -> Any:

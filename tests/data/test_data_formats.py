@@ -38,6 +38,9 @@ TEXTS = {
     "ratings.csv": lines(",", more=",1112486027", header="userId,movieId,rating,timestamp"),
     "bare.csv": lines(",", more=",1112486027"),
     "quoted.csv": lines(",", header='"user","item","rating"'),
+    "semicolons.csv": lines(";", more=";1112486027", header="user;item;rating;time"),
+    "bare-semicolons": lines(";"),
+    "quoted-semicolons.csv": lines(";", header='"User-ID";"ISBN";"Book-Rating"'),
     "libmf.txt": lines(" "),
     "blanks.txt": b"  10 7  4.0\n3\t8 3.5 \n10 8 1.0\n\n   \n3   7 5.0\r\n3 7 5",
     "windows.tsv": lines("\t", end="\r\n"),
@@ -164,11 +167,14 @@ def test_string_ids(tmp_path):
     """Ids that are not integers stay as they are written."""
     path = tmp_path / "x.csv"
     path.write_text('user,item,rating\nA3X,"Heat, 1995",5\nÅsa,"say ""hi""",4\n7,x,1\n')
-    assert rows_of(read_ratings(path)) == [
+    expected = [
         ("A3X", "Heat, 1995", 5.0),
         ("Åsa", 'say "hi"', 4.0),
         ("7", "x", 1.0),
     ]
+    assert rows_of(read_ratings(path)) == expected
+    path.write_text(path.read_text().replace(",", ";").replace("; 1995", ", 1995"))
+    assert rows_of(read_ratings(path)) == expected
 
 
 def test_leading_zeros_are_kept(tmp_path):
@@ -211,7 +217,7 @@ def test_negative_and_scientific_numbers(tmp_path):
     assert rows_of(read_ratings(path)) == [(-1, 5, -2.5), (0, 6, np.float32(1e-3))]
 
 
-id_texts = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"], exclude_characters='",:'), min_size=1)
+id_texts = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"], exclude_characters='",:;'), min_size=1)
 ids = st.one_of(
     st.lists(st.integers(-(10**17), 10**17), min_size=2, max_size=40, unique=True),
     st.lists(id_texts.filter(lambda text: not text.isdecimal()), min_size=2, max_size=40, unique=True),
@@ -223,7 +229,7 @@ numbers = st.floats(-1e6, 1e6, width=32)
     users=ids,
     items=ids,
     data=st.data(),
-    form=st.sampled_from([("tsv", "\t"), ("dat", "::"), ("csv", ","), ("libmf", " ")]),
+    form=st.sampled_from([("tsv", "\t"), ("dat", "::"), ("csv", ","), ("csv", ";"), ("libmf", " ")]),
     compressed=st.booleans(),
     more=st.sampled_from(["", "99"]),
 )
@@ -240,7 +246,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, users, items, data, form
 
 
 def test_test_ratings_use_the_codes_of_the_training_ratings(tmp_path):
-    """Unknown users and items are dropped and counted; one user alone is allowed."""
+    """Unknown users and items are dropped and counted; one user alone is enough."""
     (tmp_path / "train").write_text("1\t10\t5\n2\t20\t4\n3\t30\t3\n")
     (tmp_path / "test").write_text("3\t10\t1\n3\t99\t2\n")
     train = read_ratings(tmp_path / "train")

@@ -138,6 +138,12 @@ def test_other_ids_are_refused(column):
         IdMap.of(column)
 
 
+def test_floats_are_called_as_numpy_calls_them():
+    """Arrow's name for them is double."""
+    with pytest.raises(ConfigError, match="integers or strings, found float64"):
+        IdMap.of(np.array([1.0]))
+
+
 @pytest.mark.parametrize(
     ("ids", "words"),
     [

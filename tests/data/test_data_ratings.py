@@ -27,6 +27,7 @@ def test_split_is_the_documented_one(ratings):
         np.testing.assert_array_equal(part.values, ratings.values[rows])
         assert part.user_ids is ratings.user_ids
         assert part.item_ids is ratings.item_ids
+    assert len(ratings.split(0.1)[1]) == len(test)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
@@ -89,6 +90,16 @@ def test_columns_are_checked():
         columns[place] = bad
         with pytest.raises(ConfigError, match=words):
             Ratings(*columns)
+
+
+def test_columns_of_different_lengths():
+    """The message counts all three."""
+    for columns, words in (
+        (([1, 2, 3], [1, 2, 3], [1, 2]), "3 users, 3 items, 2 values"),
+        (([1], [], [1]), "1 users, 0"),
+    ):
+        with pytest.raises(ConfigError, match=f"{words}.* expected equally many"):
+            Ratings.from_columns(*columns)
 
 
 def test_columns_are_writable_and_own_their_memory(ratings):
