@@ -2,7 +2,8 @@
 
 A worker at clock c under staleness s reads a state that holds every update of every worker from clocks < c - s, and
 all its own (Ho et al., NIPS 2013, section 2). The models differ in s and in when a ``cached`` copy is refreshed;
-``direct`` and ``exclusive`` tables are live, so they are as fresh as memory is.
+``direct`` and ``exclusive`` tables are live, so they are as fresh as memory is. `eager` models refresh copies at every
+clock; an `ordered` one also sends them in rank order, so that sums of floats do not depend on timing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nbps.errors import ConfigError
 
@@ -41,6 +43,8 @@ class SSP:
     """
 
     staleness: float
+    eager: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "staleness", check_staleness(self.staleness, type(self).__name__))
@@ -54,6 +58,7 @@ class ESSP(SSP):
     """
 
     staleness: float = 2
+    eager: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class BSP:
     number of workers are bit-identical. ``direct`` tables keep the bound but also show updates of the running clock.
     """
 
+    eager: ClassVar[bool] = True
+    ordered: ClassVar[bool] = True
+
     @property
     def staleness(self) -> float:
         """Always 0."""
@@ -73,6 +81,9 @@ class BSP:
 @dataclass(frozen=True)
 class ASP:
     """Asynchronous: never waits; copies are refreshed at every clock. No bound on what a read misses."""
+
+    eager: ClassVar[bool] = True
+    ordered: ClassVar[bool] = False
 
     @property
     def staleness(self) -> float:

@@ -39,7 +39,7 @@ def open_worker(spec: WorkerSpec, rank: int) -> None:
 def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carry out one `Job.run` in this worker."""
     assert _worker is not None
-    _worker.begin()
+    _worker._begin()
     result = function(_worker, *args, **kwargs)
-    _worker.finish()
+    _worker._finish()
     return result

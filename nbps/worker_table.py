@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,8 @@ import numpy.typing as npt
 from nbps.consistency import check_staleness
 from nbps.errors import TableError
 from nbps.kernels import replica, rows
-
-if TYPE_CHECKING:
-    from nbps.worker import Worker
+from nbps.runtime.clock import Clock
+from nbps.worker_spec import TableSpec
 
 Array = npt.NDArray[Any]
 
@@ -31,16 +30,14 @@ class WorkerTable:
         worker's clock let in; ids are not checked there.
     """
 
-    def __init__(
-        self, worker: Worker, name: str, values: Array, staleness: float, check_finite: bool, atomic: bool
-    ) -> None:
-        self.name = name
+    def __init__(self, clock: Clock, spec: TableSpec, values: Array) -> None:
+        self.name = spec.name
         self.shape = values.shape
         self.dtype = values.dtype
-        self.kernel = rows.TableKernel(values, int(atomic))
-        self._worker = worker
-        self._staleness = staleness
-        self._check_finite = check_finite
+        self.kernel = rows.TableKernel(values, int(spec.access == "direct"))
+        self._clock = clock
+        self._staleness = spec.staleness
+        self._check_finite = spec.check_finite
 
     def get(self, ids: npt.ArrayLike, staleness: float | None = None) -> Array:
         """Return a copy of rows.
@@ -68,8 +65,8 @@ class WorkerTable:
         """
         if staleness is not None:
             staleness = check_staleness(staleness, f"table {self.name!r}.get")
-        self._worker.record(self._make_visible(staleness))
         numbers = self._checked_ids(ids)
+        self._clock.record(self._make_visible(staleness))
         out = np.empty((numbers.size, self.shape[1]), self.dtype)
         rows.get_rows(self.kernel, numbers, out)
         return out[0] if np.ndim(ids) == 0 else out
@@ -161,8 +158,8 @@ class LiveTable(WorkerTable):
     """Rows in shared memory: access modes ``direct`` and ``exclusive``."""
 
     def _make_visible(self, staleness: float | None) -> int:
-        self._worker.wait_for(staleness)
-        return self._worker.lowest_clock()
+        self._clock.wait_for(staleness)
+        return self._clock.lowest()
 
     def put(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Overwrite rows of an ``exclusive`` table; shapes as in `inc`."""
@@ -175,13 +172,11 @@ class LiveTable(WorkerTable):
 class CachedTable(WorkerTable):
     """A private copy, sent and refreshed at clocks: access mode ``cached``."""
 
-    def __init__(
-        self, worker: Worker, name: str, parent: Array, staleness: float, check_finite: bool, lazy: bool, first: int
-    ) -> None:
-        super().__init__(worker, name, parent.copy(), staleness, check_finite, atomic=False)
+    def __init__(self, clock: Clock, spec: TableSpec, parent: Array, eager: bool, first: int) -> None:
+        super().__init__(clock, spec, parent.copy())
         self._parent = parent
         self._base = self.kernel.values.copy()
-        self._lazy = lazy
+        self._eager = eager
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
         self._visible = 0  # every update from clocks below it is in the copy
@@ -196,12 +191,12 @@ class CachedTable(WorkerTable):
         self._visible = visible
 
     def refresh_if_due(self, clock: int, visible: int) -> None:
-        """Refresh at the start of `clock`: always if eager, only a copy that is too old if lazy."""
-        if not self._lazy or self._visible < clock - self._staleness:
+        """Refresh at the start of `clock`: always if eager, else only a copy that is too old."""
+        if self._eager or self._visible < clock - self._staleness:
             self.refresh(visible)
 
     def _make_visible(self, staleness: float | None) -> int:
-        self._worker.wait_for(staleness)
-        if staleness is not None and self._visible < self._worker.current_clock - staleness:
-            self.refresh(self._worker.lowest_clock())
+        self._clock.wait_for(staleness)
+        if staleness is not None and self._visible < self._clock.now - staleness:
+            self.refresh(self._clock.lowest())
         return self._visible

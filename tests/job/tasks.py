@@ -17,7 +17,7 @@ def probe(worker, clocks, names, sleep_s, wait=True, shift=0):
 
     In every clock each table is read before and after the addition. `shift` plants a wrong staleness.
     """
-    worker._staleness += shift
+    worker._clock.staleness += shift
     random = np.random.default_rng([worker.rank, clocks])
     one = np.zeros(worker.size, np.int64)
     one[worker.rank] = 1
