@@ -10,8 +10,8 @@ _SMALL_SHARED_MEMORY = 64 << 20
 _FEW_OPEN_FILES = 256
 
 
-def advise(facts: dict[str, Any]) -> list[str]:
-    """Return the problems in what `nbps.cli.machine.inspect` found."""
+def advise(facts: dict[str, Any], cleaned: bool = False) -> list[str]:
+    """Return the problems in what `nbps.cli.machine.inspect` found; `cleaned`: orphans were to be removed."""
     problems = []
     memory, processor, limits = facts["shared_memory"], facts["processor"], facts["limits"]
     orphans = orphans_of(facts)
@@ -25,17 +25,14 @@ def advise(facts: dict[str, Any]) -> list[str]:
         )
     if orphans:
         total = size(sum(segment["bytes"] for segment in orphans))
+        left = f"{len(orphans)} segments ({total}) are left over from killed processes"
         problems.append(
-            f"{len(orphans)} segments ({total}) are left over from killed processes. Remove them: nbps doctor --clean."
+            f"{left} of other users. Remove them as these users, or as root: nbps doctor --clean."
+            if cleaned
+            else f"{left}. Remove them: nbps doctor --clean."
         )
     if processor["compare_and_swap_bytes"] < 16:
         problems.append("Lossless additions go 8 bytes at a time; processors with a 16-byte form are faster.")
-    quota = processor["quota_cores"]
-    if quota is not None and quota < processor["usable_cores"]:
-        problems.append(
-            f"The container may use the time of {quota:g} cores, but sees {processor['usable_cores']}; that "
-            "many workers would wait for each other. Set --workers, or the container's cpuset."
-        )
     if limits["open_files"] is not None and limits["open_files"] < _FEW_OPEN_FILES:
         problems.append(f"Only {limits['open_files']} files may be open at once. Raise it: ulimit -n 1024.")
     return problems

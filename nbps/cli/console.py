@@ -51,10 +51,12 @@ def _plain(value: Any) -> Any:
     """Convert a value to what JSON has; a number that is not finite becomes null."""
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, np.ndarray)):
         return [_plain(entry) for entry in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
+    if isinstance(value, np.floating):
+        value = float(str(value))  # 0.1 of float32 is 0.1, not 0.10000000149011612
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Path):

@@ -20,7 +20,7 @@ def doctor(
     from nbps.cli.machine import inspect
 
     facts = inspect(clean)
-    problems = advise(facts)
+    problems = advise(facts, clean)
     output = Output(json=json)
     if not json:
         output.print_rows(_rows(facts))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nbps.models import MatrixFactorization
 
 _DEFAULT_STALENESS = 2
+_FEW_IDS = 5  # a column of genders or ratings read as ids
 _WITH_STALENESS = ("ssp", "essp")
 
 
@@ -44,6 +45,16 @@ class ModelOptions:
             raise typer.BadParameter(
                 f"--staleness is for --consistency ssp and essp; {self.consistency} has none. Leave one of them out."
             )
+        if self.consistency == "asp" and self.schedule == "rotate":
+            raise typer.BadParameter(
+                "--consistency asp has no bound that keeps the workers of --schedule rotate apart. "
+                "Add --schedule cached or --schedule direct."
+            )
+
+    @property
+    def worker_count(self) -> int:
+        """Workers there will be."""
+        return usable_cores() if self.workers is None else self.workers
 
     def build(self, callbacks: tuple[Any, ...]) -> MatrixFactorization:
         """Make the model.
@@ -62,7 +73,7 @@ class ModelOptions:
             optimizer=str(self.optimizer),
             schedule=str(self.schedule),
             consistency=self._consistency(),
-            workers=usable_cores() if self.workers is None else self.workers,
+            workers=self.worker_count,
             random_state=self.seed,
             early_stopping=self.early_stopping,
             callbacks=callbacks,
@@ -88,17 +99,30 @@ def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None
     model = model_options.build((progress,))
     with notes.status("reading the ratings"):
         data = load(data_options)
-    if data.dropped:
-        notes.print(
-            f"note: {data.dropped} test ratings dropped: their user or item is not in the training data",
-            soft_wrap=True,
-        )
+    for note in _notes(data, model_options.worker_count):
+        notes.print(f"note: {note}", soft_wrap=True)
     with progress:
         model.fit(data.train, validation=data.test)
     if out is not None:
         _save(model, out)
     output.print_rows(_rows(model, data, out))
     output.write_json(_summary(model, data, out, model_options))
+
+
+def _notes(data: TrainingData, workers: int) -> list[str]:
+    """Return what is allowed but seldom meant."""
+    notes = []
+    users, items = data.train.shape
+    if min(users, items) < _FEW_IDS:
+        notes.append(
+            f"the data has {users} users and {items} items: are these the right columns? "
+            "Choose others with --columns user,item,rating (names or positions)"
+        )
+    if data.dropped:
+        notes.append(f"{data.dropped} test ratings dropped: their user or item is not in the training data")
+    if workers > 2 * usable_cores():
+        notes.append(f"{workers} workers share {usable_cores()} cores and will wait for each other")
+    return notes
 
 
 def _save(model: MatrixFactorization, out: Path) -> None:
@@ -120,6 +144,7 @@ def _rows(model: Any, data: TrainingData, out: Path | None) -> list[tuple[str, s
         ("test RMSE", "no test ratings" if data.test is None else f"{kept.validation_rmse:.4f}"),
         ("train RMSE", f"{kept.train_rmse:.4f}"),
         ("epochs", f"{len(model.history_)}, the model is of epoch {kept.epoch}"),
+        ("consistency", model.report_.consistency),
         ("training time", f"{model.train_seconds_:.2f} s"),
         ("speed", f"{_speed(model, data):,.0f} ratings/s"),
         ("waiting", f"{_wait_share(model):.0%} of the workers' time"),

@@ -13,7 +13,7 @@ from typing import Any
 from nbps.cli.versions import version_of
 from nbps.kernels import atomics, jit
 from nbps.runtime import segments
-from nbps.runtime.cores import quota_cores
+from nbps.runtime.cores import quota_cores, usable_cores
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PACKAGES = ("nbps", "numpy", "numba", "pyarrow")
@@ -49,7 +49,7 @@ def _processor() -> dict[str, Any]:
     return {
         "model": _processor_model(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)),
+        "usable_cores": usable_cores(),
         "quota_cores": quota_cores(),
         "compare_and_swap_bytes": atomics.PACK_BYTES,
     }

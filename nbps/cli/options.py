@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Consistency(enum.StrEnum):
+class ConsistencyName(enum.StrEnum):
     """Names of the consistency models."""
 
     BSP = "bsp"
@@ -18,7 +19,7 @@ class Consistency(enum.StrEnum):
     ASP = "asp"
 
 
-class Schedule(enum.StrEnum):
+class ScheduleName(enum.StrEnum):
     """Names of the schedules of matrix factorization."""
 
     ROTATE = "rotate"
@@ -26,14 +27,14 @@ class Schedule(enum.StrEnum):
     DIRECT = "direct"
 
 
-class Optimizer(enum.StrEnum):
+class OptimizerName(enum.StrEnum):
     """Names of the optimizers of matrix factorization."""
 
     ADAGRAD = "adagrad"
     SGD = "sgd"
 
 
-class Format(enum.StrEnum):
+class FormatName(enum.StrEnum):
     """Names of the file formats; the same as `nbps.data.formats.FORMATS`, which a test checks."""
 
     DAT = "dat"
@@ -42,6 +43,25 @@ class Format(enum.StrEnum):
     LIBMF = "libmf"
     PARQUET = "parquet"
     ARROW = "arrow"
+
+
+# typer's own ranges include their ends, and let NaN and infinity pass.
+def _check_fraction(value: float | None) -> float | None:
+    return _checked(value, value is None or 0.0 <= value < 1.0, "0 <= x < 1")
+
+
+def _check_rate(value: float | None) -> float | None:
+    return _checked(value, value is None or 0.0 < value < math.inf, "a finite number > 0")
+
+
+def _check_penalty(value: float | None) -> float | None:
+    return _checked(value, value is None or 0.0 <= value < math.inf, "a finite number >= 0")
+
+
+def _checked(value: float | None, is_good: bool, expected: str) -> float | None:
+    if not is_good:
+        raise typer.BadParameter(f"expected {expected}, found {value:g}.")
+    return value
 
 
 _DATA, _MODEL, _RUN, _OUTPUT = "Data", "Model", "Parallel run", "Output"
@@ -53,7 +73,7 @@ DataFile = Annotated[
     ),
 ]
 FileFormat = Annotated[
-    Format | None, typer.Option("--format", help="Its format. Default: detected.", rich_help_panel=_DATA)
+    FormatName | None, typer.Option("--format", help="Its format. Default: detected.", rich_help_panel=_DATA)
 ]
 ColumnNames = Annotated[
     str | None,
@@ -70,9 +90,8 @@ TestFile = Annotated[
 TestFraction = Annotated[
     float | None,
     typer.Option(
-        min=0.0,
-        max=1.0,
-        help="Part of the ratings to test on; 0 for none. Default: 0.1.",
+        callback=_check_fraction,
+        help="Part of the ratings to test on: 0 for none, less than 1. Default: 0.1.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -80,11 +99,17 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the split and of the mod
 
 Rank = Annotated[int, typer.Option(min=1, help="Number of latent factors.", rich_help_panel=_MODEL)]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the ratings.", rich_help_panel=_MODEL)]
-LearningRate = Annotated[float | None, typer.Option(min=0.0, help="Default: the model's own.", rich_help_panel=_MODEL)]
-Regularization = Annotated[
-    float | None, typer.Option(min=0.0, help="L2 penalty. Default: the model's own.", rich_help_panel=_MODEL)
+LearningRate = Annotated[
+    float | None,
+    typer.Option(callback=_check_rate, help="More than 0. Default: the model's own.", rich_help_panel=_MODEL),
 ]
-OptimizerName = Annotated[Optimizer, typer.Option("--optimizer", help="Step sizes.", rich_help_panel=_MODEL)]
+Regularization = Annotated[
+    float | None,
+    typer.Option(
+        callback=_check_penalty, help="L2 penalty, 0 or more. Default: the model's own.", rich_help_panel=_MODEL
+    ),
+]
+OptimizerOption = Annotated[OptimizerName, typer.Option("--optimizer", help="Step sizes.", rich_help_panel=_MODEL)]
 Patience = Annotated[
     int | None,
     typer.Option(
@@ -100,15 +125,15 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes. Default: the cores this process may use.", rich_help_panel=_RUN),
 ]
-ConsistencyName = Annotated[
-    Consistency, typer.Option("--consistency", help="Who waits for whom.", rich_help_panel=_RUN)
+ConsistencyOption = Annotated[
+    ConsistencyName, typer.Option("--consistency", help="Who waits for whom.", rich_help_panel=_RUN)
 ]
 Staleness = Annotated[
     int | None,
     typer.Option(min=0, help="Clocks a read may lag behind, for ssp and essp. Default: 2.", rich_help_panel=_RUN),
 ]
-ScheduleName = Annotated[
-    Schedule, typer.Option("--schedule", help="How the item factors are shared.", rich_help_panel=_RUN)
+ScheduleOption = Annotated[
+    ScheduleName, typer.Option("--schedule", help="How the item factors are shared.", rich_help_panel=_RUN)
 ]
 
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder to save the model in.", rich_help_panel=_OUTPUT)]

@@ -19,13 +19,17 @@ def recommend(
 ) -> None:
     """Recommend items that the user has not rated in the training data."""
     from nbps.cli.console import Output
+    from nbps.errors import DataError
     from nbps.models import MatrixFactorization
 
-    model = MatrixFactorization.load(folder)
+    try:
+        model = MatrixFactorization.load(folder)
+    except DataError as error:
+        raise DataError(f"{error}. Make a model with: nbps train mf --out DIR") from error
     (known,) = model.user_ids_.decode(model.user_ids_.encode(user)).tolist()  # an integer where ids are integers
     items, scores = model.recommend(known, n=n, filter_seen=True)
     output = Output(json=json)
-    pairs = list(zip(items.tolist(), scores.tolist(), strict=True))
+    pairs = list(zip(items.tolist(), scores, strict=True))
     if not json:
         output.print_rows([("item", "score"), *((str(item), f"{score:.3f}") for item, score in pairs)], right=True)
     recommendations = [{"item": item, "score": score} for item, score in pairs]

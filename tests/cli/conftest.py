@@ -1,18 +1,25 @@
-"""Running the command as a user does: a process with arguments, streams and an exit code."""
+"""Running the command: arguments, streams and an exit code; within the test, or as a process where that matters."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nbps.cli import app
 from nbps.data import Ratings, generate_ratings
 
-_COMMAND = [sys.executable, "-c", "from nbps.cli import app; app(prog_name='nbps')"]
+_COMMAND = [sys.executable, "-m", "nbps"]
+_PLAIN = {"NO_COLOR": "1", "COLUMNS": "200"}  # wide and without colours
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -24,20 +31,35 @@ def command() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def nbps() -> Run:
-    """Run ``nbps`` with arguments; its output is wide, without colours, and must be free of tracebacks."""
+def process() -> Run:
+    """Run ``nbps`` as a process of its own; costs a second for its imports."""
 
-    def run(*arguments: object, traceback: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*_COMMAND, *map(str, arguments)],
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+            env={**os.environ, **_PLAIN, **environment},
             capture_output=True,
             text=True,
             timeout=100,
             check=False,
         )
-        assert ("Traceback" in done.stderr) == traceback, done.stderr
-        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def nbps() -> Run:
+    """Run ``nbps`` within the test; an exception that a user would see as a traceback fails the test."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        listed = list(map(str, arguments))
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            for name, value in {**_PLAIN, **environment}.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as end:
+                app(listed, prog_name="nbps")
+        return subprocess.CompletedProcess(listed, end.value.code, out.getvalue(), err.getvalue())
 
     return run
 
@@ -61,3 +83,22 @@ def write() -> Callable[[Ratings, Path], Path]:
 def data_file(tmp_path_factory) -> Path:
     """Return a file of ratings small enough to train on in an instant."""
     return _write(generate_ratings(300, 200, 6_000, rank=3), tmp_path_factory.mktemp("data") / "u.data")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that a process trained and saved, and what it printed."""
+
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+    result: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def trained(process, data_file, tmp_path_factory) -> Trained:
+    """Train, print and save a model once for all tests."""
+    folder = tmp_path_factory.mktemp("saved") / "deep" / "model"
+    options = ["--epochs", 3, "--rank", 4, "--workers", 2, "--out", folder, "--json"]
+    done = process("train", "mf", "--data", data_file, *options)
+    assert done.returncode == 0, done.stderr
+    return Trained(folder, done, json.loads(done.stdout))

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from nbps.cli.options import Format
+from nbps.cli.options import FormatName
 from nbps.data.formats import FORMATS
+from nbps.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,11 @@ from nbps.data.formats import FORMATS
         (["--staleness", "-1"], "--staleness"),
         (["--consistency", "lazy"], "'lazy'"),
         (["--schedule", "x"], "'rotate', 'cached', 'direct'"),
-        (["--test-fraction", "2"], "--test-fraction"),
+        (["--test-fraction", "1"], "0 <= x < 1, found 1"),
+        (["--learning-rate", "0"], "finite number > 0, found 0"),
+        (["--learning-rate", "nan"], "finite number > 0, found nan"),
+        (["--regularization", "inf"], "finite number >= 0, found inf"),
+        (["--consistency", "asp"], "--schedule cached or --schedule direct"),
         (["--early-stopping", "0"], "--early-stopping"),
         (["--early-stopping", "2", "--test-fraction", "0"], "--test-fraction is 0"),
         (["--consistency", "bsp", "--staleness", "2"], "bsp has none"),
@@ -58,12 +63,15 @@ def test_a_bad_line_reaches_the_user(nbps, tmp_path):
     assert "line 2: expected a number as rating, found 'x'" in done.stderr
 
 
-def test_debug_shows_the_traceback(nbps, tmp_path):
+def test_debug_shows_the_traceback(nbps, process, tmp_path):
     """The option and the variable both do."""
-    for arguments, environment in ((["--debug"], {}), ([], {"NBPS_DEBUG": "1"})):
-        done = nbps("train", "mf", "--data", tmp_path / "x", *arguments, traceback=True, **environment)
-        assert done.returncode == 1
-        assert "DataError: cannot read" in done.stderr
+    arguments = ["train", "mf", "--data", tmp_path / "x"]
+    with pytest.raises(DataError, match="cannot read"):
+        nbps(*arguments, "--debug")
+    done = process(*arguments, NBPS_DEBUG="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "DataError: cannot read" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -103,4 +111,4 @@ def test_help_does_not_import_what_is_slow():
 
 def test_formats_are_those_of_the_reader():
     """The command's list of formats is written out so that it need not be imported."""
-    assert tuple(Format) == FORMATS
+    assert tuple(FormatName) == FORMATS
