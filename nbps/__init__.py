@@ -6,6 +6,7 @@ protocol bounds how stale a read can be (`BSP`, `SSP`, `ESSP`, `ASP`).
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ def __getattr__(name: str) -> Any:
         from nbps.worker_table import WorkerTable
 
         return WorkerTable
+    if name in ("data", "kernels", "models"):
+        return importlib.import_module(f"nbps.{name}")
     if name == "__version__":
         from importlib.metadata import version
 

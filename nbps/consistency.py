@@ -96,5 +96,9 @@ Consistency = BSP | SSP | ESSP | ASP
 
 def check_consistency(model: object, owner: str) -> None:
     """Raise `ConfigError`, which names `owner`, if `model` is no consistency model."""
+    if isinstance(model, type) and issubclass(model, Consistency):
+        raise ConfigError(
+            f"{owner}: consistency is the class {model.__name__}; expected an object: {model.__name__}(...)"
+        )
     if not isinstance(model, Consistency):
         raise ConfigError(f"{owner}: consistency is {model!r}; expected BSP(), SSP(s), ESSP(s) or ASP()")

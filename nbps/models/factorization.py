@@ -132,7 +132,7 @@ class MatrixFactorization(Parameters):
             Ratings; a users x items matrix whose stored entries are ratings; or pairs of ids, with `y`.
         y : array_like, shape (n,)
             Ratings of the pairs.
-        validation : Ratings, or what `ratings` may be except pairs, optional
+        validation : Ratings, scipy sparse matrix, or (pairs, y), optional
             Measured after each epoch. Ratings of unknown users or items are left out.
 
         Returns
@@ -174,7 +174,8 @@ class MatrixFactorization(Parameters):
         """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
         test = None
         if validation is not None:
-            test, _ = as_ratings(validation, None).recode(factors.user_ids, factors.item_ids)
+            held_out = validation if isinstance(validation, tuple) else (validation, None)
+            test, _ = as_ratings(*held_out).recode(factors.user_ids, factors.item_ids)
         patience = math.inf if self.early_stopping is None else self.early_stopping
         records = list(history)
         best: tuple[float, int, Factors] | None = None  # validation error, epoch, state
@@ -208,6 +209,9 @@ class MatrixFactorization(Parameters):
     def _step(self) -> float:
         return _STEPS[self.optimizer] if self.learning_rate is None else self.learning_rate
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_factors")
+
     def _check(self) -> None:
         for name, low in (("rank", 1), ("epochs", 1), ("workers", 1), ("early_stopping", 1), ("random_state", 0)):
             value = getattr(self, name)
@@ -223,6 +227,8 @@ class MatrixFactorization(Parameters):
         for name, choices in (("optimizer", tuple(_STEPS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        if callable(self.callbacks):
+            raise ConfigError(f"callbacks is {self.callbacks!r}; expected a sequence of callables, as in callbacks=[f]")
         model = self.consistency
         if model is not None:
             check_consistency(model, type(self).__name__)
@@ -320,9 +326,9 @@ class MatrixFactorization(Parameters):
         """
         factors = self._fitted()
         whole("recommend: n", n, 1)
-        several = isinstance(user, (list, tuple, np.ndarray)) and np.ndim(user) == 1
+        several = not isinstance(user, (str, bytes)) and np.ndim(user) == 1
         pairs = []
-        for code in factors.user_ids.encode(user if several else [user]):
+        for code in factors.user_ids.encode(np.asarray(user) if several else [user]):
             best, scores = factors.best_items(int(code), n, filter_seen)
             pairs.append((factors.item_ids.decode(best), scores))
         return pairs if several else pairs[0]

@@ -27,9 +27,13 @@ def write_model(folder: Path, tables: dict[str, pa.Table], manifest: dict[str, A
 
     Raises
     ------
+    DataError
+        If `folder` is a file.
     OSError
-        If the folder cannot be written.
+        If the folder cannot be written; what was there is untouched.
     """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder to write the model into, found a file")
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[Path, Any] = {}
     sums = {}

@@ -1,4 +1,4 @@
-"""`get_params` and `set_params`, as scikit-learn's tools (clone, grid search) expect them."""
+"""What scikit-learn's tools (clone, cross-validation, search) expect of a regressor; scikit-learn is not needed."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ class Parameters:
         for name, value in parameters.items():
             setattr(self, name, value)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="regressor",
+            target_tags=TargetTags(required=False),
+            regressor_tags=RegressorTags(),
+            input_tags=InputTags(string=True, sparse=True),
+        )
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters

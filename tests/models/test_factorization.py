@@ -233,6 +233,7 @@ def test_damaged_models_are_refused(tmp_path, fitted):
         ({"consistency": nbps.ASP()}, "a block has one writer only under a staleness bound"),
         ({"early_stopping": 0}, "early_stopping is 0"),
         ({"random_state": -1}, "random_state is -1"),
+        ({"callbacks": print}, r"callbacks=\[f\]"),
         ({"learning_rate": 1e9}, "training diverged"),
     ],
 )
@@ -323,3 +324,24 @@ def test_reference_results(shared_data, name, limit):
         assert (len(train), len(test)) == (80_000, 20_000)
     model = MatrixFactorization(rank=32, workers=2).fit(train, validation=test)
     assert model.history_[-1].validation_rmse <= limit
+
+
+def test_scikit_learn_can_search(data):
+    """Cloning, cross-validation and grid search of scikit-learn work."""
+    base = pytest.importorskip("sklearn.base")
+    selection = pytest.importorskip("sklearn.model_selection")
+    train, _ = data
+    pairs = np.stack([train.users, train.items], axis=1)[:6_000]
+    model = MatrixFactorization(rank=4, epochs=3, workers=1)
+    assert base.is_regressor(model)
+    assert base.clone(model).get_params() == model.get_params()
+    search = selection.GridSearchCV(model, {"rank": [2, 4]}, cv=2).fit(pairs, train.values[:6_000])
+    assert search.best_params_["rank"] in (2, 4)
+    assert -2 < search.best_score_ < 0
+
+
+def test_what_may_stand_for_several_users(data, fitted):
+    """Any one-dimensional sequence of ids gives a list of pairs."""
+    ids = data[0].user_ids.decode([0, 1, 2])
+    for users in (ids, ids.tolist(), tuple(ids.tolist()), range(int(ids[0]), int(ids[0]) + 1)):
+        assert fitted.recommend(users, n=2)[0][0].tolist() == fitted.recommend(ids[0], n=2)[0].tolist()
