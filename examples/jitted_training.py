@@ -1,11 +1,12 @@
 """Train in compiled code of your own: no Python call for a row.
 
 Every worker estimates the mean vector of each of 1,000 groups from its share of a million noisy observations. The
-loop over observations is jitted; it reads and adds to the shared table through `nbps.kernels`.
+loop over observations is jitted; it reads and adds to the shared table through `nbps.kernels`. `compile_loop` compiles
+it once, before the workers start.
 """
 
 import numpy as np
-from nbps.kernels import get_row, inc_row
+from nbps.kernels import TableKernel, get_row, inc_row
 from numba import njit
 
 import nbps
@@ -23,6 +24,12 @@ def learn(table, ids, observations, row, step):
         inc_row(table, ids[n], row)
 
 
+def compile_loop():
+    """Call the loop on nothing, with arguments of the types that it will get."""
+    rows = np.zeros((1, WIDTH), np.float32)
+    learn(TableKernel(rows, 1), np.zeros(0, np.int64), rows, rows[0].copy(), np.float32(0))
+
+
 def train(worker, ids, observations):
     """Learn from this worker's share, a tenth of it each clock, with a falling step."""
     means = worker.table("means")
@@ -38,7 +45,7 @@ truth = random.normal(size=(GROUPS, WIDTH)).astype(np.float32)
 ids = random.integers(0, GROUPS, OBSERVATIONS)
 observations = truth[ids] + random.normal(size=(OBSERVATIONS, WIDTH)).astype(np.float32)
 
-with nbps.Job([nbps.Table("means", GROUPS, WIDTH, "float32", access="direct")], workers=2) as job:
+with nbps.Job([nbps.Table("means", GROUPS, WIDTH, "float32", access="direct")], workers=2, preload=compile_loop) as job:
     job.run(train, ids, observations)
     error = float(np.sqrt(np.mean((job.table("means").to_numpy() - truth) ** 2)))
     print(job.report())
