@@ -96,6 +96,7 @@ class Segment:
         pid = os.getpid()
         name = f"nbps_{_pid_namespace()}_{pid}_{_start_time(pid)}_{next(_numbers)}_{label}"
         self._shared = SharedMemory(name, create=True, size=size)
+        self._linked = True
         try:
             _reserve(name, size, label)
         except BaseException:
@@ -106,7 +107,6 @@ class Segment:
             self._shared.close()
         self.name = name
         self.size = size
-        self._linked = True
 
     @property
     def path(self) -> Path:
@@ -115,7 +115,7 @@ class Segment:
 
     def unlink(self) -> None:
         """Remove the name; the memory is given back when the last array over it is gone. Idempotent."""
-        if getattr(self, "_linked", True):
+        if self._linked:
             self._linked = False
             with contextlib.suppress(FileNotFoundError):
                 self._shared.unlink()
@@ -134,7 +134,7 @@ def _reserve(name: str, size: int, label: str) -> None:
 
 
 def check_free(label: str, size: int) -> None:
-    """Raise `SharedMemoryError` if `size` bytes for `label` are more than is free, or than a file can have."""
+    """Raise `SharedMemoryError` if `size` bytes for `label` are more than is free."""
     if size > shared_memory_usage().free_bytes:
         raise _too_small(label, size)
 
@@ -189,9 +189,14 @@ def find_segments() -> list[SegmentInfo]:
 
 
 def remove_orphans() -> list[SegmentInfo]:
-    """Unlink the segments whose owner no longer runs; return them. Those of other pid namespaces stay."""
-    orphans = [segment for segment in find_segments() if not (segment.alive or segment.foreign)]
-    for segment in orphans:
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            (FOLDER / segment.name).unlink()
-    return orphans
+    """Unlink the segments whose owner no longer runs; return them.
+
+    Those of other pid namespaces stay, and those that only another user may remove.
+    """
+    removed = []
+    for segment in find_segments():
+        if not (segment.alive or segment.foreign):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                (FOLDER / segment.name).unlink()
+                removed.append(segment)
+    return removed

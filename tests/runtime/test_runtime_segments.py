@@ -170,6 +170,23 @@ def test_only_segments_of_dead_owners_are_removed(segment):
             path.unlink(missing_ok=True)
 
 
+def test_what_could_not_be_removed_is_not_reported(monkeypatch):
+    """A segment of another user, which only that user may remove, is no removed one."""
+    names = python(_OWNER).stdout.split()
+    unlink = Path.unlink
+
+    def refuse(path):
+        if path.name == names[0]:
+            raise PermissionError
+        unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        removed = {info.name for info in remove_orphans()}
+    assert (names[0] in removed, names[1] in removed) == (False, True)
+    assert names[0] in {info.name for info in remove_orphans()}
+
+
 def test_a_zombie_is_no_living_owner():
     """A killed owner whose parent has not waited for it yet counts as dead."""
     process = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True)
