@@ -1,8 +1,8 @@
 """Errors of nbps.
 
 Every error that a user can meet is an `Error`, and also the built-in kind that fits, so that
-``except ValueError`` works as expected. A message says what happened, to which object, what was
-expected, what was found, and what to do. All of them pickle: they cross process boundaries.
+``except ValueError`` works as expected; only `AbortedError` stands apart. A message says what happened, to which
+object, what was expected, what was found, and what to do. All of them pickle: they cross process boundaries.
 """
 
 from __future__ import annotations
@@ -48,5 +48,9 @@ class ClockTimeoutError(Error, TimeoutError):
     """A worker waited longer than the job's ``clock_timeout_s`` for the slowest one."""
 
 
-class AbortedError(Error, RuntimeError):
-    """Raised inside a worker when the job stops because of another worker or of the user."""
+class AbortedError(BaseException):
+    """Raised inside a worker when the job stops because of another worker or of the user.
+
+    It may appear between any two lines of the user's function and ends the worker. Like `KeyboardInterrupt` it is no
+    `Exception`, so that a loop with ``except Exception`` does not go on; ``finally`` blocks run.
+    """

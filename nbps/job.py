@@ -112,8 +112,7 @@ class Job:
             for table in self.tables:
                 self._create(table, held.segments)
             self._group.start()
-            spec = self._spec()
-            self._group.call(remote.open_worker, [(spec, rank) for rank in range(self.workers)])
+            self._group.call(remote.open_worker, self._spec())
         except BaseException:
             self.close()
             raise
@@ -127,8 +126,8 @@ class Job:
     def run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> list[R]:
         """Call ``function(worker, *args, **kwargs)`` in every worker; clocks start at 0.
 
-        `function` may come from a notebook or ``__main__``. Arrays among the arguments from 64 KiB on are put into
-        shared memory once, and workers see them read-only without a copy. When a worker returns, its updates are
+        `function` may come from a notebook or ``__main__``. Workers see arrays among the arguments read-only; those
+        from 64 KiB on are put into shared memory once, and not copied. When a worker returns, its updates are
         committed and it holds nobody back any more.
 
         Returns
@@ -138,9 +137,11 @@ class Job:
 
         Raises
         ------
-        BaseException
+        Exception
             What `function` raised in a worker, with that worker's traceback as a note. The job then runs no more; its
             tables can still be read.
+        WorkerError
+            In its place if it cannot be raised here, or would end the program, as `SystemExit` does.
         WorkerDiedError
             If a worker process was killed.
         KeyboardInterrupt
@@ -151,7 +152,7 @@ class Job:
             raise JobClosedError("run: another thread runs this job; wait for it to end")
         try:
             board.reset()
-            return group.call(remote.run, [(function, args, kwargs)] * self.workers)
+            return group.call(remote.run, function, args, kwargs)
         finally:
             self._run_lock.release()
 

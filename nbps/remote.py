@@ -28,7 +28,7 @@ def prepare(tables: set[tuple[str, str, bool]]) -> None:
     prepare_job(tables)
 
 
-def open_worker(spec: WorkerSpec, rank: int) -> None:
+def open_worker(rank: int, spec: WorkerSpec) -> None:
     """Attach this process to the job."""
     global _worker
     from nbps.worker import Worker
@@ -36,9 +36,10 @@ def open_worker(spec: WorkerSpec, rank: int) -> None:
     _worker = Worker(spec, rank)
 
 
-def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run(rank: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carry out one `Job.run` in this worker."""
     assert _worker is not None
+    assert _worker.rank == rank
     _worker._begin()
     result = function(_worker, *args, **kwargs)
     _worker._finish()

@@ -69,10 +69,6 @@ def _requests(access: str) -> list[Request]:
 
 def set_up(worker: Worker, assignment: Assignment) -> None:
     """Keep the assignment in this worker."""
-    for part in (assignment, assignment.schedule):
-        for array in vars(part).values():
-            if isinstance(array, np.ndarray):
-                array.flags.writeable = False  # small ones arrive writable: the kernels are compiled for one kind
     item_rows = int(np.diff(assignment.schedule.items.starts).max())
     width = worker.table("item_factors").shape[1]
     worker.state["assignment"] = assignment

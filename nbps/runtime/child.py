@@ -1,12 +1,14 @@
 """A worker process as the driver sees it: it carries out calls, one after another, and answers each.
 
-A call arrives as ``(segment or None, buffer extents, pickle)``: large arrays among the arguments lie in a shared
-segment and are mapped read-only, not copied. The answer is ``("result", pickle)``, ``("error", pickle or None, name,
-traceback)`` or ``("aborted",)``. SIGINT, sent by the driver, stops a running call.
+A call arrives as ``(segment or None, buffers, pickle)``. A buffer is bytes, or where it lies in the segment, which is
+mapped, not copied; in either case arrays over it are read-only. The answer is ``("result", pickle)`` or ``("error",
+pickle, name, traceback)``; an exception that cannot be raised in the driver has an empty pickle. SIGINT, which the
+driver has the supervisor send, ends a running call and the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import signal
 import traceback
@@ -19,58 +21,44 @@ import cloudpickle
 from nbps.errors import AbortedError
 from nbps.runtime.segments import attach
 
-_calling = False
-
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    if _calling:
-        raise AbortedError("the job is stopping")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would find the process on its way out
+    raise AbortedError("the job is stopping")
 
 
-def serve(connection: Connection) -> None:
-    """Answer calls until the driver closes the connection."""
+def serve(rank: int, connection: Connection) -> None:
+    """Answer calls until the driver closes the connection; `AbortedError` if it stops the job."""
     signal.signal(signal.SIGINT, _on_interrupt)
-    while True:
-        try:
-            message = connection.recv_bytes()
-        except (EOFError, ConnectionError):
-            return
-        answer = _answer(message)
-        try:
-            connection.send_bytes(answer)
-        except (BrokenPipeError, ConnectionError):
-            return
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            connection.send_bytes(_answer(rank, connection.recv_bytes()))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _answer(message: bytes) -> bytes:
-    global _calling
+def _answer(rank: int, message: bytes) -> bytes:
     try:
-        try:
-            _calling = True
-            function, args = _load(message)
-            result = function(*args)
-        finally:
-            _calling = False  # an interrupt before this line stops the call, one after it changes nothing
+        function, args = _load(message)
+        result = function(rank, *args)
         return pickle.dumps(("result", cloudpickle.dumps(result, protocol=5)))
     except AbortedError:
-        return pickle.dumps(("aborted",))
+        raise
     except BaseException as error:
         return pickle.dumps(_error_reply(error))
 
 
 def _load(message: bytes) -> Any:
-    segment, extents, payload = pickle.loads(message)
-    if segment is None:
-        return pickle.loads(payload)
-    memory = attach(segment, writable=False).data.toreadonly()
-    return pickle.loads(payload, buffers=[memory[start:stop] for start, stop in extents])
+    segment, buffers, payload = pickle.loads(message)
+    if segment is not None:
+        memory = attach(segment, writable=False).data
+        buffers = [part if isinstance(part, bytes) else memory[slice(*part)] for part in buffers]
+    return pickle.loads(payload, buffers=buffers)
 
 
-def _error_reply(error: BaseException) -> tuple[str, bytes | None, str, str]:
+def _error_reply(error: BaseException) -> tuple[str, bytes, str, str]:
     text = "".join(traceback.format_exception(error))
-    try:
-        pickled = cloudpickle.dumps(error.with_traceback(None), protocol=5)
-        pickle.loads(pickled)  # exceptions with required arguments pickle but do not load
-    except Exception:
-        pickled = None
+    pickled = b""
+    if isinstance(error, Exception):  # SystemExit of a worker shall not end the driver
+        with contextlib.suppress(Exception):
+            pickled = cloudpickle.dumps(error.with_traceback(None), protocol=5)
     return "error", pickled, traceback.format_exception_only(error)[-1].strip(), text  # its own str() may raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pickle
@@ -13,23 +14,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Literal
 
 import cloudpickle
 import numpy as np
 
-from nbps.errors import AbortedError, WorkerDiedError, WorkerError
+from nbps.errors import WorkerDiedError, WorkerError
 from nbps.runtime.segments import Segment, attach
 
-# Arrays from this size on travel through shared memory, once for all workers, instead of through a socket to each.
+# Buffers from this size on travel through shared memory, once for all workers, instead of through a socket to each.
 _SHARED_BYTES = 1 << 16
 _ALIGNMENT = 64
 _BOOT = """
 import json, sys
-path, control, workers = json.loads(sys.argv[1])
+path, driver, control, workers = json.loads(sys.argv[1])
 sys.path[:] = path
 from nbps.runtime.supervisor import main
-main(control, workers)
+main(driver, control, workers)
 """
 # One worker is one core: libraries that would start a thread for each core in every worker are told so (as torchrun
 # does).
@@ -72,20 +73,20 @@ class WorkerGroup:
         self._on_stop = on_stop
         self._describe = describe
         self._grace_s = grace_s
-        self._exits: dict[int, int] = {}
+        self._exits: dict[int, int | None] = {}  # by rank; None if nobody is left who could tell
         self._closed = False
+        self._preload = cloudpickle.dumps(list(preload), protocol=5)
         pairs = [socket.socketpair() for _ in range(count + 1)]
         remote = [theirs.fileno() for _, theirs in pairs]
         # -P: a json.py in the working directory is not the one that is meant.
         path = [str(folder) for folder in sys.path]
-        command = [sys.executable, "-P", "-c", _BOOT, json.dumps([path, remote[0], remote[1:]])]
+        command = [sys.executable, "-P", "-c", _BOOT, json.dumps([path, os.getpid(), remote[0], remote[1:]])]
         environment = {**dict.fromkeys(_THREAD_LIMITS, "1"), **os.environ}
         # A process group of its own: Ctrl-C reaches the driver only, which decides.
         self._supervisor = subprocess.Popen(command, pass_fds=remote, process_group=0, env=environment)
         for _, theirs in pairs:
             theirs.close()
         self._control, *self._connections = (Connection(ours.detach()) for ours, _ in pairs)
-        self._preload = cloudpickle.dumps(list(preload), protocol=5)
 
     @property
     def closed(self) -> bool:
@@ -104,21 +105,23 @@ class WorkerGroup:
             raise WorkerError(f"the workers could not be started:\n{value}")
         self.pids = value
 
-    def call(self, function: Callable[..., Any], args: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call ``function(*args[rank])`` in every worker; return the results in rank order.
+    def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Call ``function(rank, *args)`` in every worker; return the results in rank order.
 
-        Arrays among `args` that several ranks share should be one object: they are sent once.
+        Arrays among `args` arrive read-only.
 
         Raises
         ------
-        BaseException
+        Exception
             What a worker raised, with its traceback as a note; the others have stopped by then.
+        WorkerError
+            If it cannot be raised here, or would end the driver, as `SystemExit` does.
         WorkerDiedError
             If a worker process ended.
         """
-        segment, messages = _pack(function, args)
+        segment, message = _pack((function, args))
         try:
-            for connection, message in zip(self._connections, messages, strict=True):
+            for connection in self._connections:
                 with contextlib.suppress(BrokenPipeError, ConnectionError):  # its end is noticed below
                     connection.send_bytes(message)
             return self._collect()
@@ -130,11 +133,11 @@ class WorkerGroup:
                 segment.unlink()
 
     def _collect(self) -> list[Any]:
-        waiting = dict(zip(self._connections, range(len(self._connections)), strict=True))
+        waiting = set(range(len(self._connections)))
         results: list[Any] = [None] * len(waiting)
         while waiting:
             for rank in self._ready(waiting):
-                del waiting[self._connections[rank]]
+                waiting.remove(rank)
                 answer = self._receive(rank)
                 if answer is None:
                     raise WorkerDiedError(
@@ -143,30 +146,29 @@ class WorkerGroup:
                     )
                 if answer[0] == "error":
                     raise _remote_error(self._describe(rank), *answer[1:])
-                if answer[0] == "aborted":
-                    raise AbortedError(f"{self._describe(rank)} was stopped")
                 results[rank] = pickle.loads(answer[1])
         return results
 
-    def _ready(self, waiting: dict[Connection, int]) -> list[int]:
+    def _ready(self, waiting: set[int]) -> list[int]:
         """Wait for some of the `waiting` ranks to answer or end; return those that did."""
         # A process that a worker forked keeps its socket open, so its end is also told by the supervisor.
-        sources = [*waiting] if self._control.closed else [*waiting, self._control]
-        ready = wait(sources)
+        sources = [self._connections[rank] for rank in waiting]
+        if not self._control.closed:
+            sources.append(self._control)
+        # The end of a worker may have been told in an earlier run, after it had answered.
+        ready = wait(sources, 0 if waiting & self._exits.keys() else None)
         if self._control in ready:
             self._read_exit()
-        ended = [connection for connection, rank in waiting.items() if rank in self._exits]
-        return [waiting[connection] for connection in waiting if connection in ready or connection in ended]
+        return [rank for rank in waiting if rank in self._exits or self._connections[rank] in ready]
 
-    def _read_exit(self) -> bool:
-        """Take one message about the end of a worker from the supervisor; False if it will send none any more."""
+    def _read_exit(self) -> None:
+        """Take one message about the end of a worker from the supervisor; its own end is that of all workers."""
         try:
             _, rank, status = self._control.recv()
+            self._exits[rank] = os.waitstatus_to_exitcode(status)
         except (EOFError, OSError):
             self._control.close()
-            return False
-        self._exits[rank] = os.waitstatus_to_exitcode(status)
-        return True
+            self._exits = {rank: self._exits.get(rank) for rank in range(len(self._connections))}
 
     def _receive(self, rank: int) -> tuple[Any, ...] | None:
         if rank in self._exits and not self._connections[rank].poll():
@@ -179,21 +181,21 @@ class WorkerGroup:
     def _exit_of(self, rank: int) -> int | None:
         """Exit code of worker `rank`, negative for a signal; None if the supervisor cannot tell."""
         deadline = time.monotonic() + 1.0
-        while rank not in self._exits and not self._control.closed:
-            if not self._control.poll(max(0.0, deadline - time.monotonic())) or not self._read_exit():
-                break
+        while rank not in self._exits and self._control.poll(max(0.0, deadline - time.monotonic())):
+            self._read_exit()
         return self._exits.get(rank)
 
     def _stop(self) -> None:
         """End all workers: ask, wait `grace_s`, kill."""
         try:
             self._on_stop()
-            for rank, pid in enumerate(self.pids):
-                if self._exits.get(rank) is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGINT)
+            self._tell(b"interrupt")
         finally:
             self.close()
+
+    def _tell(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has ended, and its workers with it
+            self._control.send_bytes(message)
 
     def close(self) -> None:
         """Let idle workers end; kill those that have not within `grace_s`, or at once at Ctrl-C."""
@@ -214,56 +216,61 @@ class WorkerGroup:
     def kill(self) -> None:
         """End all workers at once."""
         self._closed = True
-        self._control.close()  # the supervisor kills its workers
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        self._tell(b"stop")
+        self._control.close()
+        try:
             self._supervisor.wait(0.5)
-            return
-        with contextlib.suppress(ProcessLookupError):
+        except subprocess.TimeoutExpired:  # it still runs the preload
             os.killpg(self._supervisor.pid, signal.SIGKILL)
-        self._supervisor.wait()
+            self._supervisor.wait()
 
 
-def _pack(function: Callable[..., Any], args: Sequence[tuple[Any, ...]]) -> tuple[Segment | None, list[bytes]]:
-    """Pickle one call for each rank; large arrays go to one segment, each once even if several ranks get it."""
-    places: dict[tuple[int, int], tuple[int, int]] = {}
-    arrays: list[tuple[int, memoryview]] = []
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Has the memory of every array travel as a buffer; NumPy copies that of strided, mapped and date ones."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) not in (np.ndarray, np.memmap) or obj.dtype.hasobject or obj.dtype.itemsize == 0:
+            return super().reducer_override(obj)
+        order: Literal["C", "F"] = "F" if obj.flags.fnc else "C"
+        memory = np.asarray(obj, order=order).reshape(-1, order=order).view(np.uint8)
+        return np.ndarray, (obj.shape, obj.dtype, pickle.PickleBuffer(memory.data), 0, None, order)
+
+
+def _pack(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> tuple[Segment | None, bytes]:
+    """Pickle a call; if there are large buffers in it they go to a segment."""
+    views: list[memoryview] = []
+    pickled = io.BytesIO()
+    _Pickler(pickled, protocol=5, buffer_callback=lambda buffer: views.append(buffer.raw())).dump(call)
+    parts: list[bytes | tuple[int, int]] = []
     end = 0
-    packed = []
-    for rank_args in args:
-        extents: list[tuple[int, int]] = []
-
-        def keep(buffer: pickle.PickleBuffer, extents: list[tuple[int, int]] = extents) -> bool:
-            nonlocal end
-            view = buffer.raw()
-            if view.nbytes < _SHARED_BYTES:
-                return True  # in the pickle itself
-            key = (np.frombuffer(view, np.uint8).ctypes.data, view.nbytes)
-            if key not in places:
-                places[key] = (end, end + view.nbytes)
-                arrays.append((end, view))
-                end += -(-view.nbytes // _ALIGNMENT) * _ALIGNMENT
-            extents.append(places[key])
-            return False
-
-        payload = cloudpickle.dumps((function, rank_args), protocol=5, buffer_callback=keep)
-        packed.append((extents, payload))
-    if not arrays:
-        return None, [pickle.dumps((None, [], payload)) for _, payload in packed]
+    for view in views:
+        if view.nbytes < _SHARED_BYTES:
+            parts.append(view.tobytes())
+        else:
+            parts.append((end, end + view.nbytes))
+            end += -(-view.nbytes // _ALIGNMENT) * _ALIGNMENT
+    if end == 0:
+        return None, pickle.dumps((None, parts, pickled.getvalue()))
     segment = Segment("arguments", end)
     try:
         memory = attach(segment.name)
-        for start, view in arrays:
-            memory[start : start + view.nbytes] = np.frombuffer(view, np.uint8)
-        return segment, [pickle.dumps((segment.name, extents, payload)) for extents, payload in packed]
+        for view, part in zip(views, parts, strict=True):
+            if isinstance(part, tuple):
+                memory[slice(*part)] = np.frombuffer(view, np.uint8)
+        return segment, pickle.dumps((segment.name, parts, pickled.getvalue()))
     except BaseException:
         segment.unlink()
         raise
 
 
-def _remote_error(worker: str, pickled: bytes | None, name: str, text: str) -> BaseException:
+def _remote_error(worker: str, pickled: bytes, name: str, text: str) -> Exception:
     note = f"\nraised in {worker}:\n{text}"
-    error: BaseException = WorkerError(name) if pickled is None else pickle.loads(pickled)
-    error.add_note(note)
+    try:
+        error: Exception = pickle.loads(pickled)
+        error.add_note(note)
+    except Exception:  # it does not travel, its class is not known here, or it takes no notes
+        error = WorkerError(name)
+        error.add_note(note)
     return error
 
 

@@ -2,12 +2,13 @@
 
 One import of Numba and one copy of the machine code serve all workers (copy-on-write). The supervisor has one thread,
 so forking is sound, and its workers can ask the kernel to be killed with it. When the driver dies, by whatever signal,
-the control socket ends: the supervisor kills the workers, also those that sit in a kernel, and removes the driver's
-segments.
+the supervisor kills the workers, also those that sit in a kernel, and removes the driver's segments. It learns of that
+death from a pidfd: processes that the driver forked keep its end of the control socket open.
 
 Messages on the control socket (``multiprocessing.connection``, between our own processes only):
 driver sends the preload; supervisor answers ``("started", pids)`` or ``("failed", traceback)``, and later
-``("exit", rank, wait status)`` for each worker that ended.
+``("exit", rank, wait status)`` for each worker that ended. The driver asks for signals, which only the parent of a
+process can send to it for certain: ``interrupt`` for SIGINT, ``stop`` for SIGKILL.
 """
 
 from __future__ import annotations
@@ -16,44 +17,69 @@ import contextlib
 import ctypes
 import os
 import pickle
-import selectors
 import signal
 import sys
-import time
 import traceback
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from typing import Any
 
+from nbps.errors import AbortedError
 from nbps.runtime import child
 from nbps.runtime.segments import remove_orphans
 
 _PR_SET_PDEATHSIG = 1
-_DRIVER_EXIT_S = 2.0  # how long a driver whose socket has ended may take to be gone
 
 
-def main(control_fd: int, worker_fds: list[int]) -> None:
+def main(driver_pid: int, control_fd: int, worker_fds: list[int]) -> None:
     """Run the supervisor until every worker has ended."""
-    driver = os.getppid()
-    control = Connection(control_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for function, args in pickle.loads(control.recv_bytes()):
-            function(*args)
-    except EOFError:
+        driver = os.pidfd_open(driver_pid)
+    except ProcessLookupError:
+        remove_orphans()
         return
-    except BaseException:
-        with contextlib.suppress(OSError):
-            control.send(("failed", traceback.format_exc()))
-        return
-    pids = [_fork_worker(rank, control, worker_fds) for rank in range(len(worker_fds))]
-    for fd in worker_fds:
-        os.close(fd)
-    with contextlib.suppress(OSError):
-        control.send(("started", pids))
-    _watch(control, pids)
-    if os.getppid() != driver:
+    control = Connection(control_fd)
+    _watch(control, driver, _start(control, driver, worker_fds))
+    if wait([driver], 0):
         remove_orphans()
     _flush_output()
     os._exit(0)  # the driver waits for this end, and taking down Numba's machine code in order is 0.3 s
+
+
+def _start(control: Connection, driver: int, worker_fds: list[int]) -> list[int]:
+    """Preload and fork; return the pids of the workers, none if that failed or is not wanted any more."""
+    pids: list[int] = []
+    preload = _receive(control, driver)
+    if preload is None or preload == b"stop":
+        return pids
+    try:
+        for function, args in pickle.loads(preload):
+            function(*args)
+        for rank in range(len(worker_fds)):
+            pids.append(_fork_worker(rank, control, worker_fds))
+        answer: tuple[str, Any] = "started", pids
+    except BaseException:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        pids = []
+        answer = "failed", traceback.format_exc()
+    for fd in worker_fds:
+        os.close(fd)
+    with contextlib.suppress(OSError):
+        control.send(answer)
+    return pids
+
+
+def _receive(control: Connection, driver: int) -> bytes | None:
+    """Wait for a message of the driver; None if it has died."""
+    if driver in wait([control, driver]):
+        return None
+    try:
+        return control.recv_bytes()
+    except (EOFError, OSError):
+        wait([driver])  # it is about to be gone: its descriptors are closed just before
+        return None
 
 
 def _fork_worker(rank: int, control: Connection, worker_fds: list[int]) -> int:
@@ -70,8 +96,10 @@ def _fork_worker(rank: int, control: Connection, worker_fds: list[int]) -> int:
             for other, fd in enumerate(worker_fds):
                 if other != rank:
                     os.close(fd)
-            child.serve(Connection(worker_fds[rank]))
+            child.serve(rank, Connection(worker_fds[rank]))
             status = 0
+    except AbortedError:
+        status = 128 + signal.SIGINT  # as a shell says it
     except BaseException:
         traceback.print_exc()
     finally:
@@ -86,33 +114,22 @@ def _flush_output() -> None:
             stream.flush()
 
 
-def _watch(control: Connection, pids: list[int]) -> None:
-    """Report the end of each worker; kill them all when the driver is gone."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(control.fileno(), selectors.EVENT_READ)
-        running = {}
-        for rank, pid in enumerate(pids):
-            fd = os.pidfd_open(pid)
-            running[fd] = rank, pid
-            selector.register(fd, selectors.EVENT_READ)
-        while running:
-            for key, _ in selector.select():
-                if key.fd in running:
-                    rank, pid = running.pop(key.fd)
-                    selector.unregister(key.fd)
-                    os.close(key.fd)
-                    _, status = os.waitpid(pid, 0)
-                    with contextlib.suppress(OSError):
-                        control.send(("exit", rank, status))
-                else:  # the driver never speaks again: this is the end of its socket
-                    selector.unregister(key.fd)
-                    for _, pid in running.values():
-                        os.kill(pid, signal.SIGKILL)
-                    _wait_for_driver()
-
-
-def _wait_for_driver() -> None:
-    deadline = time.monotonic() + _DRIVER_EXIT_S
-    driver = os.getppid()
-    while os.getppid() == driver and time.monotonic() < deadline:
-        time.sleep(0.01)
+def _watch(control: Connection, driver: int, pids: list[int]) -> None:
+    """Report the end of each worker, and send them the signals that the driver asks for, until all have ended."""
+    running = {os.pidfd_open(pid): (rank, pid) for rank, pid in enumerate(pids)}
+    listening: list[Connection | int] = [control, driver]
+    while running:
+        ready = wait([*running, *listening])
+        for fd in ready:
+            if fd in running:
+                rank, pid = running.pop(fd)
+                os.close(fd)
+                _, status = os.waitpid(pid, 0)
+                with contextlib.suppress(OSError):
+                    control.send(("exit", rank, status))
+        if any(source in ready for source in listening):
+            interrupt = _receive(control, driver) == b"interrupt"
+            if not interrupt:
+                listening = []
+            for _, pid in running.values():
+                os.kill(pid, signal.SIGINT if interrupt else signal.SIGKILL)

@@ -53,23 +53,48 @@ def test_functions_of_a_notebook_work(job):
 
 
 def test_large_arrays_arrive_once_read_only_and_whole(job):
-    """One mapping for all uses: the same array given twice is one, nobody can write, small ones are ordinary."""
+    """One mapping for all uses: the same array given twice is one, and nobody can write."""
     large = np.arange(100_000.0)
     fortran = np.asfortranarray(large.reshape(250, 400))
     strided = large[::3]
-    small = np.arange(10)
 
-    def look(worker, first, second, nested, small):
+    def look(worker, first, second, nested):
         mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "arguments" in line]
         return (
             first.flags.writeable, first.ctypes.data == second.ctypes.data, first.ctypes.data % 64,
-            small.flags.writeable, first.sum(), nested["fortran"].flags.f_contiguous,
+            first.sum(), nested["fortran"].flags.f_contiguous,
             nested["fortran"].sum(), nested["strided"].sum(), len(mapped),
         )  # fmt: skip
 
-    expected = (False, True, 0, True, large.sum(), True, large.sum(), strided.sum(), 1)
-    assert job.run(look, large, large, {"fortran": fortran, "strided": strided}, small) == [expected] * 3
+    expected = (False, True, 0, large.sum(), True, large.sum(), strided.sum(), 1)
+    assert job.run(look, large, large, {"fortran": fortran, "strided": strided}) == [expected] * 3
     assert all(large == np.arange(100_000.0))
+
+
+@pytest.mark.parametrize("size", [0, 10, 100_000])
+def test_all_arrays_arrive_read_only(job, tmp_path, size):
+    """Whatever their size and layout, and whether they are arguments or in a closure; the values are the same."""
+    plain = np.arange(2.0 * size)
+    np.save(tmp_path / "mapped.npy", plain)
+    mapped = np.load(tmp_path / "mapped.npy", mmap_mode="r") if size else plain
+    arrays = [
+        plain, plain[::2], plain.reshape(2, size).T, plain.reshape(2, size)[:, ::-1], mapped, plain.astype("M8[s]"),
+        np.zeros(size, [("a", "i1"), ("b", "f8")]), np.ones(()), np.arange(size) % 3 == 0,
+    ]  # fmt: skip
+
+    def look(worker, given):
+        return [array.flags.writeable for array in (*given, *arrays)], given
+
+    for writable, seen in job.run(look, arrays):
+        assert writable == [False] * (2 * len(arrays))
+        for found, expected in zip(seen, arrays, strict=True):
+            assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+            assert (found == expected).all()
+
+
+def test_arrays_of_objects_travel_as_well(job):
+    """Their elements are pickled; there is no memory that could be shared."""
+    assert job.run(lambda worker, array: array[1], np.array(["a", 0, {"b": 1}], object)[::2]) == [{"b": 1}] * 3
 
 
 def test_read_only_arrays_can_be_used_as_ids_and_deltas():

@@ -21,9 +21,9 @@ _LIMIT_S = 60
 class Driver:
     """A script that runs a job, in a process group of its own."""
 
-    def __init__(self, which: str) -> None:
+    def __init__(self, *which: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, SCRIPT, which],
+            [sys.executable, SCRIPT, *which],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
         )  # fmt: skip
         self.pid = self.process.pid
@@ -74,8 +74,8 @@ def start():
     """Start a driver by name; kills it and removes its segments if the test did not."""
     started = []
 
-    def begin(which: str) -> Driver:
-        started.append(Driver(which))
+    def begin(*which: str) -> Driver:
+        started.append(Driver(*which))
         return started[-1]
 
     yield begin
@@ -132,6 +132,22 @@ def test_workers_of_a_killed_driver_end_and_its_segments_go(start, which, number
     assert gone(family)
     while segments_of(driver.pid):
         time.sleep(0.01)
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_the_killed_driver_forked_keeps_no_worker_alive(start):
+    """It holds the driver's sockets open; the death of the driver is noticed all the same."""
+    driver = start("compute", "forked")
+    driver.running()
+    family = driver.family()
+    try:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.process.wait(_LIMIT_S)
+        assert gone(family)
+        while segments_of(driver.pid):
+            time.sleep(0.01)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
 
 
 def test_segments_outlive_only_until_the_next_start(start):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import tasks
@@ -45,12 +49,27 @@ def test_an_exception_that_cannot_be_printed_is_raised_all_the_same():
         running.run(tasks.fail, 0, "rude")
 
 
-@pytest.mark.parametrize(("kind", "error"), [("exit", SystemExit), ("interrupt", KeyboardInterrupt)])
-def test_sys_exit_and_keyboard_interrupt_in_a_worker_reach_the_caller(kind, error):
-    """They are raised in the caller as they were in the worker, and the others stop."""
-    with job() as running, pytest.raises(error) as caught:
+@pytest.mark.parametrize(("kind", "message"), [("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt")])
+def test_sys_exit_and_keyboard_interrupt_in_a_worker_do_not_end_the_caller(kind, message):
+    """What would end the caller's program is a WorkerError there, and the others stop."""
+    with job() as running, pytest.raises(WorkerError, match=message) as caught:
         running.run(tasks.fail, 2, kind)
     assert "raised in worker 2" in "".join(caught.value.__notes__)
+
+
+def test_an_exception_whose_class_the_caller_cannot_import_keeps_its_traceback(tmp_path):
+    """A class of a module that only the worker finds."""
+    (tmp_path / "only_there.py").write_text("class LocalError(Exception): pass\n")
+
+    def fail(worker, folder):
+        sys.path.append(folder)
+        import only_there
+
+        raise only_there.LocalError("planted")
+
+    with job() as running, pytest.raises(WorkerError, match=r"only_there\.LocalError: planted") as caught:
+        running.run(fail, str(tmp_path))
+    assert "raise only_there.LocalError" in "".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
@@ -64,6 +83,62 @@ def test_a_worker_that_ends_while_its_child_lives_is_named():
     """A process that the worker forked keeps its sockets open; its end is noticed all the same."""
     with job() as running, pytest.raises(WorkerDiedError, match=r"worker 1 at clock 3 .*exit code 9"):
         running.run(tasks.fail, 1, "forked")
+
+
+@pytest.mark.timeout(30)
+def test_a_worker_that_ends_after_its_answer_while_its_child_lives_is_named(tmp_path):
+    """Its end is told while the others still run; the next run remembers."""
+
+    def answer_and_die(worker, path):
+        if worker.rank == 1:
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(60)  # with copies of the worker's sockets
+                os._exit(0)
+            path.write_text(str(pid))
+            threading.Timer(0.2, os._exit, (9,)).start()
+        elif worker.rank == 0:
+            time.sleep(1)
+
+    path = tmp_path / "child"
+    try:
+        with job() as running:
+            running.run(answer_and_die, path)
+            with pytest.raises(WorkerDiedError, match=r"worker 1 .*exit code 9"):
+                running.run(tasks.add_ones, 1, ["t"], [0])
+    finally:
+        os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.timeout(30)
+def test_a_killed_supervisor_ends_the_job_while_a_child_of_a_worker_lives(tmp_path):
+    """The workers' sockets stay open and nobody tells their ends; the run ends all the same."""
+
+    def orphan(worker, path):
+        if worker.rank == 0:
+            pid = os.fork()
+            if pid:
+                path.write_text(str(pid))
+                os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+
+    path = tmp_path / "child"
+    try:
+        with job() as running, pytest.raises(WorkerDiedError, match="killed together with the process that watches"):
+            running.run(orphan, path)
+    finally:
+        os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def test_an_interrupted_worker_is_named():
+    """SIGINT sent to a worker by somebody else ends it, whether it is in a call or not."""
+    with job() as running:
+        pids = running.run(lambda worker: os.getpid())
+        os.kill(pids[1], signal.SIGINT)
+        with pytest.raises(WorkerDiedError, match=r"worker 1 .*exit code 130"):
+            running.run(lambda worker: time.sleep(5))
+    with job() as running, pytest.raises(WorkerDiedError, match=r"worker 2 .*exit code 130"):
+        running.run(lambda worker: os.kill(os.getpid(), signal.SIGINT) if worker.rank == 2 else time.sleep(60))
 
 
 def test_a_worker_killed_between_runs_is_named_at_the_next():
@@ -153,9 +228,64 @@ def test_a_worker_that_swallows_the_abort_is_killed(monkeypatch):
                 time.sleep(60)
 
     with job(2) as running:
+        supervisor = running._group._supervisor
         monkeypatch.setattr(running._group, "_grace_s", 0.2)
         with pytest.raises(ZeroDivisionError):
             running.run(stubborn)
+        assert supervisor.returncode == 0  # it killed the worker, and did not have to be killed
+
+
+def test_a_loop_that_passes_over_errors_is_stopped(tmp_path):
+    """``except Exception`` does not catch the abort: the worker ends by itself and its ``finally`` blocks run."""
+
+    def persistent(worker, path):
+        worker.barrier()
+        if worker.rank == 0:
+            raise ZeroDivisionError
+        try:
+            while True:
+                with contextlib.suppress(Exception):
+                    time.sleep(60)
+        finally:
+            path.touch()
+
+    path = tmp_path / "ended"
+    with job(2) as running, pytest.raises(ZeroDivisionError):
+        running.run(persistent, path)
+    assert path.exists()
+
+
+def test_a_preload_that_does_not_pickle_leaves_nothing():
+    """The error is Python's own, and no process was started for it."""
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="pickle"), job(preload=lambda: lock):
+        pass
+
+
+def test_a_fork_that_fails_says_why(tmp_path):
+    """The reason reaches the caller, and the workers that were forked before it end."""
+
+    def break_fork(path, limit):
+        fork = os.fork
+
+        def limited():
+            if len(pids := path.read_text().split()) == limit:
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            pid = fork()
+            if pid:
+                path.write_text(" ".join([*pids, str(pid)]))
+            return pid
+
+        os.fork = limited
+
+    path = tmp_path / "pids"
+    path.touch()
+    preload = functools.partial(break_fork, path, 2)
+    with pytest.raises(WorkerError, match="Resource temporarily unavailable"), job(preload=preload):
+        pass
+    pids = path.read_text().split()
+    assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def raise_planted():
