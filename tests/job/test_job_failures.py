@@ -105,7 +105,7 @@ def test_a_worker_that_ends_after_its_answer_while_its_child_lives_is_named(tmp_
         with job() as running:
             running.run(answer_and_die, path)
             with pytest.raises(WorkerDiedError, match=r"worker 1 .*exit code 9"):
-                running.run(tasks.add_ones, 1, ["t"], [0])
+                running.run(tasks.add_ones, 10, ["t"], [0])  # the others wait for it
     finally:
         os.kill(int(path.read_text()), signal.SIGKILL)
 
@@ -124,7 +124,7 @@ def test_a_killed_supervisor_ends_the_job_while_a_child_of_a_worker_lives(tmp_pa
 
     path = tmp_path / "child"
     try:
-        with job() as running, pytest.raises(WorkerDiedError, match="killed together with the process that watches"):
+        with job(1) as running, pytest.raises(WorkerDiedError, match="killed together with the process that watches"):
             running.run(orphan, path)
     finally:
         os.kill(int(path.read_text()), signal.SIGKILL)
