@@ -53,7 +53,11 @@ def _processes() -> set[str]:
     tracker = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
+        try:
+            children = (task / "children").read_text().split()
+        except FileNotFoundError:  # a thread that ended meanwhile; Python joins them a little before the kernel
+            continue
+        for child in children:
             if int(child) != tracker:
                 # A process that ended between the two reads is a zombie: its parent did not wait for it.
                 name = Path(f"/proc/{child}/comm").read_text().strip()
