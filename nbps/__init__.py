@@ -7,14 +7,23 @@ protocol bounds how stale a read can be (`BSP`, `SSP`, `ESSP`, `ASP`).
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # In a checkout nbps.kernels and nbps.transport lie beside this folder. Python started there finds this folder before an
 # installed nbps, and would find them nowhere.
-_checkout = Path(__file__).parents[1]
-if not (Path(__file__).parent / "kernels").exists() and (_checkout / "kernels" / "layout.py").exists():
-    __path__.append(str(_checkout))
+for _name in ("kernels", "transport"):
+    _folder = Path(__file__).parents[1] / _name
+    if not (Path(__file__).parent / _name).exists() and (_folder / "__init__.py").exists():
+        _spec = importlib.util.spec_from_file_location(
+            f"nbps.{_name}", _folder / "__init__.py", submodule_search_locations=[str(_folder)]
+        )
+        assert _spec is not None
+        assert _spec.loader is not None
+        sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[_spec.name])
 
 from nbps import errors, init
 from nbps.consistency import ASP, BSP, ESSP, SSP
