@@ -66,7 +66,7 @@ def drift(worker, clocks, sleep_s, wait):
         if random.random() < 0.5:
             time.sleep(random.random() * sleep_s * worker.rank)
         worker.clock(wait=wait)
-        lead = max(lead, worker.current_clock - worker.lowest_clock())
+        lead = max(lead, worker.current_clock - worker._clock.lowest())
     return lead
 
 

@@ -48,7 +48,7 @@ def test_a_table_that_cannot_be(options, message):
         ({"clock_timeout_s": 0}, "clock_timeout_s is 0; expected seconds > 0"),
         ({"clock_timeout_s": "1"}, "clock_timeout_s is '1'"),
         ({"clock_timeout_s": math.nan}, "clock_timeout_s is nan"),
-        ({"consistency": nbps.BSP}, "expected BSP.., SSP"),
+        ({"consistency": nbps.BSP}, "consistency is the class BSP; expected an object"),
         ({"consistency": "essp"}, "consistency is 'essp'"),
         ({"tables": None}, "expected a sequence of nbps.Table, found None"),
         ({"tables": ["t"]}, "found 't'"),
