@@ -145,7 +145,8 @@ def test_bad_calls_on_a_table_are_refused_and_add_nothing():
         "one row": deltas.format("(2,)", "(2, 3)"),
         "three dimensions": deltas.format("(1, 1, 3)", "(1, 3)"),
         "float into int": "table 'whole': deltas have dtype float64; expected int32",
-        "too large for int": "table 'whole': deltas from 1099511627776 to 1099511627776; expected numbers that fit int32",
+        "too large for int": "table 'whole': deltas from 1099511627776 to 1099511627776; "
+        "expected numbers that fit int32",
         "complex": "table 'floats': deltas have dtype complex128; expected float32",
         "text": "table 'floats': deltas have dtype <U1; expected float32",
         "nan": "table 'checked': delta for row 0, column 1 is nan; expected finite numbers (check_finite is on)",
