@@ -18,7 +18,7 @@ def prepare(tables: set[tuple[str, str, bool]]) -> None:
     """Import what workers need and prepare the kernels of tables (dtype, access, check_finite); in the supervisor."""
     import numba
 
-    if numba.config.DISABLE_JIT:
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         raise ConfigError(
             "NUMBA_DISABLE_JIT is set; plain Python loses updates between processes: unset it to run a job"
         )
