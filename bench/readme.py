@@ -33,8 +33,8 @@ def factorization() -> str:
     """Return the table of `mf.py` and `mf_scale.py`."""
     result, scale = load("mf"), load("mf_scale")
     lines = [
-        f"ml-1m, 90/10, rank {result['rank']}, {result['workers']} workers or threads. *Seconds* are training time until the "
-        f"test RMSE passes {result['goal']}; a *yardstick epoch* is one pass of a plain one-core Numba loop "
+        f"ml-1m, 90/10, rank {result['rank']}, {result['workers']} workers or threads. *Seconds* are training time "
+        f"until the test RMSE passes {result['goal']}; a *yardstick epoch* is one pass of a plain one-core Numba loop "
         f"({result['yardstick_epoch_seconds'] * 1e3:.0f} ms here).",
         "",
         "| system | best test RMSE | epochs | seconds | yardstick epochs | million ratings/s |",
@@ -42,12 +42,12 @@ def factorization() -> str:
     ]
     for name, one in result["systems"].items():
         hit, speed = one["seconds_to_goal"], one["ratings_per_second"]
-        passed = ["–"] * 3
+        passed = ["-"] * 3
         if hit is not None:
-            seconds = f"{hit['median']:.3f} ({hit['min']:.3f}–{hit['max']:.3f})"
+            seconds = f"{hit['median']:.3f} ({hit['min']:.3f}-{hit['max']:.3f})"
             share = hit["median"] / result["yardstick_epoch_seconds"]
             passed = [f"{one['epochs_to_goal']['median']:g}", seconds, f"{share:.1f}"]
-        rate = "{median:.3g} ({min:.3g}–{max:.3g})".format(**{k: speed[k] / 1e6 for k in ("median", "min", "max")})
+        rate = "{median:.3g} ({min:.3g}-{max:.3g})".format(**{k: speed[k] / 1e6 for k in ("median", "min", "max")})
         lines.append(f"| {name} | {one['best_test_rmse']['median']:.4f} | {' | '.join(passed)} | {rate} |")
     lines += ["", "10 million generated ratings, 72,000 x 10,700, rank 32:", "", *quantities(scale)]
     return "\n".join([*lines, "", origin(result, scale)])
@@ -66,7 +66,7 @@ def quantities(result: dict[str, Any]) -> list[str]:
     """Return a table of a benchmark's lines, with their targets."""
     lines = ["| quantity | measured | target |", "|---|---|---|"]
     for one in result["results"]:
-        measured = f"{one['median']:.3g} ({one['min']:.3g}–{one['max']:.3g}) {one['unit']}"
+        measured = f"{one['median']:.3g} ({one['min']:.3g}-{one['max']:.3g}) {one['unit']}"
         target = f"{one['target']:g}: {'reached' if one['reached'] else 'missed'}" if "target" in one else ""
         lines.append(f"| {one['name']} | {measured} | {target} |")
     return lines
