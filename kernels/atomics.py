@@ -25,6 +25,7 @@ import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
 
@@ -261,7 +262,7 @@ def _add_relaxed(typingctx, array, index, value):
 
 @intrinsic
 def _add_pack_relaxed(typingctx, array, index, deltas, delta_index):
-    if array.dtype != deltas.dtype or array.layout != "C":
+    if array.layout != "C":
         return None
 
     def codegen(context, builder, signature, args):
@@ -325,6 +326,8 @@ def _(array, index, value):
 
 @overload(add_pack_relaxed, inline="always")
 def _(array, index, deltas, delta_index):
+    if array.dtype != deltas.dtype:
+        raise TypingError(f"the deltas are {deltas.dtype}, the rows they go to {array.dtype}: make them {array.dtype}")
     return lambda array, index, deltas, delta_index: _add_pack_relaxed(array, index, deltas, delta_index)
 
 

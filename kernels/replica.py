@@ -46,6 +46,8 @@ def refresh(values, base, parent):
     """
     mine, known, shared = values.reshape(values.size), base.reshape(base.size), parent.reshape(parent.size)
     for n in range(mine.size):
+        # One load of each shared element, in the machine code too: a second could see an addition that the first did
+        # not, and that addition would be lost to this copy.
         seen = shared[n]
         old = known[n]
         mine[n] = seen if mine[n] == old else mine[n] + (seen - old)
