@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from nbps.worker_spec import TableSpec
 Array = npt.NDArray[Any]
 
 
-class WorkerTable:
+class WorkerTable(abc.ABC):
     """A table as a worker reads and changes it.
 
     Attributes
@@ -100,9 +101,9 @@ class WorkerTable:
             f"table {self.name!r}: put() overwrites what other workers add; use inc(), or access='exclusive'"
         )
 
+    @abc.abstractmethod
     def _make_visible(self, staleness: float | None) -> int:
         """Wait until a read may happen; return the visible clock it has."""
-        raise NotImplementedError
 
     def _checked_ids(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
         given = np.asarray(ids)
