@@ -245,8 +245,9 @@ class _Held:
         self._owner = os.getpid()
 
     def release(self) -> None:
+        """End the workers and remove the segments; does nothing in a fork of the driver."""
         if os.getpid() != self._owner:
-            return  # a fork of the driver has a copy of the job, which is not its to end
+            return  # it has a copy of the job, which is not its to end
         try:
             if self.group is not None:
                 self.group.close()
