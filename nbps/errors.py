@@ -48,6 +48,10 @@ class ClockTimeoutError(Error, TimeoutError):
     """A worker waited longer than the job's ``clock_timeout_s`` for the slowest one."""
 
 
+class ProtocolError(Error, RuntimeError):
+    """A worker or node was driven against the protocol, or breaks an invariant: a bug of nbps or of its driver."""
+
+
 class AbortedError(BaseException):
     """Raised inside a worker when the job stops because of another worker or of the user.
 
