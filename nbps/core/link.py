@@ -1,0 +1,109 @@
+"""One end of a link between two nodes: every message arrives exactly once and in order.
+
+The connection below may break, lose, repeat and reorder frames. Messages are numbered; the receiver takes the next
+number only, and tells the last one it took with every frame it sends. What was not acknowledged is kept and sent again,
+all of it, when the connection comes back or nothing moves for a while. A restarted job is another incarnation: frames
+of an older one are not for this job.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from nbps.core.messages import Frame, Message
+from nbps.errors import ProtocolError
+
+
+class Link:
+    """The link of a node to node `peer`.
+
+    Attributes
+    ----------
+    sent : int
+        Number of the last message sent.
+    acknowledged : int
+        Number of the last that the peer is known to have; 0 <= acknowledged <= sent.
+    kept : deque of Frame
+        Messages acknowledged + 1 to sent, in order.
+    received : int
+        Number of the last message taken from the peer; never falls.
+    answer_owed : bool
+        A message was taken, or refused as old, and nothing was sent since.
+    up : bool
+        Frames may be sent; while False they are only kept.
+    heard_at, sent_at, moved_at : float
+        When a frame arrived, one was sent, and the peer last acknowledged something new or had nothing to acknowledge.
+    """
+
+    __slots__ = (
+        "acknowledged", "answer_owed", "heard_at", "incarnation", "kept", "moved_at", "peer", "received", "sent",
+        "sent_at", "up",
+    )  # fmt: skip
+
+    def __init__(self, peer: int, incarnation: int, now: float) -> None:
+        self.peer = peer
+        self.incarnation = incarnation
+        self.sent = self.acknowledged = self.received = 0
+        self.kept: deque[Frame] = deque()
+        self.answer_owed = False
+        self.up = True
+        self.heard_at = self.sent_at = self.moved_at = now
+
+    def send(self, message: Message, now: float) -> Frame:
+        """Number `message`, keep it, and return the frame to send."""
+        if not self.kept:
+            self.moved_at = now
+        self.sent += 1
+        frame = Frame(self.incarnation, self.sent, self.received, message)
+        self.kept.append(frame)
+        self.answer_owed = False
+        self.sent_at = now
+        return frame
+
+    def answer(self, now: float) -> Frame:
+        """Return a frame that only acknowledges, and shows that this node lives."""
+        self.answer_owed = False
+        self.sent_at = now
+        return Frame(self.incarnation, 0, self.received, None)
+
+    def again(self, now: float) -> list[Frame]:
+        """Return everything not acknowledged."""
+        self.moved_at = self.sent_at = now
+        return [frame._replace(acknowledged=self.received) for frame in self.kept]
+
+    def accept(self, frame: Frame, now: float) -> Message | None:
+        """Take what `frame` acknowledges; return its message if it is the next one, else None.
+
+        Raises
+        ------
+        ProtocolError
+            If it acknowledges what was never sent.
+        """
+        if frame.incarnation != self.incarnation:
+            return None
+        self.heard_at = now
+        acknowledged = frame.acknowledged
+        if acknowledged > self.acknowledged:
+            if acknowledged > self.sent:
+                raise ProtocolError(
+                    f"node {self.peer} acknowledges message {acknowledged}; expected at most {self.sent}, the last sent"
+                )
+            for _ in range(acknowledged - self.acknowledged):
+                self.kept.popleft()
+            self.acknowledged = acknowledged
+            self.moved_at = now
+        if frame.number == 0:
+            return None
+        self.answer_owed = True
+        if frame.number != self.received + 1:
+            return None  # a repetition, or one before it was lost: it will be sent again
+        self.received = frame.number
+        return frame.message
+
+    def validate(self) -> None:
+        """Raise `ProtocolError` if a field breaks its invariant."""
+        numbers = [frame.number for frame in self.kept]
+        if numbers != list(range(self.acknowledged + 1, self.sent + 1)):
+            raise ProtocolError(
+                f"link to node {self.peer} keeps messages {numbers}; expected {self.acknowledged + 1} to {self.sent}"
+            )

@@ -1,0 +1,59 @@
+"""What a node's driver lends to the core: the rows of this node and its board of clocks.
+
+What a node does to its rows is part of the protocol's meaning, so the core calls these in the order that counts; how
+rows are stored, marked as changed and packed is theirs. `Rows` is opaque to the core. Workers read and add at the same
+time, also in the middle of any of these calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+Rows = Any  # a batch of rows, additions or values; never changed once it was handed over
+
+
+class Memory(Protocol):
+    """The rows of one node: those it owns, and a replica of those that others own."""
+
+    def collect(self, owner: int) -> Rows | None:
+        """Take the differences of the changed replica rows of `owner`: ``d = values - base; base += d``.
+
+        A row is unmarked *before* it is read: an addition in between is taken now or still marked. None if no row
+        changed.
+        """
+
+    def apply(self, rows: Rows) -> None:
+        """Add a batch of another node to the rows owned here, and mark them as changed for every subscriber."""
+
+    def gather(self, subscriber: int) -> Rows | None:
+        """Take the values of the owned rows that changed since `subscriber` was last given them."""
+
+    def install(self, owner: int, rows: Rows, unapplied: Sequence[Rows], answered: int) -> None:
+        """Take in values of `owner`: ``base' = value + unapplied; values += base' - base; base = base'``.
+
+        `unapplied` are this node's own batches that the values do not contain. Rows wanted with a request up to
+        `answered` can be read from now on.
+        """
+
+    def want(self, owner: int, rows: Rows, request: int) -> None:
+        """Remember that `rows` were asked for by `request`; they cannot be read until it is answered."""
+
+    def subscribe(self, subscriber: int, rows: Rows) -> None:
+        """Give `subscriber` these rows now, and whenever they change."""
+
+    def unsubscribe(self, subscriber: int, rows: Rows) -> None:
+        """Stop that."""
+
+
+class Board(Protocol):
+    """The slots of the node's board that the node itself writes (`nbps.core.worker.Group`)."""
+
+    def publish_shard(self, owner: int, clock: int) -> None:
+        """Say that every update of every worker from clocks < `clock` to rows of `owner` can be read on this node."""
+
+    def publish_arrived(self, node: int, count: int) -> None:
+        """Say that every worker of `node` has come to `count` barriers."""
+
+    def publish_seen(self, clocks: Sequence[int]) -> None:
+        """Say that other nodes have taken in each local worker's updates from clocks < ``clocks[worker]`` (VAP)."""

@@ -1,0 +1,371 @@
+"""One machine of a job among several: events in, actions out.
+
+A node owns one shard of the rows, keeps a replica of every other shard, and has a link to every other node. Its driver
+tells it what happened (`handle`), lends it the rows and the board, and carries out the actions that it returns, in
+order. Workers know nothing of it: they wait on slots of the board, some of which the node writes.
+
+- When the lowest clock of its workers rises, the node pushes what they added to each owner (`replica`).
+- When the lowest clock of all nodes rises, an owner ships what changed (`shard`): at once (ESSP) or when asked (SSP).
+- The slot of a shard on the board rises only after its rows have been taken in, so the wait of one box, for
+  ``min(board) >= c - s``, keeps the promise across machines.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nbps.core.link import Link
+from nbps.core.memory import Board, Memory
+from nbps.core.messages import (
+    Action,
+    Arrived,
+    BarrierReached,
+    Committed,
+    Confirm,
+    End,
+    Event,
+    Evicted,
+    LinkDown,
+    LinkUp,
+    Message,
+    Needed,
+    Pull,
+    Push,
+    Received,
+    Refreshed,
+    Save,
+    Send,
+    Ship,
+    Stop,
+    Subscribe,
+    Tick,
+    Touched,
+    Unsubscribe,
+    Visible,
+    WorkerLost,
+)
+from nbps.core.replica import Replica
+from nbps.core.rules import FINISHED
+from nbps.core.shard import Shard
+from nbps.core.worker import Terms
+from nbps.errors import ProtocolError
+
+_STORY = 16  # events that an error tells
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a node must know.
+
+    Attributes
+    ----------
+    rank, nodes : int
+    terms : Terms
+    readers : int
+        Local workers with private copies, whose refreshing counts under VAP.
+    incarnation : int
+        How often the job was restarted; nodes of different ones do not talk.
+    clock : int
+        Where the job starts: 0, or the clock of the checkpoint that the rows come from.
+    window : int
+        Messages to one peer that may be unacknowledged before pushes and ships to it wait, and batches that may be
+        unapplied. What waits is not lost: later batches bring it.
+    retry_s : float
+        Everything unacknowledged is sent again after so long without progress.
+    heartbeat_s : float
+        A node sends at least so often on every link.
+    failure_timeout_s : float
+        A node not heard for so long is lost, and the job ends.
+    """
+
+    rank: int
+    nodes: int
+    terms: Terms
+    readers: int = 0
+    incarnation: int = 0
+    clock: int = 0
+    window: int = 64
+    retry_s: float = 0.5
+    heartbeat_s: float = 1.0
+    failure_timeout_s: float = 30.0
+
+
+class State(enum.Enum):
+    """Where a node stands."""
+
+    RUNNING = "running"
+    ENDED = "ended"  # the job failed; nothing is sent or taken any more
+
+
+class Node:
+    """Node `settings.rank`.
+
+    Attributes
+    ----------
+    clock : int
+        Lowest clock of its workers, as pushed last; never falls.
+    round : int
+        VAP: number of the last round of batches, one to every owner.
+    seen_by : list of int
+        VAP: number of the last round that everybody has taken in, by owner.
+    """
+
+    def __init__(self, settings: Settings, memory: Memory, board: Board, now: float) -> None:
+        self.settings = settings
+        self.state = State.RUNNING
+        self.clock = settings.clock
+        self.arrived = 0
+        self.round = 0
+        self.seen_by = [0] * settings.nodes
+        self._now = now
+        self._out: list[Action] = []
+        self._story: deque[tuple[float, Any]] = deque(maxlen=_STORY)
+        self._board = board
+        self._bounded = settings.terms.v0 is not None
+        self._round_due: tuple[int, ...] | None = None  # a round waits for room: committed clocks
+        self._rounds: deque[tuple[int, tuple[int, ...]]] = deque()  # not seen yet: number, committed clocks
+        self._readers = set(range(settings.readers))  # local workers that still refresh copies
+        self._unread: deque[tuple[int, int, set[int]]] = deque()  # owner, ship, local workers yet to refresh
+        self._others = [node for node in range(settings.nodes) if node != settings.rank]
+        self.links = {node: Link(node, settings.incarnation, now) for node in self._others}
+        self.replicas = {
+            node: Replica(node, memory, board, self._post, self._has_room, settings.window, settings.clock)
+            for node in self._others
+        }
+        self.shard = Shard(
+            settings.rank, settings.nodes, settings.terms, memory, board,
+            self._post, self._has_room, self._save, self._on_seen, settings.clock,
+        )  # fmt: skip
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event at time `now`, in seconds from any origin; return what is to be done, in order.
+
+        Raises
+        ------
+        ProtocolError
+            If the event cannot happen; tells the node's last events.
+        """
+        self._now = now
+        self._out = []
+        self._story.append((now, event))
+        handler = _HANDLERS[self.state].get(type(event))
+        try:
+            if handler is not None:
+                handler(self, event)
+        except ProtocolError as error:
+            raise ProtocolError(f"{error}\n{self.story()}") from error
+        return self._out
+
+    def story(self) -> str:
+        """Say what the node was told last."""
+        lines = [f"  {now:.6f} {event}" for now, event in self._story]
+        return "\n".join([f"node {self.settings.rank} ({self.state.value}, clock {self.clock}) was told last:", *lines])
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every peer has everything that this node sent, and nothing waits to be sent."""
+        due = any(r.push_due for r in self.replicas.values()) or any(self.shard.ship_due) or self._round_due is not None
+        return not due and not any(link.kept for link in self.links.values())
+
+    # ----------------------------------------------------------------- what the driver says
+
+    def _on_committed(self, event: Committed) -> None:
+        if event.clock < self.clock:
+            raise ProtocolError(f"node {self.settings.rank} went back from clock {self.clock} to {event.clock}")
+        if self._bounded:
+            self.clock = event.clock
+            self._start_round(event.each or ())
+        elif event.clock > self.clock:
+            self.clock = event.clock
+            for replica in self.replicas.values():
+                replica.push(event.clock)
+            self.shard.commit(event.clock, 0)
+
+    def _on_needed(self, event: Needed) -> None:
+        if not self.settings.terms.eager:
+            for replica in self.replicas.values():
+                replica.need(event.clock)
+
+    def _on_touched(self, event: Touched) -> None:
+        self.replicas[event.owner].touch(event.rows)
+
+    def _on_evicted(self, event: Evicted) -> None:
+        self.replicas[event.owner].evict(event.rows)
+
+    def _on_barrier(self, event: BarrierReached) -> None:
+        self.arrived = event.count
+        self._board.publish_arrived(self.settings.rank, event.count)
+        for node in self._others:
+            self._post(node, Arrived(event.count))
+
+    def _on_refreshed(self, event: Refreshed) -> None:
+        if event.last:
+            self._readers.discard(event.worker)
+        for _, _, waiting in self._unread:
+            waiting.discard(event.worker)
+        while self._unread and not self._unread[0][2]:
+            owner, number, _ = self._unread.popleft()
+            self.replicas[owner].confirm(number)
+
+    def _on_received(self, event: Received) -> None:
+        link = self.links[event.source]
+        message = link.accept(event.frame, self._now)
+        if message is not None:
+            _ON_MESSAGE[type(message)](self, event.source, message)
+        if len(link.kept) < self.settings.window:
+            self._use_room(event.source)
+
+    def _on_link_up(self, event: LinkUp) -> None:
+        link = self.links[event.peer]
+        link.up = True
+        for frame in link.again(self._now):
+            self._out.append(Send(event.peer, frame))
+
+    def _on_link_down(self, event: LinkDown) -> None:
+        self.links[event.peer].up = False
+
+    def _on_tick(self, event: Tick) -> None:
+        settings, now = self.settings, self._now
+        for peer, link in self.links.items():
+            if now - link.heard_at > settings.failure_timeout_s:
+                self._end(f"node {peer} was not heard for {now - link.heard_at:.1f} s; the job ends")
+                return
+            if not link.up:
+                continue
+            if link.kept and now - link.moved_at >= settings.retry_s:
+                for frame in link.again(now):
+                    self._out.append(Send(peer, frame))
+            elif link.answer_owed or now - link.sent_at >= settings.heartbeat_s:
+                self._out.append(Send(peer, link.answer(now)))
+
+    def _on_worker_lost(self, event: WorkerLost) -> None:
+        self._end(event.reason)
+
+    # ----------------------------------------------------------------- what other nodes say
+
+    def _on_push(self, source: int, message: Push) -> None:
+        self.shard.push(source, message)
+
+    def _on_ship(self, source: int, message: Ship) -> None:
+        self.replicas[source].install(message)
+        if self._bounded:
+            if self._readers:
+                self._unread.append((source, message.number, set(self._readers)))
+            else:
+                self.replicas[source].confirm(message.number)
+
+    def _on_pull(self, source: int, message: Pull) -> None:
+        self.shard.pull(source, message)
+
+    def _on_subscribe(self, source: int, message: Subscribe) -> None:
+        self.shard.subscribe(source, message)
+
+    def _on_unsubscribe(self, source: int, message: Unsubscribe) -> None:
+        self.shard.unsubscribe(source, message)
+
+    def _on_arrived(self, source: int, message: Arrived) -> None:
+        self._board.publish_arrived(source, message.count)
+
+    def _on_confirm(self, source: int, message: Confirm) -> None:
+        self.shard.confirm(source, message)
+
+    def _on_visible(self, source: int, message: Visible) -> None:
+        self._on_seen(source, message.number)
+
+    def _on_stop(self, source: int, message: Stop) -> None:
+        self._end(f"node {source} ended the job: {message.reason}", tell=False)
+
+    # ----------------------------------------------------------------- parts
+
+    def _start_round(self, each: tuple[int, ...]) -> None:
+        """VAP: send everything committed so far to every owner, as one round that is seen as a whole."""
+        if not all(self._has_room(node) for node in self._others):
+            self._round_due = each
+            return
+        self._round_due = None
+        self.round += 1
+        self._rounds.append((self.round, each))
+        for replica in self.replicas.values():
+            replica.push(self.clock)
+        self.shard.commit(self.clock, self.round)
+
+    def _on_seen(self, owner: int, number: int) -> None:
+        """VAP: everybody has taken in this node's batches up to `number` to rows of `owner`."""
+        self.seen_by[owner] = number
+        seen, clocks = min(self.seen_by), None
+        while self._rounds and self._rounds[0][0] <= seen:
+            _, clocks = self._rounds.popleft()
+        if clocks is not None:
+            self._board.publish_seen(clocks)
+
+    def _use_room(self, peer: int) -> None:
+        """Send to `peer` what waited for room."""
+        if self._bounded:
+            if self._round_due is not None:
+                self._start_round(self._round_due)
+        elif self.replicas[peer].push_due:
+            self.replicas[peer].push(self.clock)
+        if self.shard.ship_due[peer]:
+            self.shard.ship(peer)
+
+    def _has_room(self, peer: int) -> bool:
+        return len(self.links[peer].kept) < self.settings.window
+
+    def _post(self, peer: int, message: Message) -> None:
+        link = self.links[peer]
+        frame = link.send(message, self._now)
+        if link.up:
+            self._out.append(Send(peer, frame))
+
+    def _save(self, clock: int) -> None:
+        self._out.append(Save(clock))
+
+    def _end(self, reason: str, tell: bool = True) -> None:
+        if tell:
+            for node in self._others:
+                self._post(node, Stop(reason))
+        self.state = State.ENDED
+        self._out.append(End(reason))
+
+    def validate(self) -> None:
+        """Raise `ProtocolError` if an invariant of the node or of one of its parts does not hold."""
+        for part in (*self.links.values(), *self.replicas.values(), self.shard):
+            part.validate()
+        if self.shard.clocks[self.settings.rank] != self.clock and self._round_due is None:
+            raise ProtocolError(f"the shard of node {self.settings.rank} does not know its clock {self.clock}")
+        if self.clock > FINISHED:
+            raise ProtocolError(f"node {self.settings.rank} has clock {self.clock}")
+
+
+_HANDLERS: dict[State, dict[type, Callable[[Node, Any], None]]] = {
+    State.RUNNING: {
+        Committed: Node._on_committed,
+        Needed: Node._on_needed,
+        Touched: Node._on_touched,
+        Evicted: Node._on_evicted,
+        BarrierReached: Node._on_barrier,
+        Refreshed: Node._on_refreshed,
+        Received: Node._on_received,
+        LinkUp: Node._on_link_up,
+        LinkDown: Node._on_link_down,
+        Tick: Node._on_tick,
+        WorkerLost: Node._on_worker_lost,
+    },
+    State.ENDED: {},  # workers and peers may still say something; it changes nothing
+}
+
+_ON_MESSAGE: dict[type, Callable[[Node, int, Any], None]] = {
+    Push: Node._on_push,
+    Ship: Node._on_ship,
+    Pull: Node._on_pull,
+    Subscribe: Node._on_subscribe,
+    Unsubscribe: Node._on_unsubscribe,
+    Arrived: Node._on_arrived,
+    Confirm: Node._on_confirm,
+    Visible: Node._on_visible,
+    Stop: Node._on_stop,
+}

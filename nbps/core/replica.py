@@ -1,0 +1,126 @@
+"""A node's replica of the rows that another node owns: what was sent there, and what came back.
+
+Local workers add to the replica as they add to any row. When the node's clock rises, the differences go to the owner as
+one numbered batch; what the owner ships back replaces what it had shipped before. A batch is kept until a ship says that
+its values contain it. That the owner has *received* the batch is not enough: an older ship may still be on its way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from nbps.core.memory import Board, Memory, Rows
+from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe
+from nbps.errors import ProtocolError
+
+
+class Replica:
+    """The replica of the rows of `owner`.
+
+    Attributes
+    ----------
+    number : int
+        Number of the last batch sent to the owner.
+    unapplied : deque of (int, Rows)
+        Batches that no ship has confirmed to contain, in order.
+    clock : int
+        Every update of every worker from clocks < clock is in the replica; never falls.
+    asked : int or None
+        SSP: clock asked for and not given; at most one question is on its way.
+    needed : int
+        SSP: highest clock that a worker waits for.
+    requests : int
+        Number of the last request for rows.
+    push_due : bool
+        A batch waits for room on the link.
+    """
+
+    def __init__(
+        self,
+        owner: int,
+        memory: Memory,
+        board: Board,
+        post: Callable[[int, Message], None],
+        has_room: Callable[[int], bool],
+        window: int,
+        clock: int = 0,
+    ) -> None:
+        self.owner = owner
+        self.number = 0
+        self.unapplied: deque[tuple[int, Rows]] = deque()
+        self.clock = clock
+        self.asked: int | None = None
+        self.needed = clock
+        self.requests = 0
+        self.push_due = False
+        self._memory = memory
+        self._board = board
+        self._post = post
+        self._has_room = has_room
+        self._window = window
+
+    def push(self, clock: int) -> None:
+        """Send what local workers added, who have committed `clock`, or remember to do so when there is room."""
+        # What is not sent now stays in the differences: the next batch brings it.
+        if not self._has_room(self.owner) or len(self.unapplied) >= self._window:
+            self.push_due = True
+            if len(self.unapplied) >= self._window:
+                self._ask(0)
+            return
+        self.push_due = False
+        self.number += 1
+        rows = self._memory.collect(self.owner)
+        if rows is not None:
+            self.unapplied.append((self.number, rows))
+        self._post(self.owner, Push(self.number, clock, rows))
+
+    def need(self, clock: int) -> None:
+        """Ask for `clock`, for which a worker waits."""
+        self.needed = max(self.needed, clock)
+        if self.clock < self.needed:
+            self._ask(self.needed)
+
+    def touch(self, rows: Rows) -> None:
+        """Ask for rows that are not kept fresh."""
+        self.requests += 1
+        self._memory.want(self.owner, rows, self.requests)
+        self._post(self.owner, Subscribe(self.requests, rows))
+
+    def evict(self, rows: Rows) -> None:
+        """Keep rows fresh no longer."""
+        self._post(self.owner, Unsubscribe(rows))
+
+    def install(self, ship: Ship) -> None:
+        """Take in what the owner shipped, then say so on the board."""
+        if ship.clock < self.clock:
+            raise ProtocolError(f"replica of node {self.owner} at clock {self.clock} got a ship of clock {ship.clock}")
+        unapplied = self.unapplied
+        while unapplied and unapplied[0][0] <= ship.applied:
+            unapplied.popleft()
+        if ship.rows is not None:
+            self._memory.install(self.owner, ship.rows, [rows for _, rows in unapplied], ship.answered)
+        if ship.clock > self.clock:
+            self.clock = ship.clock
+            self._board.publish_shard(self.owner, ship.clock)
+        if self.asked is not None and ship.clock >= self.asked:
+            self.asked = None
+            if self.clock < self.needed:
+                self._ask(self.needed)
+
+    def confirm(self, number: int) -> None:
+        """Tell the owner that all local workers have taken in its ships up to `number` (VAP)."""
+        self._post(self.owner, Confirm(number))
+
+    def _ask(self, clock: int) -> None:
+        if self.asked is None:
+            self.asked = clock
+            self._post(self.owner, Pull(clock))
+
+    def validate(self) -> None:
+        """Raise `ProtocolError` if a field breaks its invariant."""
+        numbers = [number for number, _ in self.unapplied]
+        if numbers != sorted(set(numbers)) or (numbers and not 0 < numbers[-1] <= self.number):
+            raise ProtocolError(f"replica of node {self.owner} keeps batches {numbers} of {self.number}")
+        if len(numbers) > self._window:
+            raise ProtocolError(f"replica of node {self.owner} keeps {len(numbers)} batches; the limit is {self._window}")

@@ -1,0 +1,221 @@
+"""The rows that a node owns: whose additions have arrived, and who must be told.
+
+The owner's live rows are the authority. Local workers add to them directly, batches of other nodes are added as they
+come. The *shard clock* is the lowest clock among all nodes: every addition from clocks below it is in the rows. When it
+rises, what changed is shipped: to all subscribers at once (ESSP), or to who asked (SSP).
+
+Strict BSP adds batches in the order of the nodes once all have come, so that sums of floats are the same in every run.
+VAP ships after every batch and reports back when everybody has taken it in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nbps.core.memory import Board, Memory, Rows
+from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe, Visible
+from nbps.core.rules import FINISHED, is_checkpoint
+from nbps.core.worker import Terms
+from nbps.errors import ProtocolError
+
+Post = Callable[[int, Message], None]
+
+
+class InTransit(NamedTuple):
+    """A batch that not everybody has taken in: seen when every node has confirmed these ships."""
+
+    source: int
+    number: int
+    ships: list[int]  # for each node the ship that holds it
+
+
+class Shard:
+    """The shard of node `rank` among `nodes`.
+
+    Attributes
+    ----------
+    clocks : list of int
+        Clock of each node as it was heard; never falls.
+    clock : int
+        Their minimum.
+    applied : list of int
+        Number of the last batch of each node that is in the rows.
+    held : list of deque of Rows or None
+        Strict BSP: batches of each node for rounds that are not complete, in order.
+    rounds : int
+        Strict BSP: rounds that are in the rows.
+    wanted : list of int or None
+        SSP: clock that each node has asked for and not been given; above `clock`.
+    ship_due : list of bool
+        A ship to this node waits for room on its link.
+    answered : list of int
+        Last request of each node that the next ship answers.
+    ships, confirmed : list of int
+        VAP: ships to each node, and how many of them it has taken in; confirmed <= ships.
+    transit : deque of InTransit
+        VAP: batches not seen by everybody.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        nodes: int,
+        terms: Terms,
+        memory: Memory,
+        board: Board,
+        post: Post,
+        has_room: Callable[[int], bool],
+        save: Callable[[int], None],
+        seen: Callable[[int, int], None],
+        clock: int = 0,
+    ) -> None:
+        self.rank = rank
+        self.terms = terms
+        self.clock = clock
+        self.clocks = [clock] * nodes
+        self.applied = [0] * nodes
+        self.held: list[deque[Rows | None]] = [deque() for _ in range(nodes)]
+        self.rounds = clock
+        self.wanted: list[int | None] = [None] * nodes
+        self.ship_due = [False] * nodes
+        self.answered = [0] * nodes
+        self.ships = [0] * nodes
+        self.confirmed = [0] * nodes
+        self.transit: deque[InTransit] = deque()
+        self._others = [node for node in range(nodes) if node != rank]
+        self._memory = memory
+        self._board = board
+        self._post = post
+        self._has_room = has_room
+        self._save = save
+        self._seen = seen
+        self._bounded = terms.v0 is not None
+        self._replies = terms.staleness == float("inf") and not self._bounded  # ASP: every batch is answered
+
+    def commit(self, clock: int, number: int) -> None:
+        """Take note that this node's own workers have committed `clock`; their additions are in the rows."""
+        if self._bounded:
+            self._ship_round(self.rank, number)
+        self._hear(self.rank, clock)
+
+    def push(self, source: int, batch: Push) -> None:
+        """Take a batch of another node."""
+        if self.terms.ordered:
+            self.held[source].append(batch.rows)
+        else:
+            if batch.rows is not None:
+                self._memory.apply(batch.rows)
+            self.applied[source] = batch.number
+            if self._bounded:
+                self._ship_round(source, batch.number)
+        self._hear(source, batch.clock)
+        if self._replies:
+            self.ship(source)
+
+    def pull(self, source: int, pull: Pull) -> None:
+        """Ship to `source` now or as soon as the clock has come."""
+        if self.clock >= pull.clock:
+            self.ship(source)
+        else:
+            self.wanted[source] = pull.clock
+
+    def subscribe(self, source: int, order: Subscribe) -> None:
+        """Ship rows to `source`, now and whenever they change."""
+        self._memory.subscribe(source, order.rows)
+        self.answered[source] = order.request
+        self.ship(source)
+
+    def unsubscribe(self, source: int, order: Unsubscribe) -> None:
+        """Ship rows to `source` no more."""
+        self._memory.unsubscribe(source, order.rows)
+
+    def confirm(self, source: int, confirmation: Confirm) -> None:
+        """Take note that `source` has taken in ships (VAP)."""
+        self.confirmed[source] = max(self.confirmed[source], confirmation.number)
+        self._pop_seen()
+
+    def ship(self, node: int) -> None:
+        """Ship to `node` what changed, or remember to do so when its link has room again."""
+        if not self._has_room(node):
+            self.ship_due[node] = True
+            return
+        self.ship_due[node] = False
+        wanted = self.wanted[node]
+        if wanted is not None and wanted <= self.clock:
+            self.wanted[node] = None
+        self.ships[node] += 1
+        # The rows are read after the clock: what is in them is never older than what is said about them.
+        clock, applied, answered = self.clock, self.applied[node], self.answered[node]
+        self._post(node, Ship(self.ships[node], clock, applied, answered, self._memory.gather(node)))
+
+    def _hear(self, source: int, clock: int) -> None:
+        before = self.clocks[source]
+        if clock < before:
+            raise ProtocolError(f"shard {self.rank}: node {source} went back from clock {before} to {clock}")
+        self.clocks[source] = clock
+        if before == self.clock and (lowest := min(self.clocks)) > before:
+            self._advance(lowest)
+
+    def _advance(self, clock: int) -> None:
+        """All nodes have come to `clock`."""
+        if self.terms.ordered:
+            self._apply_rounds(clock)
+        self.clock = clock
+        if is_checkpoint(clock, self.terms.checkpoint_every):
+            self._save(clock)
+        self._board.publish_shard(self.rank, clock)
+        if self.terms.eager:
+            for node in () if self._replies else self._others:
+                self.ship(node)
+        else:
+            for node in self._others:
+                wanted = self.wanted[node]
+                if wanted is not None and wanted <= clock:
+                    self.ship(node)
+
+    def _apply_rounds(self, clock: int) -> None:
+        while self.rounds < clock and any(self.held):
+            self.rounds += 1
+            for node, held in enumerate(self.held):
+                if held:
+                    rows = held.popleft()
+                    if rows is not None:
+                        self._memory.apply(rows)
+                    self.applied[node] += 1
+        if clock != FINISHED:
+            self.rounds = clock
+
+    def _ship_round(self, source: int, number: int) -> None:
+        for node in self._others:
+            self.ship(node)
+        ships = [n + due for n, due in zip(self.ships, self.ship_due, strict=True)]
+        self.transit.append(InTransit(source, number, ships))
+        self._pop_seen()
+
+    def _pop_seen(self) -> None:
+        while self.transit:
+            source, number, ships = self.transit[0]
+            if any(self.confirmed[node] < ships[node] for node in self._others if node != source):
+                return
+            self.transit.popleft()
+            if source == self.rank:
+                self._seen(source, number)
+            else:
+                self._post(source, Visible(number))
+
+    def validate(self) -> None:
+        """Raise `ProtocolError` if a field breaks its invariant."""
+        checks = {
+            "the clock is the lowest of all nodes": self.clock == min(self.clocks),
+            "what is wanted has not come yet": all(
+                w is None or w > self.clock or due for w, due in zip(self.wanted, self.ship_due, strict=True)
+            ),
+            "batches are held in strict BSP only": self.terms.ordered or not any(self.held),
+            "no round is held that is complete": not any(self.held) or self.rounds >= min(self.clock, FINISHED - 1),
+            "confirmed ships were sent": all(c <= s for c, s in zip(self.confirmed, self.ships, strict=True)),
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise ProtocolError(f"shard {self.rank} at clock {self.clock} (nodes at {self.clocks}) breaks: {rule}")
