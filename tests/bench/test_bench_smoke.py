@@ -13,14 +13,18 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 def run(tmp_path: Path, name: str, *arguments: str) -> dict:
+    run_program(tmp_path, f"{name}.py", *arguments)
+    return json.loads((tmp_path / f"{name}.json").read_text())
+
+
+def run_program(tmp_path: Path, program: str, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCH / f"{name}.py"), "--smoke", "--out", str(tmp_path), *arguments],
+        [sys.executable, str(BENCH / program), "--smoke", "--out", str(tmp_path), *arguments],
         capture_output=True,
         text=True,
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads((tmp_path / f"{name}.json").read_text())
 
 
 @pytest.mark.parametrize("name", ["clock", "startup", "mf_scale"])
@@ -67,3 +71,16 @@ def test_times_of_libmf_are_read_from_its_lines(tmp_path):
         epochs = run(tmp_path, "mf", "--peers", "libmf", "--libmf", str(program))["systems"]["libmf"]["epochs"][0]
         assert [epoch["test_rmse"] for epoch in epochs] == [0.9328, 0.8]
         assert (epochs[1]["train_seconds"] == 0.75) == (kind == "timed")
+
+
+def test_experiments_of_the_papers_draw_every_figure_and_answer_every_question(tmp_path):
+    """Real processes run under each model; each figure has its drawing and its numbers, each question its cases."""
+    pytest.importorskip("matplotlib")
+    run_program(tmp_path, "papers")
+    drawn = {path.stem for path in tmp_path.glob("*.png")}
+    written = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert len(drawn) == 6
+    # What figure 6 shows is in the JSON of figure 1.
+    assert set(written) == drawn - {"6_target"} | {"runs", "verdicts"}
+    assert all(verdict["cases"] for verdict in written["verdicts"]["verdicts"])
+    assert all(run["differential"]["counts"] for run in written["runs"]["runs"])

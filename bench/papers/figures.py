@@ -1,0 +1,196 @@
+"""The figures, drawn from the numbers that also go into the JSON files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Numbers = dict[str, Any]
+Grid = dict[str, dict[str, Numbers]]
+
+_COLORS = {
+    "BSP": "black",
+    "SSP": "tab:orange",
+    "ESSP": "tab:blue",
+    "ASP": "tab:red",
+    "VAP": "tab:green",
+    "Hogwild": "tab:purple",
+    "single": "tab:gray",
+}
+_DRAWN_BOUNDS = (4, 16)  # in figures with one line for each model: a middle and a large staleness; JSON has all
+_SHARES = {"computing": "tab:green", "sleeping": "tab:gray", "exchanging": "tab:blue", "waiting": "tab:red"}
+_DPI = 80
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=_DPI)
+    plt.close(figure)
+
+
+def _axes(rows: int, titles: list[str], question: str, height: float = 3.2) -> tuple[Figure, Any]:
+    """Return a figure of `rows` x conditions, titled by its question."""
+    figure, axes = plt.subplots(
+        rows, len(titles), figsize=(4.2 * len(titles), height * rows + 0.4), squeeze=False, layout="constrained"
+    )
+    figure.suptitle(question)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=8)
+    return figure, axes
+
+
+def _drawn(bound: float | None, model: str, bounds: set[float]) -> bool:
+    """Tell whether a model's line is drawn; those of small sizes have other staleness: all of theirs."""
+    if model not in ("SSP", "ESSP"):
+        return True
+    chosen = bounds & set(_DRAWN_BOUNDS) or bounds - {0.0}
+    return bound in chosen
+
+
+def draw_objective(grid: Grid, titles: dict[str, str], target: float, path: Path) -> None:
+    """Figure 1: objective against time (above) and against clocks (below)."""
+    figure, axes = _axes(2, [titles[name] for name in grid], "Which model lowers the objective soonest, and per clock?")
+    for column, by_label in enumerate(grid.values()):
+        bounds = {one["bound"] for one in by_label.values() if one["model"] == "ESSP"}
+        longest = 0.0
+        for label, one in by_label.items():
+            if not _drawn(one["bound"], one["model"], bounds):
+                continue
+            curve = {name: np.array(values, float) for name, values in one["curve"].items()}
+            dashed = "--" if one["bound"] == max(bounds, default=0) else "-"
+            look = {"color": _COLORS[one["model"]], "ls": dashed, "lw": 1, "label": label}
+            axes[0, column].plot(curve["seconds"], curve["objective"], **look)
+            axes[1, column].plot(curve["clocks"], curve["objective"], **look)
+            if one["model"] not in ("single",):
+                longest = max(longest, curve["seconds"][-1])
+        axes[0, column].set_xlim(0, longest)
+        for ax, name in ((axes[0, column], "seconds"), (axes[1, column], "clocks (mean of the workers)")):
+            ax.axhline(target, color="lightgray", zorder=0)
+            ax.set_xlabel(name)
+            ax.set_ylim(target - 0.04, target + 0.2)
+    axes[0, 0].set_ylabel("training objective")
+    axes[1, 0].set_ylabel("training objective")
+    axes[1, 0].legend(fontsize=7)
+    _save(figure, path)
+
+
+def draw_shares(grid: Grid, titles: dict[str, str], path: Path) -> None:
+    """Figure 2: shares of time for each model and staleness."""
+    figure, axes = _axes(1, [titles[name] for name in grid], "What do workers spend their time on?", height=3.6)
+    for ax, by_label in zip(axes[0], grid.values(), strict=True):
+        labels = [label for label, one in by_label.items() if one["model"] != "single"]
+        bottom = np.zeros(len(labels))
+        for name, color in _SHARES.items():
+            heights = np.array([by_label[label]["shares"][name]["median"] for label in labels])
+            ax.bar(labels, heights, bottom=bottom, color=color, label=name)
+            bottom += heights
+        ax.tick_params(axis="x", rotation=90, labelsize=7)
+    axes[0, 0].set_ylabel("share of the workers' time")
+    axes[0, 0].legend(fontsize=7, loc="lower left")
+    _save(figure, path)
+
+
+def _against_staleness(ax: Axes, by_label: dict[str, Numbers], key: str) -> None:
+    """Draw SSP and ESSP as lines over s, the others as levels."""
+    known = [one["bound"] for one in by_label.values() if one["model"] == "SSP"]
+    for model in ("SSP", "ESSP"):
+        points = [one for one in by_label.values() if one["model"] == model or (model == "ESSP" and one["bound"] == 0)]
+        points.sort(key=lambda one: one["bound"])
+        places = [known.index(one["bound"]) for one in points]
+        middle, low, high = (
+            np.array([math.inf if one[key][end] is None else one[key][end] for one in points], float)
+            for end in ("median", "min", "max")
+        )
+        finite = np.isfinite(high)
+        errors = [np.where(finite, middle - low, 0), np.where(finite, high - middle, 0)]
+        ax.errorbar(places, middle, errors, color=_COLORS[model], label=model, marker="o", ms=3, lw=1, capsize=2)
+    for label, one in by_label.items():
+        if one["model"] in ("BSP", "ASP", "VAP", "Hogwild") and one[key]["median"] is not None:
+            ax.axhline(one[key]["median"], color=_COLORS[one["model"]], lw=0.8, ls=":", label=label)
+    ax.set_xticks(range(len(known)), [f"{s:g}" for s in known])
+    ax.set_xlabel("staleness s")
+
+
+def draw_quantity_quality(grid: Grid, titles: dict[str, str], clock: int, path: Path) -> None:
+    """Figure 3: clocks per second (above) and the objective at one clock (below) against s."""
+    question = "More clocks per second for worse ones? (quantity above, quality below)"
+    figure, axes = _axes(2, [titles[name] for name in grid], question, height=2.6)
+    for column, by_label in enumerate(grid.values()):
+        _against_staleness(axes[0, column], by_label, "clocks_per_second")
+        _against_staleness(axes[1, column], by_label, "objective_at_clock")
+    axes[0, 0].set_ylabel("clocks per second")
+    axes[1, 0].set_ylabel(f"objective after {clock} clocks")
+    axes[0, 0].legend(fontsize=7)
+    _save(figure, path)
+
+
+def draw_staleness(grid: Grid, titles: dict[str, str], path: Path) -> None:
+    """Figure 4: histograms of the clock differential of SSP and ESSP at the staleness drawn."""
+    bounds = sorted({one["bound"] for by_label in grid.values() for one in by_label.values() if one["model"] == "ESSP"})
+    drawn = [s for s in bounds if s in _DRAWN_BOUNDS] or bounds
+    question = "How stale are reads? Visible clock minus the reader's clock"
+    figure, axes = _axes(len(drawn), [titles[name] for name in grid], question, height=2.4)
+    for row, s in enumerate(drawn):
+        for ax, by_label in zip(axes[row], grid.values(), strict=True):
+            for shift, model in ((-0.2, "SSP"), (0.2, "ESSP")):
+                one = by_label[f"{model}({s:g})"]
+                counts = {int(d): n for d, n in one["counts"].items()}
+                shares = np.array(list(counts.values())) / sum(counts.values())
+                text = f"{model}({s:g}): mean {one['mean']['median']:.2f}, variance {one['variance']['median']:.2f}"
+                ax.bar(np.array(list(counts)) + shift, shares, 0.4, color=_COLORS[model], label=text)
+            ax.legend(fontsize=7)
+        axes[row, 0].set_ylabel("share of reads")
+    for ax in axes[-1]:
+        ax.set_xlabel("clock differential")
+    _save(figure, path)
+
+
+def draw_divergence(cells: list[Numbers], title: str, path: Path) -> None:
+    """Figure 5: final objective over staleness and step size."""
+    steps = sorted({cell["step"] for cell in cells})
+    bounds = sorted({cell["bound"] for cell in cells if cell["bound"] is not None})
+    figure, axes = _axes(1, [f"SSP: {title}", f"ESSP: {title}"], "Where does training diverge?", height=3.0)
+    for ax, model in zip(axes[0], ("SSP", "ESSP"), strict=True):
+        values = np.full((len(bounds), len(steps)), np.nan)
+        for cell in cells:
+            if cell["model"] == model and cell["final_objective"]["median"] is not None:
+                place = bounds.index(cell["bound"]), steps.index(cell["step"])
+                values[place] = cell["final_objective"]["median"]
+        ax.set_facecolor("black")
+        ax.imshow(values, cmap="viridis_r", vmin=0.74, vmax=1.0, aspect="auto", origin="lower")
+        for (row, column), value in np.ndenumerate(values):
+            text = "diverged" if math.isnan(value) else f"{value:.3f}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white")
+        ax.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
+        ax.set_yticks(range(len(bounds)), [f"{s:g}" for s in bounds])
+        ax.set_xlabel("step size")
+        ax.set_ylabel("staleness s")
+    _save(figure, path)
+
+
+def draw_target(grid: Grid, titles: dict[str, str], path: Path) -> None:
+    """Figure 6: time to the target, baselines included."""
+    question = "Seconds to the objective of one worker at half its epochs: median, minimum, maximum"
+    figure, axes = _axes(1, [titles[name] for name in grid], question, height=3.8)
+    for ax, by_label in zip(axes[0], grid.values(), strict=True):
+        for place, one in enumerate(by_label.values()):
+            hit = one["seconds_to_target"]
+            color = _COLORS[one["model"]]
+            if hit["median"] is None:
+                ax.text(0, place, " never", va="center", fontsize=7, color=color)
+                continue
+            high = hit["median"] if hit["max"] is None else hit["max"]
+            error = [[hit["median"] - hit["min"]], [high - hit["median"]]]
+            ax.barh(place, hit["median"], xerr=error, color=color, height=0.7, error_kw={"lw": 1, "capsize": 2})
+        ax.set_yticks(range(len(by_label)), list(by_label), fontsize=7)
+        ax.invert_yaxis()
+        ax.set_xlabel("seconds")
+    _save(figure, path)

@@ -1,0 +1,142 @@
+"""What is run: sizes, conditions, models. Every number that was chosen stands here, with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nbps
+from papers.records import Setting, Straggler
+
+# Lowest objective of the single worker after 20 epochs on ml-1m at rank 32: 0.804, 0.764, 0.746, 0.763 for these.
+STEP = 0.02
+STEPS = (0.01, 0.02, 0.04, 0.06, 0.08)  # of the map of divergence: half the best to four times the best
+SINGLE = "single"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes of one run of the whole command.
+
+    Attributes
+    ----------
+    rank, epochs, clocks_per_epoch, snapshots : int
+    target_epochs : int
+        The target objective is what the single worker has reached after so many epochs: half of them, so that slower
+        ones can reach it too.
+    bounds : tuple of int
+        Staleness of SSP and ESSP.
+    steps : tuple of float
+        Step sizes of the map of divergence.
+    workers, own_cores : int
+        Workers of the paced conditions; workers of the condition without any sleep.
+    pace_s : float
+        Paced workers sleep until a clock has lasted so long: each then computes as on a slower core of its own. Ten
+        times the CPU time of a clock of 1 of 8 workers on ml-1m, so that two real cores hold eight of them.
+    """
+
+    rank: int = 32
+    epochs: int = 16
+    clocks_per_epoch: int = 10
+    snapshots: int = 40
+    target_epochs: int = 8
+    bounds: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    steps: tuple[float, ...] = STEPS
+    workers: int = 8
+    own_cores: int = 2
+    pace_s: float = 0.005
+    conditions: tuple[str, ...] = ("cores", "even", "constant", "random")
+    vap_v0: tuple[float, ...] = (4.0,)
+
+    @property
+    def clocks(self) -> int:
+        """Clocks of a run."""
+        return self.epochs * self.clocks_per_epoch
+
+
+FULL = Size()
+SMOKE = Size(
+    rank=8,
+    epochs=2,
+    clocks_per_epoch=5,
+    snapshots=5,
+    target_epochs=1,
+    bounds=(0, 2),
+    steps=(0.02,),
+    workers=3,
+    pace_s=0.001,
+    conditions=("random",),
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Where the models run against each other.
+
+    Attributes
+    ----------
+    name, title : str
+        For JSON and for people.
+    workers : int
+    pace_s : float
+    straggler : Straggler
+    """
+
+    name: str
+    title: str
+    workers: int
+    pace_s: float
+    straggler: Straggler
+
+    def setting(self, model: str, bound: float | None = None, step: float = STEP) -> Setting:
+        """Return the setting of a model; the single worker does the work of all at the pace of one."""
+        if model == SINGLE:
+            pace = self.pace_s * self.workers
+            return Setting(model, bound, 1, step, Straggler(), pace)
+        return Setting(model, bound, self.workers, step, self.straggler, self.pace_s)
+
+
+def conditions(size: Size) -> list[Condition]:
+    """Return the conditions of all figures.
+
+    Of the stragglers: ``constant`` halves the speed of one worker; ``random`` stops each worker for five clocks once in
+    twenty, so that a third of BSP's clocks meet at least one of eight.
+    """
+    pace, workers = size.pace_s, size.workers
+    paced = f"{workers} workers, {1e3 * pace:g} ms a clock"
+    constant, random = Straggler("constant", pace), Straggler("random", 5 * pace, 0.05)
+    known = {
+        "cores": Condition("cores", f"{size.own_cores} workers, no sleeps", size.own_cores, 0.0, Straggler()),
+        "even": Condition("even", f"{paced}, no straggler", workers, pace, Straggler()),
+        "constant": Condition("constant", f"{paced}; {constant}", workers, pace, constant),
+        "random": Condition("random", f"{paced}; {random}", workers, pace, random),
+    }
+    return [known[name] for name in size.conditions]
+
+
+def models(size: Size) -> list[tuple[str, float | None]]:
+    """Return the models compared: (name, bound). ESSP(0) would be SSP(0): both refresh at every clock."""
+    found: list[tuple[str, float | None]] = [("BSP", None)]
+    found += [("SSP", s) for s in size.bounds]
+    found += [("ESSP", s) for s in size.bounds if s > 0]
+    found.append(("ASP", None))
+    if hasattr(nbps, "VAP"):
+        found += [("VAP", v0) for v0 in size.vap_v0]
+    return [*found, ("Hogwild", None), (SINGLE, None)]
+
+
+def grid(size: Size) -> dict[tuple[str, str], Setting]:
+    """Return what runs: models by the names of condition and model."""
+    settings = [(c.name, c.setting(model, bound)) for c in conditions(size) for model, bound in models(size)]
+    found = {(name, setting.label): setting for name, setting in settings}
+    # The single worker of all paced conditions is the same one: it runs once.
+    twice = [c.name for c in conditions(size) if c.pace_s > 0][1:]
+    return {(name, label): setting for (name, label), setting in found.items() if label != SINGLE or name not in twice}
+
+
+def divergence(size: Size) -> dict[tuple[str, str, float], Setting]:
+    """Return staleness x step size for SSP and ESSP in the last condition."""
+    condition = conditions(size)[-1]
+    settings = [
+        condition.setting(model, s, step) for step in size.steps for s in size.bounds if s for model in ("SSP", "ESSP")
+    ]
+    return {(condition.name, setting.label, setting.step): setting for setting in settings}

@@ -1,0 +1,154 @@
+"""The papers' questions, answered with the numbers of this run, whatever the answer is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from measure import significant
+
+Numbers = dict[str, Any]
+Grid = dict[str, dict[str, Numbers]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A question, how often the answer was yes, and each case."""
+
+    question: str
+    yes: int
+    tie: int
+    no: int
+    cases: list[str]
+
+    @staticmethod
+    def of(question: str, cases: list[tuple[str, str]]) -> Verdict:
+        """From cases (answer, text)."""
+        answers = [answer for answer, _ in cases]
+        return Verdict(
+            question,
+            *(answers.count(kind) for kind in ("yes", "tie", "no")),
+            [f"{answer}: {text}" for answer, text in cases],
+        )
+
+    def __str__(self) -> str:
+        return f"{self.question} yes {self.yes}, tie {self.tie}, no {self.no} of {len(self.cases)}"
+
+
+def compare(a: Numbers, b: Numbers) -> str:
+    """Tell whether `a` is below `b`: "tie" if the ranges from minimum to maximum overlap, which decides nothing."""
+    (low_a, high_a), (low_b, high_b) = _range(a), _range(b)
+    if high_a < low_b:
+        return "yes"
+    return "no" if low_a > high_b else "tie"
+
+
+def _range(spread: Numbers) -> tuple[float, float]:
+    low, high = (math.inf if spread[end] is None else spread[end] for end in ("min", "max"))
+    return low, high
+
+
+def shown(spread: Numbers) -> str:
+    """Format median and range; "never" for what no run reached."""
+    words = ["never" if spread[key] is None else significant(spread[key]) for key in ("median", "min", "max")]
+    return f"{words[0]} ({words[1]}-{words[2]})"
+
+
+def _pairs(grid: Grid, left: str, right: str) -> list[tuple[str, float, Numbers, Numbers]]:
+    """Return (condition, s, numbers of `left`, numbers of `right`) for each s that both models have."""
+    found = []
+    for condition, by_label in grid.items():
+        for one in by_label.values():
+            other = by_label.get(f"{right}({one['bound']:g})") if one["bound"] is not None else None
+            if one["model"] == left and other is not None:
+                found.append((condition, one["bound"], one, other))
+    return found
+
+
+def _versus(grid: Grid, name: str, read: Callable[[Numbers], Numbers], question: str) -> Verdict:
+    """Compare ESSP with SSP at the same staleness in every condition."""
+    cases = []
+    for condition, s, eager, lazy in _pairs(grid, "ESSP", "SSP"):
+        text = f"{condition}, s = {s:g}: {name} ESSP {shown(read(eager))}, SSP {shown(read(lazy))}"
+        cases.append((compare(read(eager), read(lazy)), text))
+    return Verdict.of(question, cases)
+
+
+def _against(grid: Grid, key: str, models: tuple[str, ...], other: str, question: str) -> Verdict:
+    """Compare models with the one called `other` in every condition."""
+    cases = []
+    for condition, by_label in grid.items():
+        for label, one in by_label.items():
+            if one["model"] in models and label != other:
+                text = f"{condition}: {label} {shown(one[key])}, {other} {shown(by_label[other][key])}"
+                cases.append((compare(one[key], by_label[other][key]), text))
+    return Verdict.of(question, cases)
+
+
+def _negated(spread: Numbers) -> Numbers:
+    return {"median": -spread["median"], "min": -spread["max"], "max": -spread["min"]}
+
+
+def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, cells: list[Numbers]) -> list[Verdict]:
+    """Return the answers; a case is "yes" or "no" only where the ranges of the repeats do not overlap."""
+    return [
+        _versus(staleness, "staleness", lambda one: _negated(one["mean"]), "Is ESSP's mean staleness below SSP's?"),
+        _versus(staleness, "variance", lambda one: one["variance"], "Is ESSP's variance of staleness below SSP's?"),
+        _versus(
+            quality, "objective", lambda one: one["objective_at_clock"], "Is ESSP's objective per clock below SSP's?"
+        ),
+        _versus(
+            objective, "seconds", lambda one: one["seconds_to_target"], "Does ESSP reach the target sooner than SSP?"
+        ),
+        _against(objective, "seconds_to_target", ("ESSP",), "BSP", "Does ESSP reach the target sooner than BSP?"),
+        _against(
+            objective,
+            "seconds_to_target",
+            ("ESSP",),
+            "SSP(0)",
+            "Does ESSP reach it sooner than SSP(0), BSP without order of addition?",
+        ),
+        _against(objective, "seconds_to_target", ("SSP",), "BSP", "Does SSP reach the target sooner than BSP?"),
+        _against(
+            objective,
+            "seconds_to_target",
+            ("BSP", "SSP", "ESSP", "ASP", "VAP"),
+            "single",
+            "Is it sooner than one worker?",
+        ),
+        _against(
+            objective, "seconds_to_target", ("ESSP",), "Hogwild", "Does ESSP reach the target sooner than Hogwild?"
+        ),
+        _waits(shares),
+        _diverges(cells),
+    ]
+
+
+def _waits(shares: Grid) -> Verdict:
+    cases = []
+    for condition, by_label in shares.items():
+        base = by_label["SSP(0)"]["shares"]["waiting"]
+        for label, one in by_label.items():
+            if one["model"] in ("SSP", "ESSP") and one["bound"] > 0:
+                waiting = one["shares"]["waiting"]
+                text = f"{condition}: share of waiting {label} {shown(waiting)}, SSP(0) {shown(base)}"
+                cases.append((compare(waiting, base), text))
+    return Verdict.of("Is the share of waiting below that of s = 0?", cases)
+
+
+def _diverges(cells: list[Numbers]) -> Verdict:
+    """Compare over steps and staleness; where both diverged in all repeats there is nothing to compare."""
+    cases = []
+    by_key = {(cell["model"], cell["bound"], cell["step"]): cell for cell in cells}
+    for (model, s, step), eager in by_key.items():
+        lazy = by_key.get(("SSP", s, step))
+        if model == "ESSP" and lazy is not None:
+            texts = [
+                f"{one['model']} {shown(one['final_objective'])}, diverged {one['diverged']} of {one['repeats']}"
+                for one in (eager, lazy)
+            ]
+            answer = compare(eager["final_objective"], lazy["final_objective"])
+            cases.append((answer, f"s = {s:g}, step {step:g}: {'; '.join(texts)}"))
+    return Verdict.of("Is ESSP's final objective below SSP's over steps and staleness?", cases)
