@@ -12,7 +12,7 @@ def gate_target(clock: int, staleness: float) -> int:
 
     0 where nothing is needed; everybody has completed 0 clocks.
     """
-    return max(0, clock - int(staleness)) if staleness < clock else 0
+    return clock - int(staleness) if staleness < clock else 0
 
 
 def is_too_old(visible: int, clock: int, staleness: float) -> bool:

@@ -142,12 +142,16 @@ class State(enum.Enum):
     FINISHED = "finished"
 
 
+# Made once: a member looked up in its enum, or an action without fields made anew, costs as much as the rest of a line.
+_COMMITTED, _REFRESHED, _ARRIVED, _SEEN = Group
+_FLUSH, _SNAPSHOT, _LOWEST, _LOWEST_SEEN = Flush(), Snapshot(), Lowest(_COMMITTED), Lowest(_SEEN)
+_IN_STEP = State.IN_STEP
 _LEGAL = {  # step -> states in which it may begin; it ends in the state given
-    "begin": ({State.NEW, State.FINISHED}, State.RUNNING),
-    "tick": ({State.RUNNING}, State.RUNNING),
-    "read": ({State.RUNNING}, State.RUNNING),
-    "barrier": ({State.RUNNING}, State.RUNNING),
-    "finish": ({State.RUNNING}, State.FINISHED),
+    "begin": ((State.NEW, State.FINISHED), State.RUNNING),
+    "tick": ((State.RUNNING,), State.RUNNING),
+    "read": ((State.RUNNING,), State.RUNNING),
+    "barrier": ((State.RUNNING,), State.RUNNING),
+    "finish": ((State.RUNNING,), State.FINISHED),
 }
 
 
@@ -204,7 +208,7 @@ class Worker:
             yield Refresh(copy)
             self.copy_visible[copy] = clock
         if self.terms.ordered:
-            yield Publish(Group.REFRESHED, clock)
+            yield Publish(_REFRESHED, clock)
         self.state = end
 
     def tick(self, wait: bool = True) -> Step:
@@ -216,7 +220,7 @@ class Worker:
         self.now += 1
         if self.terms.v0 is not None and norm > 0:
             self.transit.append((self.now, norm))
-        yield Publish(Group.COMMITTED, self.now)
+        yield Publish(_COMMITTED, self.now)
         self.gate_owed = True
         # What is saved at a checkpoint must not hold additions of a worker that goes on without waiting.
         if wait or is_checkpoint(self.now, self.terms.checkpoint_every):
@@ -234,12 +238,12 @@ class Worker:
         if staleness is not None:
             target = gate_target(self.now, staleness)
             if target > gate_target(self.now, self.terms.staleness):
-                yield from self._await(Group.COMMITTED, 0, ALL, target, "get")
+                yield from self._await(_COMMITTED, 0, ALL, target, "get")
         if copy is None:
-            visible = yield Lowest(Group.COMMITTED)
+            visible = yield _LOWEST
         else:
             if staleness is not None and is_too_old(self.copy_visible[copy], self.now, staleness):
-                self.visible = yield Lowest(Group.COMMITTED)
+                self.visible = yield _LOWEST
                 yield Refresh(copy)
                 self.copy_visible[copy] = self.visible
             visible = self.copy_visible[copy]
@@ -250,8 +254,8 @@ class Worker:
         """Wait until every worker has come to as many barriers as this one."""
         end = self._enter("barrier")
         self.barriers += 1
-        yield Publish(Group.ARRIVED, self.barriers)
-        yield from self._await(Group.ARRIVED, 0, ALL, self.barriers, "barrier")
+        yield Publish(_ARRIVED, self.barriers)
+        yield from self._await(_ARRIVED, 0, ALL, self.barriers, "barrier")
         self.state = end
 
     def finish(self) -> Step:
@@ -260,7 +264,7 @@ class Worker:
         if self.gate_owed:
             yield from self._pass_gate()
         yield from self._commit()
-        for group in (Group.COMMITTED, Group.REFRESHED, Group.ARRIVED):
+        for group in (_COMMITTED, _REFRESHED, _ARRIVED):
             yield Publish(group, FINISHED)
         if self.terms.v0 is not None:
             yield PublishSeen(None)
@@ -270,28 +274,28 @@ class Worker:
 
     def _commit(self) -> Generator[Action, Any, float]:
         if self.terms.ordered:
-            yield Await(Group.REFRESHED, 0, ALL, self.now, "clock")
+            yield Await(_REFRESHED, 0, ALL, self.now, "clock")
             if self.rank > 0:
-                yield Await(Group.COMMITTED, self.rank - 1, 1, self.now + 1, "clock")
-        return float((yield Flush()))
+                yield Await(_COMMITTED, self.rank - 1, 1, self.now + 1, "clock")
+        return float((yield _FLUSH))
 
     def _pass_gate(self) -> Step:
         exact = is_checkpoint(self.now, self.terms.checkpoint_every)
         target = gate_target(self.now, 0 if exact else self.terms.staleness)
         if target > 0:
-            yield from self._await(Group.COMMITTED, 0, ALL, target, "clock")
+            yield from self._await(_COMMITTED, 0, ALL, target, "clock")
         if self.terms.v0 is not None:
             yield from self._await_value_bound(self.terms.v0)
         self.gate_owed = False
         yield from self._take_in()
         if self.terms.ordered:
-            yield Publish(Group.REFRESHED, self.now)
+            yield Publish(_REFRESHED, self.now)
 
     def _take_in(self) -> Step:
         """Refresh the copies that are due, and say so to those whose values are bounded by it."""
         bounded = self.terms.v0 is not None
-        committed = (yield Snapshot()) if bounded else None
-        self.visible = yield Lowest(Group.COMMITTED)
+        committed = (yield _SNAPSHOT) if bounded else None
+        self.visible = yield _LOWEST
         for copy, staleness in enumerate(self.copies):
             if self.terms.eager or is_too_old(self.copy_visible[copy], self.now, staleness):
                 yield Refresh(copy)
@@ -309,12 +313,12 @@ class Worker:
     def _await_value_bound(self, v0: float) -> Step:
         """Wait until what is in transit is at most v0 / sqrt(now)."""
         bound = value_bound(v0, self.now)
-        while (left := self._in_transit((yield Lowest(Group.SEEN)))) > bound:
+        while (left := self._in_transit((yield _LOWEST_SEEN))) > bound:
             for clock, norm in self.transit:
                 left -= norm
                 if left <= bound:
                     break
-            yield from self._await(Group.SEEN, 0, ALL, clock, "clock")
+            yield from self._await(_SEEN, 0, ALL, clock, "clock")
         self.transit_share = max(self.transit_share, left / bound)
 
     def _in_transit(self, seen: int) -> float:
@@ -332,7 +336,7 @@ class Worker:
                 f"worker {self.rank} at clock {self.now} is {self.state.value}; expected it to be "
                 f"{' or '.join(sorted(state.value for state in before))} for {step}()"
             )
-        self.state = State.IN_STEP
+        self.state = _IN_STEP
         return after
 
     def validate(self) -> None:
