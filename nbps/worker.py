@@ -38,8 +38,7 @@ class Worker:
             attach(spec.board).view(np.int64),
             spec.workers,
             rank,
-            staleness=min([spec.consistency.staleness, *(table.staleness for table in spec.tables)]),
-            ordered=spec.consistency.ordered and any(table.access == "cached" for table in spec.tables),
+            terms=spec.terms(),
             oversubscribed=spec.oversubscribed,
             timeout_s=spec.clock_timeout_s,
         )
@@ -51,9 +50,7 @@ class Worker:
             return LiveTable(self._clock, table, values)
         # Workers that send the same rows in the same order collide on every one: each starts elsewhere.
         first = table.layout.rows * self.rank // self.size
-        copy = CachedTable(self._clock, table, values, eager=spec.consistency.eager, first=first)
-        self._clock.copies.append(copy)
-        return copy
+        return CachedTable(self._clock, table, values, first)
 
     @property
     def current_clock(self) -> int:
@@ -88,7 +85,7 @@ class Worker:
         ClockTimeoutError
             After the job's ``clock_timeout_s``; names the workers that are behind.
         """
-        self._clock.advance(wait)
+        self._clock.tick(wait)
 
     def barrier(self) -> None:
         """Wait until every worker has called ``barrier`` as often as this one; commits nothing.

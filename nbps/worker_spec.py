@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nbps.consistency import Consistency
+from nbps.core.worker import Terms
 from nbps.runtime.dense import Layout
 
 
@@ -30,3 +31,12 @@ class WorkerSpec:
     seed: int
     clock_timeout_s: float
     oversubscribed: bool
+
+    def terms(self) -> Terms:
+        """Return what the workers agreed upon, as their protocol wants it."""
+        model = self.consistency
+        return Terms(
+            staleness=min([model.staleness, *(table.staleness for table in self.tables)]),
+            eager=model.eager,
+            ordered=model.ordered and any(table.access == "cached" for table in self.tables),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from nbps.worker_spec import TableSpec
 Array = npt.NDArray[Any]
 
 
-class WorkerTable(abc.ABC):
+class WorkerTable:
     """A table as a worker reads and changes it.
 
     Attributes
@@ -37,7 +36,7 @@ class WorkerTable(abc.ABC):
         self.dtype = values.dtype
         self.kernel = rows.TableKernel(values, int(spec.access == "direct"))
         self._clock = clock
-        self._staleness = spec.staleness
+        self._copy: int | None = None  # the clock's number of this table's copy, if it has one
         self._check_finite = spec.check_finite
 
     def get(self, ids: npt.ArrayLike, staleness: float | None = None) -> Array:
@@ -67,7 +66,7 @@ class WorkerTable(abc.ABC):
         if staleness is not None:
             staleness = check_staleness(staleness, f"table {self.name!r}.get")
         numbers = self._checked_ids(ids)
-        self._clock.record(self._make_visible(staleness))
+        self._clock.read(staleness, self._copy)
         out = np.empty((numbers.size, self.shape[1]), self.dtype)
         rows.get_rows(self.kernel, numbers, out)
         return out[0] if np.ndim(ids) == 0 else out
@@ -100,10 +99,6 @@ class WorkerTable(abc.ABC):
         raise TableError(
             f"table {self.name!r}: put() overwrites what other workers add; use inc(), or access='exclusive'"
         )
-
-    @abc.abstractmethod
-    def _make_visible(self, staleness: float | None) -> int:
-        """Wait until a read may happen; return the visible clock it has."""
 
     def _checked_ids(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
         given = np.asarray(ids)
@@ -158,10 +153,6 @@ class WorkerTable(abc.ABC):
 class LiveTable(WorkerTable):
     """Rows in shared memory: access modes ``direct`` and ``exclusive``."""
 
-    def _make_visible(self, staleness: float | None) -> int:
-        self._clock.wait_for(staleness)
-        return self._clock.lowest()
-
     def put(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Overwrite rows of an ``exclusive`` table; shapes as in `inc`."""
         if self.kernel.atomic:
@@ -173,31 +164,18 @@ class LiveTable(WorkerTable):
 class CachedTable(WorkerTable):
     """A private copy, sent and refreshed at clocks: access mode ``cached``."""
 
-    def __init__(self, clock: Clock, spec: TableSpec, parent: Array, eager: bool, first: int) -> None:
+    def __init__(self, clock: Clock, spec: TableSpec, parent: Array, first: int) -> None:
         super().__init__(clock, spec, parent.copy())
         self._parent = parent
         self._base = self.kernel.values.copy()
-        self._eager = eager
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
-        self._visible = 0  # every update from clocks below it is in the copy
+        self._copy = clock.add_copy(self, spec.staleness)
 
     def flush(self) -> int:
         """Add what this worker changed to the shared rows; return how many rows that were."""
         return int(replica.flush(self.kernel.values, self._base, self._parent, self._first, self._scratch))
 
-    def refresh(self, visible: int) -> None:
-        """Take in the shared rows; `visible` is the visible clock, read before."""
+    def refresh(self) -> None:
+        """Take in the shared rows."""
         replica.refresh(self.kernel.values, self._base, self._parent)
-        self._visible = visible
-
-    def refresh_if_due(self, clock: int, visible: int) -> None:
-        """Refresh at the start of `clock`: always if eager, else only a copy that is too old."""
-        if self._eager or self._visible < clock - self._staleness:
-            self.refresh(visible)
-
-    def _make_visible(self, staleness: float | None) -> int:
-        self._clock.wait_for(staleness)
-        if staleness is not None and self._visible < self._clock.now - staleness:
-            self.refresh(self._clock.lowest())
-        return self._visible

@@ -1,22 +1,21 @@
-"""One worker's clock: it publishes what the worker did, waits for the others, and keeps the worker's counters.
+"""One worker's clock on one box: the driver of `nbps.core.worker.Worker`.
 
-The protocol of design section 2 on one box. A worker at clock c may go on when the lowest committed slot is >= c - s.
-Copies of cached tables are sent before their clock is published and refreshed after the gate, so what they show is at
-least as fresh.
-
-Strict BSP (`ordered`) adds two waits that make sums of floats independent of timing: a worker sends its copies only
-after all have taken in the clock before, and after the worker of the rank before has sent its own.
+The core says what happens in which order and knows no clock, memory or process; this class carries its actions out with
+kernels on the shared board and on the worker's copies, measures the time spent in waits, and keeps the counters.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from nbps.core.worker import ALL, Action, Await, Flush, Group, Lowest, Publish, Record, Refresh, Step, Terms, Worker
 from nbps.errors import AbortedError, ClockTimeoutError
 from nbps.kernels import board, layout
 
@@ -32,11 +31,8 @@ class Copy(Protocol):
     def flush(self) -> int:
         """Send what changed; return the number of rows."""
 
-    def refresh(self, visible: int) -> None:
-        """Take in the shared rows, which hold all updates from clocks below `visible`."""
-
-    def refresh_if_due(self, clock: int, visible: int) -> None:
-        """Refresh as the consistency model wants it at the start of `clock`."""
+    def refresh(self) -> None:
+        """Take in the shared rows."""
 
 
 class Clock:
@@ -44,14 +40,8 @@ class Clock:
 
     Attributes
     ----------
-    now : int
-        Units of work that this worker has completed in this run.
-    staleness : float
-        Bound of the gate; infinite for none.
-    ordered : bool
-        Strict BSP.
-    copies : list of Copy
-        Copies to send and refresh.
+    core : Worker
+        The protocol; its fields may be read, and its steps only driven from here.
     """
 
     def __init__(
@@ -59,145 +49,172 @@ class Clock:
         words: npt.NDArray[np.int64],
         workers: int,
         rank: int,
-        staleness: float,
-        ordered: bool,
+        terms: Terms,
         oversubscribed: bool,
         timeout_s: float,
     ) -> None:
-        self.now = 0
-        self.staleness = staleness
-        self.copies: list[Copy] = []
-        self.ordered = ordered
+        self.core = Worker(rank, terms)
+        self._copies: list[Copy] = []
         self._words = words
         self._workers = workers
-        self._rank = rank
         self._timeout_s = timeout_s
         self._spins = 0 if oversubscribed else _SPINS
-        self._committed = layout.committed(0)
-        self._refreshed = layout.refreshed(workers, 0)
-        self._arrived = layout.arrived(workers, 0)
+        self._first = (layout.committed(0), layout.refreshed(workers, 0), layout.arrived(workers, 0))
+        # Where this worker publishes, and the slots for the lowest of which others wait: this one alone, unless all
+        # wait for all.
+        slots = [first + rank * layout.LINE for first in self._first]
+        self._published = [(slot, slot, 1) for slot in slots]
+        if not terms.ordered:
+            self._published[Group.COMMITTED] = (slots[0], self._first[0], workers)
         start = layout.statistics(workers, rank)
-        self._counters = words[start : start + layout.STATS_LINES * layout.LINE]
-        self._barriers = 0
-        self._gate_ahead = False  # the clock was advanced and its gate has not been passed yet
-        self._visible = 0  # every update from clocks below it was visible when the current clock began
-        self._read_since_tick = False
+        # Elements of a memoryview are Python's own integers: adding to one takes half the time of NumPy's.
+        self._counters = words[start : start + layout.STATS_LINES * layout.LINE].data
+        self._sampled = False  # whether a read was recorded since the current clock began
+        self._before = 0  # clocks of earlier runs
         self._resumed_ns = time.perf_counter_ns()  # when the current clock began
         self._waited_ns = 0  # of the time since then
+        self._said: Await | None = None  # the last wait that was complained about
+        self._left: tuple[Step, Action | None] | None = None  # the step that an exception ended, and its last action
+        self._carry_out: dict[type, Callable[[Any], Any]] = {
+            Flush: self._flush,
+            Publish: self._publish,
+            Await: self._await,
+            Lowest: self._lowest,
+            Refresh: self._refresh,
+            Record: self._record,
+        }
+
+    def add_copy(self, copy: Copy, staleness: float) -> int:
+        """Have one more copy to send and refresh; return its number."""
+        self._copies.append(copy)
+        return self.core.add_copy(staleness)
+
+    @property
+    def now(self) -> int:
+        """Units of work that this worker has completed in this run."""
+        return self.core.now
+
+    # ----------------------------------------------------------------- steps
 
     def begin(self) -> None:
-        """Start a run at clock 0; the driver has reset the board."""
-        self.now = self._barriers = self._visible = 0
-        self._gate_ahead = self._read_since_tick = False
-        for copy in self.copies:
-            copy.refresh(visible=0)
-        if self.ordered:
-            self._publish(self._refreshed, 0)
+        """Start a run at clock 0; the job's driver has reset the board."""
+        self._sampled = False
+        self._said = None
+        self._before = self._counters[layout.CLOCKS]
+        self._drive(self.core.begin())
         self._resumed_ns, self._waited_ns = time.perf_counter_ns(), 0
 
-    def advance(self, wait: bool) -> None:
+    def tick(self, wait: bool) -> None:
         """Publish this unit's updates, add one, and with `wait` pass the gate of the next unit."""
-        self.pass_gate()
-        if not self._read_since_tick:
-            self.record(self._visible)
-        self._send()
-        self.now += 1
-        self._counters[layout.CLOCKS] += 1
-        self._publish(self._committed, self.now)
-        self._gate_ahead = True
-        self._read_since_tick = False
-        if wait:
-            self.pass_gate()
+        self._drive(self.core.tick(wait))
+        self._sampled = False
+        self._counters[layout.CLOCKS] = self._before + self.core.now
+        self._count_compute()
+
+    def read(self, staleness: float | None, copy: int | None) -> None:
+        """Wait until a read of `copy`, or of live rows if None, may happen, and count it."""
+        self._drive(self.core.read(staleness, copy))
+
+    def barrier(self) -> None:
+        """Wait until every worker has called this as often; commits nothing."""
+        self._drive(self.core.barrier())
+
+    def finish(self) -> None:
+        """End a run: commit what is left, and hold nobody back any more."""
+        self._sampled = True  # no clock ends here
+        self._drive(self.core.finish())
+        self._count_compute()
+
+    def _drive(self, step: Step) -> None:
+        if self._left is not None:
+            # Who catches a time-out and calls again first completes what timed out.
+            left, self._left = self._left, None
+            if inspect.getgeneratorstate(left[0]) == inspect.GEN_CLOSED:
+                raise AbortedError(f"worker {self.core.rank} was stopped at clock {self.now}: the job is ending")
+            self._go_on(*left)
+        self._go_on(step, None)
+
+    def _go_on(self, step: Step, action: Action | None) -> None:
+        """Carry out `action` and all that follow in `step`."""
+        carry_out = self._carry_out
+        try:
+            answer = None if action is None else carry_out[type(action)](action)
+            while True:
+                action = step.send(answer)
+                answer = carry_out[type(action)](action)
+        except StopIteration:
+            return
+        except BaseException:
+            self._left = step, action
+            raise
+
+    def _count_compute(self) -> None:
         now = time.perf_counter_ns()
         self._counters[layout.COMPUTE_NS] += now - self._resumed_ns - self._waited_ns
         self._resumed_ns, self._waited_ns = now, 0
 
-    def pass_gate(self) -> None:
-        """Wait at the gate of the current clock, if that has not happened yet, and take in what others sent."""
-        if not self._gate_ahead:
-            return
-        if self.staleness < self.now:
-            self._wait(self._committed, self._workers, self.now - int(self.staleness), "clock")
-        self._gate_ahead = False
-        self._visible = self.lowest()
-        for copy in self.copies:
-            copy.refresh_if_due(self.now, self._visible)
-        if self.ordered:
-            self._publish(self._refreshed, self.now)
+    # ----------------------------------------------------------------- actions
 
-    def wait_for(self, staleness: float | None) -> None:
-        """Wait until the shared tables satisfy `staleness` (the gate's if None)."""
-        self.pass_gate()
-        if staleness is not None and staleness < min(self.staleness, self.now):
-            self._wait(self._committed, self._workers, self.now - int(staleness), "get")
+    def _flush(self, action: Flush) -> float:
+        if not self._sampled:  # reads inside kernels leave no trace: the clock without a `get` is one sample itself
+            self._record(Record(self.core.visible))
+        for copy in self._copies:
+            self._counters[layout.ROWS_SENT] += copy.flush()
+        return 0.0
 
-    def barrier(self) -> None:
-        """Wait until every worker has called this as often; commits nothing."""
-        self._barriers += 1
-        self._publish(self._arrived, self._barriers)
-        self._wait(self._arrived, self._workers, self._barriers, "barrier")
+    def _publish(self, action: Publish) -> None:
+        slot, first, count = self._published[action.group]
+        board.tick(self._words, first, count, slot, action.value)
 
-    def finish(self) -> None:
-        """End a run: commit what is left, and hold nobody back any more."""
-        self.pass_gate()
-        self._send()
-        for group in (self._committed, self._refreshed, self._arrived):
-            self._publish(group, layout.FINISHED)
-        self._counters[layout.COMPUTE_NS] += time.perf_counter_ns() - self._resumed_ns - self._waited_ns
+    def _lowest(self, action: Lowest) -> int:
+        return int(board.lowest(self._words, self._first[action.group], self._workers))
 
-    def lowest(self) -> int:
-        """Return the visible clock: every update from clocks below it is in the shared tables."""
-        return int(board.lowest(self._words, self._committed, self._workers))
+    def _refresh(self, action: Refresh) -> None:
+        self._copies[action.copy].refresh()
 
-    def record(self, visible: int) -> None:
-        """Count one read that saw all updates from clocks below `visible`."""
-        self._read_since_tick = True
-        differential = min(0, visible - self.now)
+    def _record(self, action: Record) -> None:
+        self._sampled = True
+        differential = min(0, action.visible - self.core.now)
         counters = self._counters
         counters[layout.READS] += 1
         counters[layout.DIFFERENTIAL_SUM] += differential
         counters[layout.DIFFERENTIAL_SQUARES] += differential * differential
         counters[layout.HISTOGRAM + min(-differential, layout.HISTOGRAM_BINS - 1)] += 1
 
-    def _send(self) -> None:
-        """Add this worker's uncommitted updates of its copies to the shared tables."""
-        if self.ordered:
-            self._wait(self._refreshed, self._workers, self.now, "clock")
-            if self._rank > 0:
-                self._wait(layout.committed(self._rank - 1), 1, self.now + 1, "clock")
-        for copy in self.copies:
-            self._counters[layout.ROWS_SENT] += copy.flush()
-
-    def _publish(self, group: int, value: int) -> None:
-        """Set this worker's slot of the group of slots that starts at word `group`."""
-        slot = group + self._rank * layout.LINE
-        if group == self._committed and not self.ordered:
-            board.tick(self._words, group, self._workers, slot, value)
-        else:  # others wait for this very slot, not for the lowest
-            board.tick(self._words, slot, 1, slot, value)
-
-    def _wait(self, first: int, count: int, target: int, what: str) -> None:
+    def _await(self, action: Await) -> None:
         start = time.perf_counter_ns()
-        warned = False
-        while (status := board.gate(self._words, first, count, target, self._spins)) != board.OPEN:
-            if status == board.ABORTED:
-                raise AbortedError(f"worker {self._rank} was stopped at clock {self.now}: the job is ending")
-            seconds = (time.perf_counter_ns() - start) / 1e9
-            if seconds > min(_WARN_S, self._timeout_s):
-                behind = self._behind(first, count, target)
-                text = f"worker {self._rank} at clock {self.now} has waited {seconds:.0f} s in {what}() for {behind}"
-                if seconds > self._timeout_s:
-                    limit = f"Job(clock_timeout_s={self._timeout_s:g}) sets the limit"
-                    raise ClockTimeoutError(f"{text}; does it call {what}()? {limit}")
-                if not warned:
-                    print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
-                    warned = True
-        waited = time.perf_counter_ns() - start
+        word, count = self._slots(action)
+        while (status := board.gate(self._words, word, count, action.target, self._spins)) != board.OPEN:
+            self._check_patience(status, action, start)
+        self._count_wait(start)
+
+    def _slots(self, action: Await) -> tuple[int, int]:
+        """First word and number of the slots that `action` looks at."""
+        word = self._first[action.group] + action.first * layout.LINE
+        return word, self._workers if action.count == ALL else action.count
+
+    def _count_wait(self, since_ns: int) -> None:
+        waited = time.perf_counter_ns() - since_ns
         self._waited_ns += waited
         self._counters[layout.WAIT_NS] += waited
 
-    def _behind(self, first: int, count: int, target: int) -> str:
-        slots = self._words[first : first + count * layout.LINE : layout.LINE]
-        base = (first - self._committed) // layout.LINE % self._workers
-        slow = [f"worker {base + k} (at {int(slots[k])})" for k in np.flatnonzero(slots < target)]
+    def _check_patience(self, status: int, action: Await, since_ns: int) -> None:
+        if status == board.ABORTED:
+            raise AbortedError(f"worker {self.core.rank} was stopped at clock {self.now}: the job is ending")
+        seconds = (time.perf_counter_ns() - since_ns) / 1e9
+        if seconds <= min(_WARN_S, self._timeout_s):
+            return
+        what, behind = action.what, self._behind(action)
+        text = f"worker {self.core.rank} at clock {self.now} has waited {seconds:.0f} s in {what}() for {behind}"
+        if seconds > self._timeout_s:
+            limit = f"Job(clock_timeout_s={self._timeout_s:g}) sets the limit"
+            raise ClockTimeoutError(f"{text}; does it call {what}()? {limit}")
+        if action != self._said:
+            print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
+            self._said = action
+
+    def _behind(self, action: Await) -> str:
+        word, count = self._slots(action)
+        slots = self._words[word : word + count * layout.LINE : layout.LINE]
+        slow = [f"worker {action.first + k} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)]
         return ", ".join(slow) or "nobody any more"

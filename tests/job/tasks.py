@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from nbps.core.worker import Group, Lowest
+
 
 def probe(worker, clocks, names, sleep_s, wait=True, shift=0):
     """Add 1 to this worker's column of the probe row in each clock; return one (clock, reads by table) per clock.
 
     In every clock each table is read before and after the addition. `shift` plants a wrong staleness.
     """
-    worker._clock.staleness += shift
+    core = worker._clock.core
+    core.terms = dataclasses.replace(core.terms, staleness=core.terms.staleness + shift)
     random = np.random.default_rng([worker.rank, clocks])
     one = np.zeros(worker.size, np.int64)
     one[worker.rank] = 1
@@ -66,8 +70,13 @@ def drift(worker, clocks, sleep_s, wait):
         if random.random() < 0.5:
             time.sleep(random.random() * sleep_s * worker.rank)
         worker.clock(wait=wait)
-        lead = max(lead, worker.current_clock - worker._clock.lowest())
+        lead = max(lead, worker.current_clock - slowest(worker))
     return lead
+
+
+def slowest(worker):
+    """Clock of the slowest worker, as the board says."""
+    return worker._clock._lowest(Lowest(Group.COMMITTED))
 
 
 def float_training(worker, clocks):

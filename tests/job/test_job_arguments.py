@@ -14,6 +14,7 @@ import pytest
 import tasks
 
 import nbps
+from nbps.core.worker import Group, Publish
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +173,8 @@ def test_huge_clocks_work():
 
     def jump(worker, start):
         clock = worker._clock
-        clock.now = clock._visible = start
-        clock._publish(clock._committed, start)
+        clock.core.now = clock.core.visible = start
+        clock._publish(Publish(Group.COMMITTED, start))
         worker.barrier()
         for _ in range(5):
             worker.clock()
@@ -224,7 +225,7 @@ def test_infinite_staleness_never_waits():
         if worker.rank == 0:
             for _ in range(1000):
                 worker.clock()
-            lead = worker.current_clock - worker._clock.lowest()
+            lead = worker.current_clock - tasks.slowest(worker)
             worker.barrier()
             return lead
         worker.barrier()

@@ -199,6 +199,28 @@ def test_a_missing_worker_at_a_barrier_is_named():
         running.run(stay_away)
 
 
+def test_who_catches_a_time_out_can_go_on():
+    """The next call waits for what the first one waited for, and nothing is committed twice."""
+
+    def patient(worker):
+        caught = 0
+        for clock in range(4):
+            worker.table("t").inc(0, 1)
+            if worker.rank == 1 and clock == 1:
+                time.sleep(0.6)
+            try:
+                worker.clock()
+            except ClockTimeoutError:
+                caught += 1
+        return worker.current_clock, caught
+
+    table = nbps.Table("t", 1, 1, "int64", access="cached")
+    with nbps.Job([table], workers=2, consistency=nbps.SSP(0), clock_timeout_s=0.4) as running:
+        assert running.run(patient) == [(4, 1), (4, 0)]
+        assert running.table("t").to_numpy().tolist() == [[8]]
+        assert [worker.clocks for worker in running.report().workers] == [4, 4]
+
+
 def test_a_worker_that_returns_early_holds_nobody():
     """Under BSP with a cached table, the others go on without those that have returned, through clocks and barriers."""
 
@@ -375,9 +397,10 @@ def test_an_aborted_worker_sees_an_aborted_error(tmp_path):
 
     def work(worker, path):
         if worker.rank == 0:
-            worker.clock()
+            worker.barrier()  # the other one is inside its `try`
             raise ZeroDivisionError
         try:
+            worker.barrier()
             while True:
                 worker.clock()
         except AbortedError as error:
