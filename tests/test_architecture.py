@@ -21,6 +21,7 @@ LAYERS = {
     "nbps.transport": {"nbps.core", "nbps.errors"},
     "nbps.core": {"nbps.errors"},
     "nbps.runtime": {"nbps.core", "nbps.kernels", "nbps.errors"},
+    "nbps.testing": {"nbps", "nbps.errors", "nbps.kernels", "nbps.core"},
     "nbps.sim": {"nbps.core", "nbps.errors", "nbps.testing"},
     "nbps": {"nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.core", "nbps.transport"},
     "nbps.data": {"nbps.errors"},
