@@ -45,6 +45,9 @@ class Memory(Protocol):
     def unsubscribe(self, subscriber: int, rows: Rows) -> None:
         """Stop that."""
 
+    def save(self, clock: int) -> None:
+        """Save the owned rows, at once: they hold exactly the updates from clocks < `clock`."""
+
 
 class Board(Protocol):
     """The slots of the node's board that the node itself writes (`nbps.core.worker.Group`)."""

@@ -178,16 +178,10 @@ class Send(NamedTuple):
     frame: Frame
 
 
-class Save(NamedTuple):
-    """Save the rows owned here before anything else: they hold exactly the updates from clocks < `clock`."""
-
-    clock: int
-
-
 class End(NamedTuple):
     """End the workers of this node and raise `reason`."""
 
     reason: str
 
 
-Action = Send | Save | End
+Action = Send | End

@@ -37,7 +37,6 @@ from nbps.core.messages import (
     Push,
     Received,
     Refreshed,
-    Save,
     Send,
     Ship,
     Stop,
@@ -138,7 +137,7 @@ class Node:
         }
         self.shard = Shard(
             settings.rank, settings.nodes, settings.terms, memory, board,
-            self._post, self._has_room, self._save, self._on_seen, settings.clock,
+            self._post, self._has_room, self._on_seen, settings.clock,
         )  # fmt: skip
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -186,7 +185,7 @@ class Node:
             self.shard.commit(event.clock, 0)
 
     def _on_needed(self, event: Needed) -> None:
-        if not self.settings.terms.eager:
+        if not self.settings.terms.pushes:
             for replica in self.replicas.values():
                 replica.need(event.clock)
 
@@ -283,7 +282,7 @@ class Node:
 
     def _start_round(self, each: tuple[int, ...]) -> None:
         """VAP: send everything committed so far to every owner, as one round that is seen as a whole."""
-        if not all(self._has_room(node) for node in self._others):
+        if not all([replica.can_push() for replica in self.replicas.values()]):
             self._round_due = each
             return
         self._round_due = None
@@ -320,9 +319,6 @@ class Node:
         frame = link.send(message, self._now)
         if link.up:
             self._out.append(Send(peer, frame))
-
-    def _save(self, clock: int) -> None:
-        self._out.append(Save(clock))
 
     def _end(self, reason: str, tell: bool = True) -> None:
         if tell:

@@ -26,10 +26,11 @@ class Replica:
         Batches that no ship has confirmed to contain, in order.
     clock : int
         Every update of every worker from clocks < clock is in the replica; never falls.
+    needed : set of int
+        SSP: clocks above `clock` that workers wait for.
     asked : int or None
-        SSP: clock asked for and not given; at most one question is on its way.
-    needed : int
-        SSP: highest clock that a worker waits for.
+        SSP: clock asked for and not given: the lowest needed one. Who waits for a later one may hold up the worker that
+        waits for this one, or be held up by it.
     requests : int
         Number of the last request for rows.
     push_due : bool
@@ -51,7 +52,7 @@ class Replica:
         self.unapplied: deque[tuple[int, Rows]] = deque()
         self.clock = clock
         self.asked: int | None = None
-        self.needed = clock
+        self.needed: set[int] = set()
         self.requests = 0
         self.push_due = False
         self._memory = memory
@@ -63,23 +64,27 @@ class Replica:
     def push(self, clock: int) -> None:
         """Send what local workers added, who have committed `clock`, or remember to do so when there is room."""
         # What is not sent now stays in the differences: the next batch brings it.
-        if not self._has_room(self.owner) or len(self.unapplied) >= self._window:
-            self.push_due = True
-            if len(self.unapplied) >= self._window:
-                self._ask(0)
+        self.push_due = not self.can_push()
+        if self.push_due:
             return
-        self.push_due = False
         self.number += 1
         rows = self._memory.collect(self.owner)
         if rows is not None:
             self.unapplied.append((self.number, rows))
         self._post(self.owner, Push(self.number, clock, rows))
 
+    def can_push(self) -> bool:
+        """Whether a batch may be sent; sees to it that it may be, some time."""
+        if len(self.unapplied) >= self._window:
+            self._ask(0)
+            return False
+        return self._has_room(self.owner)
+
     def need(self, clock: int) -> None:
         """Ask for `clock`, for which a worker waits."""
-        self.needed = max(self.needed, clock)
-        if self.clock < self.needed:
-            self._ask(self.needed)
+        if clock > self.clock:
+            self.needed.add(clock)
+            self._ask(clock)
 
     def touch(self, rows: Rows) -> None:
         """Ask for rows that are not kept fresh."""
@@ -105,15 +110,16 @@ class Replica:
             self._board.publish_shard(self.owner, ship.clock)
         if self.asked is not None and ship.clock >= self.asked:
             self.asked = None
-            if self.clock < self.needed:
-                self._ask(self.needed)
+            self.needed = {clock for clock in self.needed if clock > self.clock}
+            if self.needed:
+                self._ask(min(self.needed))
 
     def confirm(self, number: int) -> None:
         """Tell the owner that all local workers have taken in its ships up to `number` (VAP)."""
         self._post(self.owner, Confirm(number))
 
     def _ask(self, clock: int) -> None:
-        if self.asked is None:
+        if self.asked is None or clock < self.asked:
             self.asked = clock
             self._post(self.owner, Pull(clock))
 

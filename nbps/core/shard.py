@@ -47,7 +47,7 @@ class Shard:
     rounds : int
         Strict BSP: rounds that are in the rows.
     wanted : list of int or None
-        SSP: clock that each node has asked for and not been given; above `clock`.
+        SSP: lowest clock that each node has asked for and not been given; above `clock`.
     ship_due : list of bool
         A ship to this node waits for room on its link.
     answered : list of int
@@ -67,7 +67,6 @@ class Shard:
         board: Board,
         post: Post,
         has_room: Callable[[int], bool],
-        save: Callable[[int], None],
         seen: Callable[[int, int], None],
         clock: int = 0,
     ) -> None:
@@ -89,10 +88,8 @@ class Shard:
         self._board = board
         self._post = post
         self._has_room = has_room
-        self._save = save
         self._seen = seen
         self._bounded = terms.v0 is not None
-        self._replies = terms.staleness == float("inf") and not self._bounded  # ASP: every batch is answered
 
     def commit(self, clock: int, number: int) -> None:
         """Take note that this node's own workers have committed `clock`; their additions are in the rows."""
@@ -111,7 +108,7 @@ class Shard:
             if self._bounded:
                 self._ship_round(source, batch.number)
         self._hear(source, batch.clock)
-        if self._replies:
+        if self.terms.replies:
             self.ship(source)
 
     def pull(self, source: int, pull: Pull) -> None:
@@ -164,16 +161,13 @@ class Shard:
             self._apply_rounds(clock)
         self.clock = clock
         if is_checkpoint(clock, self.terms.checkpoint_every):
-            self._save(clock)
+            self._memory.save(clock)
         self._board.publish_shard(self.rank, clock)
-        if self.terms.eager:
-            for node in () if self._replies else self._others:
+        pushes = self.terms.pushes
+        for node in self._others:
+            wanted = self.wanted[node]
+            if pushes or (wanted is not None and wanted <= clock):
                 self.ship(node)
-        else:
-            for node in self._others:
-                wanted = self.wanted[node]
-                if wanted is not None and wanted <= clock:
-                    self.ship(node)
 
     def _apply_rounds(self, clock: int) -> None:
         while self.rounds < clock and any(self.held):

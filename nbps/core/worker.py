@@ -23,6 +23,7 @@ be waiting for just that.
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -131,6 +132,16 @@ class Terms:
     ordered: bool = False
     v0: float | None = None
     checkpoint_every: int = 0
+
+    @property
+    def replies(self) -> bool:
+        """Whether an owner answers every batch with what changed: ASP, where no clock says when."""
+        return math.isinf(self.staleness) and self.v0 is None
+
+    @property
+    def pushes(self) -> bool:
+        """Whether an owner ships what changed whenever its clock rises; else who needs it must ask."""
+        return self.eager and not self.replies
 
 
 class State(enum.Enum):

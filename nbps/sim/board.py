@@ -1,0 +1,119 @@
+"""The board of a simulated node: its slots, and who waits for them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nbps.core.rules import FINISHED
+from nbps.core.worker import ALL, Await, Group, Poll
+
+
+class SimBoard:
+    """Slots of `workers` local workers and, with several nodes, of `nodes` shards.
+
+    Attributes
+    ----------
+    slots : list of list of int
+        By group. COMMITTED: workers, then shards. ARRIVED: workers, then nodes.
+    seen : list of list of int
+        A row for each reader, local workers first, then all other nodes as one.
+    lowest : int
+        Lowest committed slot.
+    news : list of int
+        For each worker, how many commits there were when it last took everything in.
+    """
+
+    def __init__(self, workers: int, nodes: int, copies: bool, clock: int, wake: Callable[[Any, Any], None]) -> None:
+        self.workers = workers
+        shards = nodes if nodes > 1 else 0
+        self.slots = [[clock] * (workers + shards), [clock - 1] * workers, [0] * (workers + shards)]
+        # Live rows are seen by all workers of a node at once: only copies, and other nodes, have to take them in.
+        readers = (workers if copies else 0) + (1 if shards else 0)
+        self.seen = [[clock] * workers for _ in range(readers)]
+        self.lowest = clock
+        self._at_lowest = len(self.slots[Group.COMMITTED])
+        self._gates: list[tuple[int, int, Any]] = []  # heap of who waits for the lowest committed slot
+        self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else who waits
+        self._count = 0
+        self._wake = wake
+        self._taken = [self._commits()] * workers
+
+    def _commits(self) -> list[int]:
+        return list(self.slots[Group.COMMITTED])
+
+    # ----------------------------------------------------------------- what workers do
+
+    def publish(self, group: Group, index: int, value: int) -> None:
+        """Set a slot and wake who can go on."""
+        slots = self.slots[group]
+        before, slots[index] = slots[index], value
+        if group is Group.COMMITTED and before == self.lowest and value > before:
+            self._at_lowest -= 1
+            if not self._at_lowest:
+                self.lowest = lowest = min(slots)
+                self._at_lowest = slots.count(lowest)
+                gates = self._gates
+                while gates and gates[0][0] <= lowest:
+                    self._wake(heapq.heappop(gates)[2], True)
+        if self._waiting:
+            self._look_again()
+
+    def publish_row(self, reader: int, committed: Sequence[int] | None) -> None:
+        """Say what local worker `reader` has taken in; None for everything, for good."""
+        if committed is not None:
+            self._taken[reader] = list(committed)
+        if reader < len(self.seen) - (len(self.slots[0]) > self.workers):
+            self.seen[reader] = [FINISHED] * self.workers if committed is None else list(committed[: self.workers])
+            self._look_again()
+
+    def seen_of(self, worker: int) -> int:
+        """Clock below which everybody has taken in all of local worker `worker`."""
+        return min((row[worker] for row in self.seen), default=FINISHED)
+
+    def holds(self, worker: int, wait: Await | Poll) -> bool:
+        """Whether what `worker` waits for has come."""
+        if wait.group is Group.SEEN:
+            return self.seen_of(worker) >= wait.target
+        if wait.count == ALL:
+            return (self.lowest if wait.group is Group.COMMITTED else min(self.slots[wait.group])) >= wait.target
+        return min(self.slots[wait.group][wait.first : wait.first + wait.count]) >= wait.target
+
+    def has_news(self, worker: int) -> bool:
+        """Whether somebody committed what `worker` has not taken in."""
+        return self.slots[Group.COMMITTED] != self._taken[worker]
+
+    def park(self, who: Any, worker: int, wait: Await | Poll) -> None:
+        """Wake `who` when what it waits for has come."""
+        if type(wait) is Await and wait.group is Group.COMMITTED and wait.count == ALL:
+            self._count += 1
+            heapq.heappush(self._gates, (wait.target, self._count, who))
+        else:
+            self._waiting.append((who, wait))
+
+    def _look_again(self) -> None:
+        still: list[tuple[Any, Await | Poll]] = []
+        waiting, self._waiting = self._waiting, still
+        for who, wait in waiting:
+            if self.holds(who.local, wait):
+                self._wake(who, True)
+            elif type(wait) is Poll and self.has_news(who.local):
+                self._wake(who, False)
+            else:
+                still.append((who, wait))
+
+    # ----------------------------------------------------------------- what the node does
+
+    def publish_shard(self, owner: int, clock: int) -> None:
+        """Set the slot of a shard."""
+        self.publish(Group.COMMITTED, self.workers + owner, clock)
+
+    def publish_arrived(self, node: int, count: int) -> None:
+        """Set the barrier slot of a node."""
+        self.publish(Group.ARRIVED, self.workers + node, count)
+
+    def publish_seen(self, clocks: Sequence[int]) -> None:
+        """Say what other nodes have taken in."""
+        self.seen[-1] = list(clocks)
+        self._look_again()

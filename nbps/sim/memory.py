@@ -1,0 +1,186 @@
+"""The rows of a simulated node, and the private copies of its workers.
+
+Meant to be read beside `nbps.core.memory`: the same rules as in shared memory, one row at a time, without speed. Between
+two accesses of one operation, where on a real machine another process may come in, `pause` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Row = npt.NDArray[np.generic]
+Batch = list[tuple[int, Row]]
+
+
+def _nothing() -> None:
+    pass
+
+
+class SimMemory:
+    """The rows of node `rank`: all `values`, of which it owns `shard_rows` from ``rank * shard_rows`` on.
+
+    Attributes
+    ----------
+    values : ndarray, shape (rows, width)
+        What workers of this node read and add to.
+    base : ndarray, shape (rows, width)
+        What of a replica row the owner sent, or knows from this node's batches.
+    marked : bytearray
+        1 for rows that local workers added to and nobody has collected.
+    version : list of int
+        For each owned row a number that rises when it changes.
+    given : list of list of int or None
+        Version of each owned row that each node was given last; -1 for none yet, None where it does not want the row.
+    awaited : dict
+        Replica rows that cannot be read before this request is answered.
+    absent : set
+        Replica rows that nobody keeps fresh.
+    saved : dict
+        Copies of the owned rows by checkpoint clock.
+    """
+
+    def __init__(
+        self, rank: int, initial: npt.NDArray[np.generic], nodes: int, sparse: bool, pause: Callable[[], None] = _nothing
+    ) -> None:
+        self.rank = rank
+        self.values = initial.copy()
+        self.base = initial.copy()
+        self.nodes = nodes
+        self.shard_rows = len(initial) // nodes
+        self.owned = self.rows_of(rank)
+        self.marked = bytearray(len(initial))
+        self.version = [0] * self.shard_rows
+        self.given: list[list[int | None]] = [[None if sparse else 0] * self.shard_rows for _ in range(nodes)]
+        self.awaited: dict[int, int] = {}
+        self.absent = {row for row in range(len(initial)) if row not in self.owned} if sparse else set()
+        self.saved: dict[int, npt.NDArray[np.generic]] = {}
+        self.pause = pause
+
+    def rows_of(self, owner: int) -> range:
+        """Rows that node `owner` owns."""
+        return range(owner * self.shard_rows, (owner + 1) * self.shard_rows)
+
+    def owner_of(self, row: int) -> int:
+        """Node that owns `row`."""
+        return row // self.shard_rows
+
+    def readable(self, row: int) -> bool:
+        """Whether `row` is kept fresh here."""
+        return row not in self.absent
+
+    def add(self, row: int, delta: Row) -> None:
+        """Add to a row, as a worker does: first the addition, then the mark."""
+        self.values[row] += delta
+        self.pause()
+        self.marked[row] = 1
+
+    # ----------------------------------------------------------------- what the core calls
+
+    def collect(self, owner: int) -> Batch | None:
+        """Take what local workers added to replica rows."""
+        batch = []
+        for row in self.rows_of(owner):
+            if self.marked[row]:
+                self.marked[row] = 0
+                self.pause()
+                delta = self.values[row] - self.base[row]
+                if delta.any():
+                    self.base[row] += delta
+                    batch.append((row, delta))
+        return batch or None
+
+    def apply(self, rows: Batch) -> None:
+        """Add a batch of another node to owned rows."""
+        for row, delta in rows:
+            self.values[row] += delta
+            self.version[row - self.owned.start] += 1
+            self.pause()
+
+    def gather(self, subscriber: int) -> Batch | None:
+        """Take the values of rows that changed since `subscriber` was given them."""
+        first = self.owned.start
+        for row in self.owned:
+            if self.marked[row]:
+                self.marked[row] = 0
+                self.version[row - first] += 1
+        self.pause()
+        given, batch = self.given[subscriber], []
+        for n, version in enumerate(self.version):
+            last = given[n]
+            if last is not None and last < version:
+                given[n] = version
+                batch.append((first + n, self.values[first + n].copy()))
+        return batch or None
+
+    def install(self, owner: int, rows: Batch, unapplied: Sequence[Batch], answered: int) -> None:
+        """Take in values of the owner: ``base' = value + unapplied; values += base' - base; base = base'``."""
+        own: dict[int, Row] = {}
+        for batch in unapplied:
+            for row, delta in batch:
+                own[row] = own[row] + delta if row in own else delta
+        for row, value in rows:
+            base = value + own[row] if row in own else value
+            mine, known = self.values[row], self.base[row]
+            # To the bit the owner's where nothing is unsent, as in the kernel `refresh`.
+            self.values[row] = np.where(mine == known, base, mine + (base - known))
+            self.base[row] = base
+            if self.awaited.get(row, answered + 1) <= answered:
+                del self.awaited[row]
+                self.absent.discard(row)
+            self.pause()
+
+    def want(self, owner: int, rows: Sequence[int], request: int) -> None:
+        """Make rows readable when `request` is answered."""
+        for row in rows:
+            self.awaited[row] = request
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """Stop reading rows: they are not kept fresh any more."""
+        for row in rows:
+            self.absent.add(row)
+            self.awaited.pop(row, None)
+
+    def subscribe(self, subscriber: int, rows: Sequence[int]) -> None:
+        """Give `subscriber` these rows from now on."""
+        for row in rows:
+            self.given[subscriber][row - self.owned.start] = -1
+
+    def unsubscribe(self, subscriber: int, rows: Sequence[int]) -> None:
+        """Stop that."""
+        for row in rows:
+            self.given[subscriber][row - self.owned.start] = None
+
+    def save(self, clock: int) -> None:
+        """Copy the owned rows."""
+        self.saved[clock] = self.values[self.owned.start : self.owned.stop].copy()
+
+
+class SimCopy:
+    """A worker's private copy of all rows (access mode ``cached``)."""
+
+    def __init__(self, parent: SimMemory) -> None:
+        self.parent = parent
+        self.values = parent.values.copy()
+        self.base = parent.values.copy()
+
+    def add(self, row: int, delta: Row) -> None:
+        """Add to the copy."""
+        self.values[row] += delta
+
+    def flush(self) -> float:
+        """Send the differences to the parent; return the largest absolute value sent."""
+        delta = self.values - self.base
+        rows = np.flatnonzero(delta.any(axis=1))
+        for row in rows:
+            self.base[row] += delta[row]
+            self.parent.add(int(row), delta[row])
+        return float(np.abs(delta).max()) if rows.size else 0.0
+
+    def refresh(self) -> None:
+        """Take in the parent, keeping what was not sent."""
+        seen = self.parent.values
+        self.values = np.where(self.values == self.base, seen, self.values + (seen - self.base))
+        self.base = seen.copy()

@@ -1,0 +1,76 @@
+"""Connections between simulated nodes: when a frame arrives, if it does."""
+
+from __future__ import annotations
+
+import random
+from nbps.core.messages import Frame, Push, Ship
+from nbps.sim.scenario import Network
+
+_HEADER_BYTES = 64
+
+
+class Connections:
+    """The connections between `nodes` nodes.
+
+    Attributes
+    ----------
+    frames, bytes, lost : int
+        Sent in all; lost ones are sent too.
+    """
+
+    def __init__(self, nodes: int, network: Network, generator: random.Random) -> None:
+        self.frames = self.bytes = self.lost = 0
+        self._network = network
+        self._random = generator
+        self._free = [0.0] * nodes  # when each node's network card has sent everything
+        self._last: dict[tuple[int, int], float] = {}  # when the last frame of a pair arrives
+        self._epochs: dict[tuple[int, int], int] = {}  # how often the connection of a pair has broken
+        self._silent: dict[tuple[int, int], float] = {}  # pair -> until when its frames vanish
+
+    def arrivals(self, source: int, target: int, frame: Frame, now: float) -> tuple[list[float], int]:
+        """Return when `frame` arrives (once, not at all, or twice), and the connection's number."""
+        network, draw = self._network, self._random
+        size = _HEADER_BYTES + _payload_bytes(frame)
+        self.frames += 1
+        self.bytes += size
+        start = self._free[source]
+        start = self._free[source] = (start if start > now else now) + size / network.bandwidth
+        pair = (source, target)
+        epoch = self._epochs.get(pair, 0)
+        if network.loss and draw.random() < network.loss:
+            self.lost += 1
+            return [], epoch
+        times = []
+        copies = 2 if network.duplication and draw.random() < network.duplication else 1
+        for _ in range(copies):
+            at = start + network.latency_s
+            if network.jitter_s:
+                at += draw.expovariate(1.0) * network.jitter_s
+            if not (network.reordering and draw.random() < network.reordering):
+                at = max(at, self._last.get(pair, 0.0))  # what was sent before arrives before
+                self._last[pair] = at
+            times.append(at)
+        return times, epoch
+
+    def passes(self, source: int, target: int, epoch: int, now: float) -> bool:
+        """Whether a frame of connection number `epoch` still arrives."""
+        return epoch == self._epochs.get((source, target), 0) and not (
+            self._silent and self._silent.get((source, target), 0.0) > now
+        )
+
+    def cut(self, a: int, b: int) -> None:
+        """Break the connection of two nodes: what is on its way is gone."""
+        for source, target in ((a, b), (b, a)):
+            self._epochs[source, target] = self._epochs.get((source, target), 0) + 1
+
+    def silence(self, a: int, b: int, until: float) -> None:
+        """Let frames between two nodes vanish for a while."""
+        self._silent[a, b] = self._silent[b, a] = until
+
+
+def _payload_bytes(frame: Frame) -> int:
+    message = frame.message
+    if type(message) is Ship or type(message) is Push:
+        rows = message.rows
+        return len(rows) * (8 + int(rows[0][1].nbytes)) if rows else 0
+    return 8

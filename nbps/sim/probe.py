@@ -1,0 +1,162 @@
+"""The probe rows of the first paper on the simulator, and what is checked about them.
+
+Every worker adds to a column of its own, so a row shows exactly whose updates it holds. `RecordedProbe` writes down
+every read and addition for `nbps.testing.check`. `CountedProbe` is for ten thousand workers: a column for each node, a
+fixed pattern of additions, and every read compared at once with what it must and may hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.sim.scenario import Scenario
+from nbps.sim.worker import SimWorker
+from nbps.testing.history import Add, History, Passed, Read, Violation, check
+
+if TYPE_CHECKING:
+    from nbps.sim.simulation import Simulation
+
+TABLE = "probe"
+
+
+class RecordedProbe:
+    """Reads before and after additions to random rows, all recorded."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.initial: npt.NDArray[Any] = np.zeros((scenario.rows * scenario.nodes, scenario.size), np.int64)
+        self.violations: list[Violation] = []
+        self.reads = self.adds = 0
+        self._columns = np.eye(scenario.size, dtype=np.int64)
+        self._entries: list[Add | Read | Passed] = []
+        self._simulation: Simulation | None = None
+
+    def attach(self, simulation: Simulation) -> None:
+        """Watch `simulation`, in which this program runs."""
+        self._simulation = simulation
+        simulation.on_restart = self._restarted
+
+    def __call__(self, worker: SimWorker) -> Generator[Any, Any, None]:
+        """Run as the program of `worker`."""
+        scenario, draw = self.scenario, worker.random
+        rows = scenario.rows * scenario.nodes
+        self._passed(worker)
+        while (clock := worker.current_clock) < scenario.clocks:
+            for _ in range(draw.randint(0, 2)):
+                yield from self._read(worker, draw.randrange(rows))
+            yield from worker.compute(scenario.speed.draw(worker.rank, clock, draw))
+            for _ in range(draw.randint(0, 2)):
+                row = draw.randrange(rows)
+                self.adds += 1
+                self._entries.append(Add(worker.rank, clock, TABLE, row, 1, self._now))
+                worker.inc(row, self._columns[worker.rank])
+                if draw.random() < 0.3:
+                    yield from self._read(worker, row)
+            yield from worker.clock(scenario.wait or draw.random() < 0.3)
+            if not worker.core.gate_owed:
+                self._passed(worker)
+            if scenario.sparse and draw.random() < 0.2:
+                self._evict(worker, draw.randrange(rows))
+            if scenario.barrier_every and worker.current_clock % scenario.barrier_every == 0:
+                yield from worker.barrier()
+
+    @property
+    def _now(self) -> float:
+        assert self._simulation is not None
+        return self._simulation.now
+
+    def _passed(self, worker: SimWorker) -> None:
+        self._entries.append(Passed(worker.rank, worker.current_clock, self._now))
+
+    def _read(self, worker: SimWorker, row: int) -> Generator[Any, Any, None]:
+        bound = worker.core.terms.staleness
+        asked = 0 if bound > 0 and bound != float("inf") and worker.random.random() < 0.1 else None
+        values = yield from worker.get(row, asked)
+        self.reads += 1
+        staleness = bound if asked is None else asked
+        seen = tuple(int(n) for n in values)
+        assert self._simulation is not None
+        self._simulation.log = hash((self._simulation.log, seen))
+        self._entries.append(
+            Read(worker.rank, worker.current_clock, TABLE, row, seen, staleness, self._now, worker.visible, self._now)
+        )
+
+    def _evict(self, worker: SimWorker, row: int) -> None:
+        memory = worker.node.memory
+        if row not in memory.owned and memory.readable(row):
+            assert self._simulation is not None
+            self._simulation.evict(worker.node, row)
+
+    def _restarted(self, clock: int) -> None:
+        """Check what was before; of it, only what was added in clocks < `clock` is still there."""
+        self._check(final=None)
+        self._entries = [entry for entry in self._entries if isinstance(entry, Add) and entry.clock < clock]
+
+    def finish(self) -> None:
+        """Check the history of a run that has ended."""
+        simulation = self._simulation
+        assert simulation is not None
+        rows = None
+        if simulation.ended is None:
+            rows = {(TABLE, row): tuple(int(n) for n in values) for row, values in enumerate(simulation.final())}
+        self._check(rows)
+
+    def _check(self, final: dict[tuple[str, int], tuple[int, ...]] | None) -> None:
+        terms = self.scenario.terms
+        self.violations += check(History(self.scenario.size, self._entries, final, terms.staleness, terms.v0))
+
+
+class CountedProbe:
+    """Worker w adds 1 to column `node` of row ``(w + c) % rows`` in clock c, and reads another row."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        rows = scenario.rows * scenario.nodes
+        self.initial: npt.NDArray[Any] = np.zeros((rows, scenario.nodes), np.int64)
+        self.violations: list[Violation] = []
+        self.reads = self.adds = 0
+        self._rows = rows
+        self._added = np.zeros_like(self.initial)  # up to now
+        # promised[c]: what every row holds at least once every worker has committed c clocks.
+        each = np.zeros((scenario.clocks + 1, rows, scenario.nodes), np.int32)
+        for rank in range(scenario.size):
+            clocks = np.arange(scenario.clocks)
+            np.add.at(each, (clocks + 1, (rank + clocks) % rows, rank // scenario.workers), 1)
+        self._promised = np.cumsum(each, axis=0, dtype=np.int32)
+
+    def attach(self, simulation: Simulation) -> None:
+        """Watch `simulation`, in which this program runs."""
+        self._simulation = simulation
+
+    def __call__(self, worker: SimWorker) -> Generator[Any, Any, None]:
+        """Run as the program of `worker`."""
+        scenario, rank, node = self.scenario, worker.rank, worker.node.rank
+        one = np.zeros(scenario.nodes, np.int64)
+        one[node] = 1
+        staleness, added, promised, rows = scenario.terms.staleness, self._added, self._promised, self._rows
+        for clock in range(scenario.clocks):
+            row = (7 * rank + 3 * clock) % rows
+            values = yield from worker.get(row)
+            self.reads += 1
+            least = max(0, clock - int(staleness)) if staleness < clock else 0
+            if (values < promised[least, row]).any() or (values > added[row]).any():
+                expected = f"at least {promised[least, row]} and at most {added[row]}"
+                text = f"worker {rank} at clock {clock}: row {row} holds {values}; expected {expected}"
+                self.violations.append(Violation("P1", text, None))
+            yield from worker.compute(scenario.speed.draw(rank, clock, worker.random))
+            row = (rank + clock) % rows
+            added[row, node] += 1
+            self.adds += 1
+            worker.inc(row, one)
+            yield from worker.clock(scenario.wait)
+
+    def finish(self) -> None:
+        """Check the sums of a run that has ended."""
+        final = self._simulation.final()
+        if self._simulation.ended is None and (final != self._added).any():
+            text = f"the rows sum up to {final.sum()}; expected {self._added.sum()}, each addition once"
+            self.violations.append(Violation("P4", text, None))
