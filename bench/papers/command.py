@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nbps.data import Ratings, generate_ratings, read_ratings
 from papers import figures, numbers, plan, real
 from papers.application import DECAY, SAMPLE, Problem
 from papers.records import RunRecord, Setting
-from papers.verdicts import Verdict, all_verdicts, shown
+from papers.verdicts import all_verdicts, shown, shown_objective
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,9 +75,22 @@ def with_singles(runs: dict[tuple[str, str], list[RunRecord]], size: plan.Size) 
 
 def show(grid: Any, speed: Any, shares: Any, staleness: Any, titles: Mapping[str, str], target: float) -> None:
     """Print a table for each condition."""
+
+    def middle(spread: dict[str, Any]) -> str:
+        return shown(spread).split()[0]
+
     for name, by_label in grid.items():
-        table = Table(title=f"{titles[name]}: to the objective {target:.4f}; median (minimum-maximum)")
-        headings = ("", "seconds", "clocks", "clocks/s", "share waiting", "differential: mean", "variance")
+        table = Table(title=f"{titles[name]}: to the objective {target:.4f}; medians (minimum to maximum)")
+        headings = (
+            "",
+            "seconds",
+            "clocks",
+            "clocks/s",
+            "share waiting",
+            "differential: mean",
+            "variance",
+            "final objective",
+        )
         for heading in headings:
             table.add_column(heading, justify="right" if heading else "left")
         for label, one in by_label.items():
@@ -85,18 +98,18 @@ def show(grid: Any, speed: Any, shares: Any, staleness: Any, titles: Mapping[str
             table.add_row(
                 label,
                 shown(one["seconds_to_target"]),
-                shown(one["clocks_to_target"]),
-                shown(speed[name][label]["clocks_per_second"]),
-                shown(shares[name][label]["shares"]["waiting"]),
-                *(("", "") if stale is None else (shown(stale["mean"]), shown(stale["variance"]))),
+                *map(middle, (one["clocks_to_target"], speed[name][label]["clocks_per_second"])),
+                middle(shares[name][label]["shares"]["waiting"]),
+                *(("", "") if stale is None else (middle(stale["mean"]), middle(stale["variance"]))),
+                shown_objective(one["final_objective"]),
             )
         console().print(table)
 
 
 def summarise(
     runs: numbers.Runs, cells: list[dict[str, Any]], size: plan.Size, about: dict[str, Any], given: Options
-) -> list[Verdict]:
-    """Write the JSON and the PNG of each figure, print the tables, return the verdicts."""
+) -> None:
+    """Draw and write the figures, print the tables and the verdicts."""
     clock = size.target_epochs * size.clocks_per_epoch
     target = numbers.target_objective(runs, clock)
     titles = {c.name: c.title for c in plan.conditions(size)}
@@ -111,19 +124,24 @@ def summarise(
     figures.draw_shares(shares, titles, path("2_shares"))
     figures.draw_quantity_quality(speed, titles, clock, path("3_quantity_quality"))
     figures.draw_staleness(stale, titles, path("4_staleness"))
-    figures.draw_divergence(cells, titles[size.conditions[-1]], path("5_divergence"))
+    figures.draw_divergence(cells, titles, path("5_divergence"))
     figures.draw_target(objective, titles, path("6_target"))
-    contents = {
-        "1_objective": {"target": target, "target_clock": clock, "conditions": objective},
-        "2_shares": {"conditions": shares},
-        "3_quantity_quality": {"clock": clock, "conditions": speed},
-        "4_staleness": {"conditions": stale},
-        "5_divergence": {"cells": cells},
-    }
-    for name, content in contents.items():
-        write(name, about | content, given)
     show(objective, speed, shares, stale, titles, target)
-    return all_verdicts(objective, shares, speed, stale, cells)
+    verdicts = all_verdicts(objective, shares, speed, stale, cells)
+    for verdict in verdicts:
+        console().print(str(verdict), highlight=False, soft_wrap=True)
+    content = {
+        "target": {"objective": target, "clock": clock},
+        "verdicts": [verdict.to_dict() for verdict in verdicts],
+        "figures": {
+            "1_objective, 6_target": objective,
+            "2_shares": shares,
+            "3_quantity_quality": speed,
+            "4_staleness": stale,
+            "5_divergence": cells,
+        },
+    }
+    write("papers", about | content, given)
 
 
 def main() -> None:
@@ -149,20 +167,7 @@ def main() -> None:
         "objective_sample": min(SAMPLE, len(ratings)),
         "conditions_titles": {c.name: c.title for c in plan.conditions(size)},
     }
-    verdicts = summarise(runs, numbers.divergence(mapped), size, about, given)
-    for verdict in verdicts:
-        console().print(str(verdict), highlight=False)
-    finish(ran, verdicts, about, given, time.perf_counter() - began)
-
-
-def finish(
-    runs: Mapping[Any, Sequence[RunRecord]],
-    verdicts: list[Verdict],
-    about: dict[str, Any],
-    given: Options,
-    seconds: float,
-) -> None:
-    """Write the verdicts and what a simulator needs of each run."""
-    records = [run.to_dict() | {"condition": key[0]} for key, own in runs.items() for run in own]
-    write("runs", about | {"seconds_of_all": round(seconds, 1), "runs": records}, given)
-    write("verdicts", about | {"seconds_of_all": round(seconds, 1), "verdicts": [vars(v) for v in verdicts]}, given)
+    about["seconds_of_all"] = round(time.perf_counter() - began, 1)
+    summarise(runs, numbers.divergence(mapped), size, about, given)
+    records = [run.to_dict() | {"condition": condition} for (condition, _), own in ran.items() for run in own]
+    write("runs", about | {"runs": records}, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
+
+from papers.plan import HEADLINE
 
 Numbers = dict[str, Any]
 Grid = dict[str, dict[str, Numbers]]
@@ -26,14 +30,17 @@ _COLORS = {
     "Hogwild": "tab:purple",
     "single": "tab:gray",
 }
-_DRAWN_BOUNDS = (4, 16)  # in figures with one line for each model: a middle and a large staleness; JSON has all
+_DRAWN_BOUNDS = (HEADLINE, 16)  # where there is room for two
 _SHARES = {"computing": "tab:green", "sleeping": "tab:gray", "exchanging": "tab:blue", "waiting": "tab:red"}
 _DPI = 80
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=_DPI)
+    """Write a PNG of 256 colours: half the bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=_DPI)
     plt.close(figure)
+    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def _axes(rows: int, titles: list[str], question: str, height: float = 3.2) -> tuple[Figure, Any]:
@@ -60,7 +67,7 @@ def draw_objective(grid: Grid, titles: dict[str, str], target: float, path: Path
     figure, axes = _axes(2, [titles[name] for name in grid], "Which model lowers the objective soonest, and per clock?")
     for column, by_label in enumerate(grid.values()):
         bounds = {one["bound"] for one in by_label.values() if one["model"] == "ESSP"}
-        longest = 0.0
+        longest, lowest = 0.0, min(one["final_objective"]["min"] or math.inf for one in by_label.values())
         for label, one in by_label.items():
             if not _drawn(one["bound"], one["model"], bounds):
                 continue
@@ -75,7 +82,7 @@ def draw_objective(grid: Grid, titles: dict[str, str], target: float, path: Path
         for ax, name in ((axes[0, column], "seconds"), (axes[1, column], "clocks (mean of the workers)")):
             ax.axhline(target, color="lightgray", zorder=0)
             ax.set_xlabel(name)
-            ax.set_ylim(target - 0.04, target + 0.2)
+            ax.set_ylim(lowest - 0.01, target + 0.15)
     axes[0, 0].set_ylabel("training objective")
     axes[1, 0].set_ylabel("training objective")
     axes[1, 0].legend(fontsize=7)
@@ -105,13 +112,19 @@ def _against_staleness(ax: Axes, by_label: dict[str, Numbers], key: str) -> None
         points = [one for one in by_label.values() if one["model"] == model or (model == "ESSP" and one["bound"] == 0)]
         points.sort(key=lambda one: one["bound"])
         places = [known.index(one["bound"]) for one in points]
-        middle, low, high = (
-            np.array([math.inf if one[key][end] is None else one[key][end] for one in points], float)
-            for end in ("median", "min", "max")
+        # What diverged has no point.
+        middle, low, high = (np.array([one[key][end] for one in points], float) for end in ("median", "min", "max"))
+        ax.errorbar(
+            places,
+            middle,
+            [middle - low, high - middle],
+            color=_COLORS[model],
+            label=model,
+            marker="o",
+            ms=3,
+            lw=1,
+            capsize=2,
         )
-        finite = np.isfinite(high)
-        errors = [np.where(finite, middle - low, 0), np.where(finite, high - middle, 0)]
-        ax.errorbar(places, middle, errors, color=_COLORS[model], label=model, marker="o", ms=3, lw=1, capsize=2)
     for label, one in by_label.items():
         if one["model"] in ("BSP", "ASP", "VAP", "Hogwild") and one[key]["median"] is not None:
             ax.axhline(one[key]["median"], color=_COLORS[one["model"]], lw=0.8, ls=":", label=label)
@@ -126,6 +139,8 @@ def draw_quantity_quality(grid: Grid, titles: dict[str, str], clock: int, path: 
     for column, by_label in enumerate(grid.values()):
         _against_staleness(axes[0, column], by_label, "clocks_per_second")
         _against_staleness(axes[1, column], by_label, "objective_at_clock")
+        best = min(one["objective_at_clock"]["median"] or math.inf for one in by_label.values())
+        axes[1, column].set_ylim(best - 0.002, best + 0.02)  # what diverged, or nearly so, lies outside
     axes[0, 0].set_ylabel("clocks per second")
     axes[1, 0].set_ylabel(f"objective after {clock} clocks")
     axes[0, 0].legend(fontsize=7)
@@ -147,28 +162,32 @@ def draw_staleness(grid: Grid, titles: dict[str, str], path: Path) -> None:
                 text = f"{model}({s:g}): mean {one['mean']['median']:.2f}, variance {one['variance']['median']:.2f}"
                 ax.bar(np.array(list(counts)) + shift, shares, 0.4, color=_COLORS[model], label=text)
             ax.legend(fontsize=7)
+            ax.xaxis.get_major_locator().set_params(integer=True)
         axes[row, 0].set_ylabel("share of reads")
     for ax in axes[-1]:
         ax.set_xlabel("clock differential")
     _save(figure, path)
 
 
-def draw_divergence(cells: list[Numbers], title: str, path: Path) -> None:
-    """Figure 5: final objective over staleness and step size."""
+def draw_divergence(cells: list[Numbers], titles: dict[str, str], path: Path) -> None:
+    """Figure 5: final objective over staleness and step size, one map for each condition and model."""
     steps = sorted({cell["step"] for cell in cells})
-    bounds = sorted({cell["bound"] for cell in cells if cell["bound"] is not None})
-    figure, axes = _axes(1, [f"SSP: {title}", f"ESSP: {title}"], "Where does training diverge?", height=3.0)
-    for ax, model in zip(axes[0], ("SSP", "ESSP"), strict=True):
+    bounds = sorted({cell["bound"] for cell in cells})
+    maps = sorted({(cell["condition"], cell["model"]) for cell in cells}, key=lambda one: (one[0], len(one[1])))
+    names = [f"{model}\n{titles[condition]}" for condition, model in maps]
+    figure, axes = _axes(1, names, "Where does training diverge? Final objective, median", height=2.8)
+    best = min(cell["final_objective"]["median"] or math.inf for cell in cells)
+    for ax, chosen in zip(axes[0], maps, strict=True):
         values = np.full((len(bounds), len(steps)), np.nan)
         for cell in cells:
-            if cell["model"] == model and cell["final_objective"]["median"] is not None:
-                place = bounds.index(cell["bound"]), steps.index(cell["step"])
-                values[place] = cell["final_objective"]["median"]
+            if (cell["condition"], cell["model"]) == chosen and cell["final_objective"]["median"] is not None:
+                values[bounds.index(cell["bound"]), steps.index(cell["step"])] = cell["final_objective"]["median"]
         ax.set_facecolor("black")
-        ax.imshow(values, cmap="viridis_r", vmin=0.74, vmax=1.0, aspect="auto", origin="lower")
+        ax.imshow(values, cmap="viridis_r", vmin=best, vmax=1.25 * best, aspect="auto", origin="lower")
         for (row, column), value in np.ndenumerate(values):
             text = "diverged" if math.isnan(value) else f"{value:.3f}"
-            ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white")
+            color = "white" if math.isnan(value) or value > 1.12 * best else "black"
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
         ax.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         ax.set_yticks(range(len(bounds)), [f"{s:g}" for s in bounds])
         ax.set_xlabel("step size")

@@ -5,36 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from measure import significant
+
+from papers.plan import HEADLINE
 
 Numbers = dict[str, Any]
 Grid = dict[str, dict[str, Numbers]]
 
 
+class Case(NamedTuple):
+    """One answer, its numbers as text, and the bound of the model that was asked about."""
+
+    answer: str
+    text: str
+    bound: float | None
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """A question, how often the answer was yes, and each case."""
+    """A question and its cases."""
 
     question: str
-    yes: int
-    tie: int
-    no: int
-    cases: list[str]
+    cases: list[Case]
 
-    @staticmethod
-    def of(question: str, cases: list[tuple[str, str]]) -> Verdict:
-        """From cases (answer, text)."""
-        answers = [answer for answer, _ in cases]
-        return Verdict(
-            question,
-            *(answers.count(kind) for kind in ("yes", "tie", "no")),
-            [f"{answer}: {text}" for answer, text in cases],
-        )
+    def count(self, answer: str) -> int:
+        """Return how many cases have this answer: "yes", "tie" or "no"."""
+        return sum(case.answer == answer for case in self.cases)
+
+    def to_dict(self) -> Numbers:
+        """For JSON: all cases."""
+        counts = {answer: self.count(answer) for answer in ("yes", "tie", "no")}
+        return {"question": self.question, **counts, "cases": [f"{case.answer}: {case.text}" for case in self.cases]}
 
     def __str__(self) -> str:
-        return f"{self.question} yes {self.yes}, tie {self.tie}, no {self.no} of {len(self.cases)}"
+        """Return the counts over all cases, and the cases of the headline staleness."""
+        counts = ", ".join(f"{answer} {self.count(answer)}" for answer in ("yes", "tie", "no"))
+        shown = [f"    {case.answer}: {case.text}" for case in self.cases if case.bound == HEADLINE]
+        return "\n".join([f"{self.question} {counts} of {len(self.cases)}", *shown])
 
 
 def compare(a: Numbers, b: Numbers) -> str:
@@ -53,7 +62,13 @@ def _range(spread: Numbers) -> tuple[float, float]:
 def shown(spread: Numbers) -> str:
     """Format median and range; "never" for what no run reached."""
     words = ["never" if spread[key] is None else significant(spread[key]) for key in ("median", "min", "max")]
-    return f"{words[0]} ({words[1]}-{words[2]})"
+    return f"{words[0]} ({words[1]} to {words[2]})"
+
+
+def shown_objective(spread: Numbers) -> str:
+    """Format median and range of an objective."""
+    words = ["diverged" if spread[key] is None else f"{spread[key]:.4f}" for key in ("median", "min", "max")]
+    return f"{words[0]} ({words[1]} to {words[2]})"
 
 
 def _pairs(grid: Grid, left: str, right: str) -> list[tuple[str, float, Numbers, Numbers]]:
@@ -67,13 +82,15 @@ def _pairs(grid: Grid, left: str, right: str) -> list[tuple[str, float, Numbers,
     return found
 
 
-def _versus(grid: Grid, name: str, read: Callable[[Numbers], Numbers], question: str) -> Verdict:
+def _versus(
+    grid: Grid, name: str, read: Callable[[Numbers], Numbers], question: str, show: Callable[[Numbers], str] = shown
+) -> Verdict:
     """Compare ESSP with SSP at the same staleness in every condition."""
     cases = []
     for condition, s, eager, lazy in _pairs(grid, "ESSP", "SSP"):
-        text = f"{condition}, s = {s:g}: {name} ESSP {shown(read(eager))}, SSP {shown(read(lazy))}"
-        cases.append((compare(read(eager), read(lazy)), text))
-    return Verdict.of(question, cases)
+        text = f"{condition}, s = {s:g}: {name} ESSP {show(read(eager))}, SSP {show(read(lazy))}"
+        cases.append(Case(compare(read(eager), read(lazy)), text, s))
+    return Verdict(question, cases)
 
 
 def _against(grid: Grid, key: str, models: tuple[str, ...], other: str, question: str) -> Verdict:
@@ -83,8 +100,8 @@ def _against(grid: Grid, key: str, models: tuple[str, ...], other: str, question
         for label, one in by_label.items():
             if one["model"] in models and label != other:
                 text = f"{condition}: {label} {shown(one[key])}, {other} {shown(by_label[other][key])}"
-                cases.append((compare(one[key], by_label[other][key]), text))
-    return Verdict.of(question, cases)
+                cases.append(Case(compare(one[key], by_label[other][key]), text, one["bound"]))
+    return Verdict(question, cases)
 
 
 def _negated(spread: Numbers) -> Numbers:
@@ -97,7 +114,11 @@ def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, 
         _versus(staleness, "staleness", lambda one: _negated(one["mean"]), "Is ESSP's mean staleness below SSP's?"),
         _versus(staleness, "variance", lambda one: one["variance"], "Is ESSP's variance of staleness below SSP's?"),
         _versus(
-            quality, "objective", lambda one: one["objective_at_clock"], "Is ESSP's objective per clock below SSP's?"
+            quality,
+            "objective",
+            lambda one: one["objective_at_clock"],
+            "Is ESSP's objective per clock below SSP's?",
+            shown_objective,
         ),
         _versus(
             objective, "seconds", lambda one: one["seconds_to_target"], "Does ESSP reach the target sooner than SSP?"
@@ -134,21 +155,18 @@ def _waits(shares: Grid) -> Verdict:
             if one["model"] in ("SSP", "ESSP") and one["bound"] > 0:
                 waiting = one["shares"]["waiting"]
                 text = f"{condition}: share of waiting {label} {shown(waiting)}, SSP(0) {shown(base)}"
-                cases.append((compare(waiting, base), text))
-    return Verdict.of("Is the share of waiting below that of s = 0?", cases)
+                cases.append(Case(compare(waiting, base), text, one["bound"]))
+    return Verdict("Is the share of waiting below that of s = 0?", cases)
 
 
 def _diverges(cells: list[Numbers]) -> Verdict:
     """Compare over steps and staleness; where both diverged in all repeats there is nothing to compare."""
     cases = []
-    by_key = {(cell["model"], cell["bound"], cell["step"]): cell for cell in cells}
-    for (model, s, step), eager in by_key.items():
-        lazy = by_key.get(("SSP", s, step))
+    by_key = {(cell["condition"], cell["step"], cell["bound"], cell["model"]): cell for cell in cells}
+    for (condition, step, s, model), eager in by_key.items():
+        lazy = by_key.get((condition, step, s, "SSP"))
         if model == "ESSP" and lazy is not None:
-            texts = [
-                f"{one['model']} {shown(one['final_objective'])}, diverged {one['diverged']} of {one['repeats']}"
-                for one in (eager, lazy)
-            ]
+            texts = [f"{one['model']} {shown_objective(one['final_objective'])}" for one in (eager, lazy)]
             answer = compare(eager["final_objective"], lazy["final_objective"])
-            cases.append((answer, f"s = {s:g}, step {step:g}: {'; '.join(texts)}"))
-    return Verdict.of("Is ESSP's final objective below SSP's over steps and staleness?", cases)
+            cases.append(Case(answer, f"{condition}, s = {s:g}, step {step:g}: {'; '.join(texts)}", s))
+    return Verdict("Is ESSP's final objective below SSP's over steps and staleness?", cases)
