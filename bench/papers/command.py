@@ -80,7 +80,7 @@ def show(grid: Any, speed: Any, shares: Any, staleness: Any, titles: Mapping[str
         return shown(spread).split()[0]
 
     for name, by_label in grid.items():
-        table = Table(title=f"{titles[name]}: to the objective {target:.4f}; medians (minimum to maximum)")
+        table = Table(title=f"{titles[name]}: to the objective {target:.4f}; medians, (minimum to maximum)")
         headings = (
             "",
             "seconds",
@@ -101,7 +101,7 @@ def show(grid: Any, speed: Any, shares: Any, staleness: Any, titles: Mapping[str
                 *map(middle, (one["clocks_to_target"], speed[name][label]["clocks_per_second"])),
                 middle(shares[name][label]["shares"]["waiting"]),
                 *(("", "") if stale is None else (middle(stale["mean"]), middle(stale["variance"]))),
-                shown_objective(one["final_objective"]),
+                shown_objective(one["final_objective"]).split()[0],
             )
         console().print(table)
 

@@ -96,7 +96,7 @@ def draw_shares(grid: Grid, titles: dict[str, str], path: Path) -> None:
         labels = [label for label, one in by_label.items() if one["model"] != "single"]
         bottom = np.zeros(len(labels))
         for name, color in _SHARES.items():
-            heights = np.array([by_label[label]["shares"][name]["median"] for label in labels])
+            heights = np.array([by_label[label]["mean_shares"][name] for label in labels])
             ax.bar(labels, heights, bottom=bottom, color=color, label=name)
             bottom += heights
         ax.tick_params(axis="x", rotation=90, labelsize=7)

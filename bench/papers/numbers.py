@@ -15,13 +15,13 @@ Numbers = dict[str, Any]
 
 
 def spread(values: Sequence[float | None]) -> Numbers:
-    """Return median, minimum and maximum of the repeats; None counts as infinite, and is what JSON has for it."""
+    """Return median, minimum, maximum and all of the repeats; None counts as infinite, and is what JSON has for it."""
     known = [float("inf") if value is None else float(value) for value in values]
     return {
         "median": rounded(statistics.median(known)),
         "min": rounded(min(known)),
         "max": rounded(max(known)),
-        "repeats": len(known),
+        "samples": [rounded(value) for value in known],
     }
 
 
@@ -61,7 +61,8 @@ def time_shares(runs: Runs) -> dict[str, dict[str, Numbers]]:
 
     def describe(own: Sequence[RunRecord]) -> Numbers:
         shares = [run.shares() for run in own]
-        return {"shares": {name: spread([one[name] for one in shares]) for name in shares[0]}}
+        means = {name: rounded(statistics.fmean(one[name] for one in shares)) for name in shares[0]}
+        return {"shares": {name: spread([one[name] for one in shares]) for name in shares[0]}, "mean_shares": means}
 
     return each(runs, describe)
 
@@ -104,7 +105,6 @@ def divergence(runs: Mapping[tuple[str, str, float], Sequence[RunRecord]]) -> li
             "bound": own[0].setting.bound,
             "step": step,
             "final_objective": spread([run.final_objective for run in own]),
-            "repeats": len(own),
             "diverged": sum(run.diverged for run in own),
             "mean_differential": rounded(statistics.median(run.differential.mean for run in own)),
         }

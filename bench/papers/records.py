@@ -251,11 +251,11 @@ class RunRecord:
 
 
 def distribution(seconds: Floats) -> dict[str, Any]:
-    """Return mean, standard deviation and deciles (0 to 100 %) of times."""
+    """Return mean, standard deviation and five quantiles of times."""
     return {
         "mean": rounded(seconds.mean()),
         "sd": rounded(seconds.std()),
-        "deciles": [rounded(value) for value in np.quantile(seconds, np.linspace(0, 1, 11))],
+        **{f"q{100 * q:g}": rounded(np.quantile(seconds, q)) for q in (0, 0.1, 0.5, 0.9, 1)},
     }
 
 

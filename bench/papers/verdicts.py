@@ -47,16 +47,18 @@ class Verdict:
 
 
 def compare(a: Numbers, b: Numbers) -> str:
-    """Tell whether `a` is below `b`: "tie" if the ranges from minimum to maximum overlap, which decides nothing."""
-    (low_a, high_a), (low_b, high_b) = _range(a), _range(b)
-    if high_a < low_b:
+    """Tell whether `a` is below `b`: "yes" or "no" if so in every repeat, else "tie".
+
+    The models of one repeat run one after the other and meet the same injected sleeps, so repeats are pairs.
+    """
+    pairs = list(zip(_known(a), _known(b), strict=True))
+    if all(left < right for left, right in pairs):
         return "yes"
-    return "no" if low_a > high_b else "tie"
+    return "no" if all(left > right for left, right in pairs) else "tie"
 
 
-def _range(spread: Numbers) -> tuple[float, float]:
-    low, high = (math.inf if spread[end] is None else spread[end] for end in ("min", "max"))
-    return low, high
+def _known(spread: Numbers) -> list[float]:
+    return [math.inf if value is None else value for value in spread["samples"]]
 
 
 def shown(spread: Numbers) -> str:
@@ -105,11 +107,12 @@ def _against(grid: Grid, key: str, models: tuple[str, ...], other: str, question
 
 
 def _negated(spread: Numbers) -> Numbers:
-    return {"median": -spread["median"], "min": -spread["max"], "max": -spread["min"]}
+    samples = [-value for value in spread["samples"]]
+    return {"median": -spread["median"], "min": -spread["max"], "max": -spread["min"], "samples": samples}
 
 
 def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, cells: list[Numbers]) -> list[Verdict]:
-    """Return the answers; a case is "yes" or "no" only where the ranges of the repeats do not overlap."""
+    """Return the answers; a case is "yes" or "no" only where every repeat says so."""
     return [
         _versus(staleness, "staleness", lambda one: _negated(one["mean"]), "Is ESSP's mean staleness below SSP's?"),
         _versus(staleness, "variance", lambda one: one["variance"], "Is ESSP's variance of staleness below SSP's?"),
