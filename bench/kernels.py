@@ -79,21 +79,23 @@ def measure_replica(given: Options) -> list[Line]:
     rows, width = given.size(200_000, 200), 32
     parent = np.zeros((rows, width), np.float32)
     values, base, copy, delta = parent.copy(), parent.copy(), parent.copy(), np.zeros(width, np.float32)
+    no_norm, peaks = np.zeros(0), np.zeros(width)
 
     def timed(work: Callable[[], object]) -> float:
         start = time.perf_counter()
         work()
         return parent.nbytes / (time.perf_counter() - start) / 1e9
 
-    def flush(step: int) -> float:
+    def flush(step: int, scratch: np.ndarray = no_norm) -> float:
         if step:
             values[::step] += 1
-        return timed(lambda: replica.flush(values, base, parent, 0, delta))
+        return timed(lambda: replica.flush(values, base, parent, 0, delta, scratch))
 
     candidates: dict[str, Callable[[], float]] = {
         "memcpy of the table": lambda: timed(lambda: np.copyto(copy, parent)),
         "refresh": lambda: timed(lambda: replica.refresh(values, base, parent)),
         "flush, every row changed": lambda: flush(1),
+        "flush, every row changed, with its norm": lambda: flush(1, peaks),
         f"flush, every {_DIRTY_ROWS}th row changed": lambda: flush(_DIRTY_ROWS),
         "flush, no row changed": lambda: flush(0),
     }

@@ -7,6 +7,9 @@ Memory model: a worker adds to tables, then stores its slot with release order; 
 sees those additions. Parking follows the futex protocol: a waiter announces itself, reads the sequence word, looks
 at the slots again and only then sleeps; a ticker stores its slot, fences, and looks for waiters. The fences make it
 impossible that both look too early.
+
+Under a value bound (VAP) a waiter also wakes for news, since others may wait for it to take them in. What it looks at
+are then all committed slots, so every tick wakes it, not only one that raises the lowest.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from .futex import futex_wait, futex_wake
 from .jit import kernel
 from .layout import ABORT, LINE, SEQUENCE, TIMEOUT, WAITERS
 
-OPEN, TIMED_OUT, ABORTED = 0, 1, 2
+OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
 
 
 @kernel
@@ -66,3 +69,63 @@ def gate(board, first, count, target, spins):
     if load_acquire(board, ABORT) != 0:
         return ABORTED
     return OPEN if lowest(board, first, count) >= target else TIMED_OUT
+
+
+@kernel
+def snapshot(board, first, count, out):
+    """Load `count` slots from word `first` on into `out`; what each stands for can be read afterwards."""
+    for k in range(count):
+        out[k] = load_acquire(board, first + k * LINE)
+
+
+@kernel
+def publish_seen(board, first, workers, reader, committed):
+    """Say that `reader` has taken in what `committed`, a snapshot, stood for; wake who may wait for that.
+
+    `first` is the word of the first seen slot. What `reader` says about itself stays.
+    """
+    rose = False
+    for k in range(workers):
+        slot = first + (k * workers + reader) * LINE
+        if k != reader and committed[k] > load_acquire(board, slot):
+            store_release(board, slot, committed[k])
+            rose = True
+    fence()
+    if rose and load_acquire(board, WAITERS) > 0:
+        fetch_add(board, SEQUENCE, 1)
+        futex_wake(board, SEQUENCE)
+
+
+@kernel
+def has_news(board, committed, seen, workers, reader):
+    """Tell whether somebody committed what `reader` has not taken in; the first slots are words `committed`, `seen`."""
+    for k in range(workers):
+        slot = seen + (k * workers + reader) * LINE
+        if load_acquire(board, committed + k * LINE) > load_acquire(board, slot):
+            return True
+    return False
+
+
+@kernel
+def poll(board, first, count, target, spins, committed, seen, workers, reader):
+    """Wait as `gate` does, but return `NEWS` as soon as `has_news`."""
+    for _ in range(spins + 1):
+        if lowest(board, first, count) >= target:
+            return OPEN
+        if has_news(board, committed, seen, workers, reader):
+            return NEWS
+        if load_acquire(board, ABORT) != 0:
+            return ABORTED
+        pause()
+    fetch_add(board, WAITERS, 1)
+    fence()
+    sequence = load_acquire(board, SEQUENCE)
+    quiet = lowest(board, first, count) < target and not has_news(board, committed, seen, workers, reader)
+    if quiet and load_acquire(board, ABORT) == 0:
+        futex_wait(board, SEQUENCE, sequence, TIMEOUT)
+    fetch_add(board, WAITERS, -1)
+    if load_acquire(board, ABORT) != 0:
+        return ABORTED
+    if lowest(board, first, count) >= target:
+        return OPEN
+    return NEWS if has_news(board, committed, seen, workers, reader) else TIMED_OUT

@@ -9,6 +9,8 @@ line (nor the pair of lines that x86 fetches together)::
     workers lines     refreshed slots: worker k has taken in what it reads in clock c (strict BSP)
     workers lines     arrived slots: how many barriers worker k has reached
     workers x STATS   counters of one worker, written by it alone
+    workers x workers under a value bound: seen slots, for each worker one of each reader: slot (i, j) = c says that
+                      reader j has taken in all of worker i from clocks < c. Slot (i, i) is `FINISHED`
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ TIMEOUT = LINE + 2  # a struct timespec: seconds, nanoseconds
 HEADER_LINES = 2
 
 # Counters of one worker, in words from the start of its statistics. Clock differentials are visible clock minus
-# reader's clock, so never positive; bin d counts those of -d, the last bin all below as well.
-CLOCKS, COMPUTE_NS, WAIT_NS, READS, DIFFERENTIAL_SUM, DIFFERENTIAL_SQUARES, ROWS_SENT = range(7)
+# reader's clock, so never positive; bin d counts those of -d, the last bin all below as well. The share of the value
+# bound that was in transit is a float64, all others are int64.
+CLOCKS, COMPUTE_NS, WAIT_NS, READS, DIFFERENTIAL_SUM, DIFFERENTIAL_SQUARES, ROWS_SENT, TRANSIT_SHARE = range(8)
 HISTOGRAM, HISTOGRAM_BINS = 16, 64
 STATS_LINES = (HISTOGRAM + HISTOGRAM_BINS) // LINE
 
@@ -49,6 +52,11 @@ def statistics(workers: int, worker: int) -> int:
     return (HEADER_LINES + 3 * workers + STATS_LINES * worker) * LINE
 
 
-def board_words(workers: int) -> int:
-    """Size of the board in int64 words."""
-    return statistics(workers, workers)
+def seen(workers: int, worker: int, reader: int) -> int:
+    """Word of what `reader` says about `worker`, both of `workers`; the next reader's is the next line."""
+    return statistics(workers, workers) + (worker * workers + reader) * LINE
+
+
+def board_words(workers: int, bounded: bool) -> int:
+    """Size of the board in int64 words; `bounded` is whether there are seen slots."""
+    return seen(workers, workers if bounded else 0, 0)

@@ -21,10 +21,18 @@ from .layout import board_words
 Request = tuple[Any, tuple[Any, ...]]
 
 
-def board_requests() -> list[Request]:
-    """Kernels of the clock."""
-    words = np.zeros(board_words(1), np.int64)
-    return [(board.tick, (words, 0, 1, 0, 0)), (board.gate, (words, 0, 1, 0, 0)), (board.lowest, (words, 0, 1))]
+def board_requests(bounded: bool) -> list[Request]:
+    """Kernels of the clock; `bounded` is whether there is a value bound."""
+    words, slots = np.zeros(board_words(1, bounded=True), np.int64), np.zeros(1, np.int64)
+    always = [(board.tick, (words, 0, 1, 0, 0)), (board.gate, (words, 0, 1, 0, 0)), (board.lowest, (words, 0, 1))]
+    if not bounded:
+        return always
+    return [
+        *always,
+        (board.poll, (words, 0, 1, 0, 0, 0, 0, 1, 0)),
+        (board.snapshot, (words, 0, 1, slots)),
+        (board.publish_seen, (words, 0, 1, 0, slots)),
+    ]
 
 
 def table_requests(dtype: str, access: str, check_finite: bool) -> list[Request]:
@@ -41,7 +49,7 @@ def table_requests(dtype: str, access: str, check_finite: bool) -> list[Request]
     if access == "exclusive":
         requests.append((rows.put_rows, (table, ids, deltas)))
     if access == "cached":
-        requests.append((replica.flush, (values, values, values, 0, deltas[0])))
+        requests.append((replica.flush, (values, values, values, 0, deltas[0], np.zeros(0))))
         requests.append((replica.refresh, (values, values, values)))
     return requests
 
@@ -68,9 +76,9 @@ def prepare(requests: list[Request]) -> None:
         print(f"nbps: compiled {len(wanted)} kernels in {seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def prepare_job(tables: set[tuple[str, str, bool]]) -> None:
-    """Prepare the clock and tables given as (dtype, access, check_finite)."""
-    prepare(board_requests() + [request for table in sorted(tables) for request in table_requests(*table)])
+def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool) -> None:
+    """Prepare the clock, with a value bound or without, and tables given as (dtype, access, check_finite)."""
+    prepare(board_requests(bounded) + [request for table in sorted(tables) for request in table_requests(*table)])
 
 
 def _call(requests: list[Request]) -> None:

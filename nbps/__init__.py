@@ -1,7 +1,8 @@
 """nbps: a stale-synchronous-parallel parameter server in shared memory.
 
 A `Job` owns parameter `Table` objects and worker processes that read and add to them at compiled speed, while the clock
-protocol bounds how stale a read can be (`BSP`, `SSP`, `ESSP`, `ASP`).
+protocol bounds how stale a read can be (`BSP`, `SSP`, `ESSP`, `ASP`), or the value bound
+`VAP` how much of others' updates it misses.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ for _name in ("kernels", "transport"):
         _spec.loader.exec_module(sys.modules[_spec.name])
 
 from nbps import errors, init
-from nbps.consistency import ASP, BSP, ESSP, SSP
+from nbps.consistency import ASP, BSP, ESSP, SSP, VAP
 from nbps.errors import Error
 from nbps.job import Job, JobTable
 from nbps.report import Report
@@ -41,6 +42,7 @@ __all__ = [
     "BSP",
     "ESSP",
     "SSP",
+    "VAP",
     "Error",
     "Job",
     "JobTable",

@@ -65,8 +65,13 @@ class ESSP(SSP):
 class BSP:
     """Bulk synchronous parallel: staleness 0.
 
-    ``cached`` tables see exactly what was committed in earlier clocks and add up in rank order, so runs with one
-    number of workers are bit-identical. ``direct`` tables keep the bound but also show updates of the running clock.
+    Notes
+    -----
+    *Consistency.* A read at clock c of a ``cached`` table shows exactly the updates from clocks < c and the worker's
+    own, and tables add up in rank order: runs with one number of workers are bit-identical. An ``exclusive`` table is
+    live, so this holds for the rows that the reader itself may write in that clock and for rows that nobody writes in
+    it; what another worker is writing is seen when it comes. A job with ``direct`` tables is refused: they show updates
+    of the running clock.
     """
 
     eager: ClassVar[bool] = True
@@ -91,7 +96,50 @@ class ASP:
         return math.inf
 
 
-Consistency = BSP | SSP | ESSP | ASP
+@dataclass(frozen=True)
+class VAP:
+    """Value-bounded asynchronous parallel (Dai et al., AAAI 2015, section 2): what others miss is small, not young.
+
+    A worker that has committed t clocks goes on when its updates that not every other worker has taken in are at most
+    ``v0 / sqrt(t)`` in the maximum norm. Copies are refreshed at every clock.
+
+    Parameters
+    ----------
+    v0 : float
+        Bound on the updates in transit after the first clock; > 0 and finite, in the units of the tables' values.
+
+    Notes
+    -----
+    *Consistency.* The bound is checked when a worker commits: updates of the running clock count from then on. Norms of
+    several clocks in transit are added, which is never less than the norm of their sum; the norm is taken over all
+    ``cached`` tables together. A single clock larger than the bound is committed and then waited for until all have
+    it. Additions to ``direct`` and ``exclusive`` tables are visible to everybody on the machine at once: nothing of
+    them is ever in transit, and the model neither counts nor delays them. Others take updates in when they call
+    ``clock()``, and whenever they wait, in ``clock``, ``get`` or ``barrier``; so rows of a ``cached`` table may change
+    in a ``barrier`` too. There is no bound on clocks, unless a table has a staleness of its own: both bounds then hold.
+    `Report.transit_share` says how much of the bound was used.
+    """
+
+    v0: float
+    eager: ClassVar[bool] = True
+    ordered: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        real = isinstance(self.v0, numbers.Real) and not isinstance(self.v0, bool)
+        if not real or not 0 < self.v0 < math.inf:
+            raise ConfigError(
+                f"VAP: v0 is {self.v0!r}; expected a finite number > 0, in the units of the tables' values; "
+                f"ASP() has no bound at all"
+            )
+        object.__setattr__(self, "v0", float(self.v0))
+
+    @property
+    def staleness(self) -> float:
+        """Always infinite: clocks are not bounded."""
+        return math.inf
+
+
+Consistency = BSP | SSP | ESSP | ASP | VAP
 
 
 def check_consistency(model: object, owner: str) -> None:
@@ -101,4 +149,4 @@ def check_consistency(model: object, owner: str) -> None:
             f"{owner}: consistency is the class {model.__name__}; expected an object: {model.__name__}(...)"
         )
     if not isinstance(model, Consistency):
-        raise ConfigError(f"{owner}: consistency is {model!r}; expected BSP(), SSP(s), ESSP(s) or ASP()")
+        raise ConfigError(f"{owner}: consistency is {model!r}; expected BSP(), SSP(s), ESSP(s), ASP() or VAP(v0)")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nbps import init, remote
 from nbps.checks import whole
-from nbps.consistency import ESSP, Consistency, check_consistency
+from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.errors import ConfigError, JobClosedError, TableError
 from nbps.report import Report
 from nbps.runtime.board import Board
@@ -44,7 +44,7 @@ class Job:
     tables : sequence of Table
     workers : int, optional
         Processes; all cores that this process may use by default.
-    consistency : BSP, SSP, ESSP, ASP
+    consistency : BSP, SSP, ESSP, ASP, VAP
         ``ESSP(2)`` by default.
     seed : int
         Seeds the tables' initial values and ``worker.random``.
@@ -85,6 +85,13 @@ class Job:
             raise ConfigError(f"Job: clock_timeout_s is {clock_timeout_s!r}; expected seconds > 0")
         self.clock_timeout_s = float(clock_timeout_s)
         check_consistency(self.consistency, "Job")
+        live = [table.name for table in self.tables if table.access == "direct"]
+        if isinstance(self.consistency, BSP) and live:
+            raise ConfigError(
+                f"Job: BSP() with table {live[0]!r}, access 'direct': direct rows show updates of the running clock, "
+                f"so runs would not be reproducible; expected access='cached', or 'exclusive' where each row has one "
+                f"writer in a clock, or SSP(0) for the bound alone"
+            )
         self._preload = preload
         self._run_lock = threading.Lock()
         self._views: dict[str, JobTable] = {}
@@ -98,14 +105,15 @@ class Job:
             raise JobClosedError("this job was started before; make a new Job to run again")
         fill_standard_descriptors()
         remove_orphans()
+        bounded = isinstance(self.consistency, VAP)
         kinds = {(table.dtype, table.access, table.check_finite) for table in self.tables}
-        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds,))]
+        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds, bounded))]
         if self._preload is not None:
             preload.append((self._preload, ()))
         held = _Held()
         self._cleanup = weakref.finalize(self, held.release)
         try:
-            self._board = board = Board(self.workers)
+            self._board = board = Board(self.workers, bounded)
             held.segments.append(board.segment)
             describe = functools.partial(_describe, board)
             self._group = held.group = WorkerGroup(self.workers, preload, on_stop=board.abort, describe=describe)
@@ -175,7 +183,7 @@ class Job:
         """Return what the job measured so far; also after it was closed."""
         if self._board is not None:
             counters = [self._board.statistics(rank) for rank in range(self.workers)]
-            return Report.from_counters(str(self.consistency), counters)
+            return Report.from_counters(str(self.consistency), counters, isinstance(self.consistency, VAP))
         if self._report is None:
             raise JobClosedError("report: the job has not run; use it inside `with job:`")
         return self._report

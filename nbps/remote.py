@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _worker: Worker | None = None  # the one worker of this process
 
 
-def prepare(tables: set[tuple[str, str, bool]]) -> None:
-    """Import what workers need and prepare the kernels of tables (dtype, access, check_finite); in the supervisor."""
+def prepare(tables: set[tuple[str, str, bool]], bounded: bool) -> None:
+    """Import what workers need and prepare kernels, as `prepare_job` says; in the supervisor."""
     import numba
 
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
@@ -25,7 +25,7 @@ def prepare(tables: set[tuple[str, str, bool]]) -> None:
     import nbps.worker  # noqa: F401
     from nbps.kernels.prepare import prepare_job
 
-    prepare_job(tables)
+    prepare_job(tables, bounded)
 
 
 def open_worker(rank: int, spec: WorkerSpec) -> None:

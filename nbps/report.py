@@ -58,7 +58,8 @@ class ClockDifferential:
 class WorkerReport:
     """One worker's figures, over all runs of the job.
 
-    `wait_seconds` is time at gates and barriers; the rest is compute.
+    `wait_seconds` is time at gates and barriers; the rest is compute. `transit_share` is, under `VAP`, the largest
+    share of the bound v0 / sqrt(t) that was in transit when the worker was let on, 0 to 1; None under other models.
     """
 
     rank: int
@@ -67,6 +68,7 @@ class WorkerReport:
     wait_seconds: float
     rows_sent: int
     clock_differential: ClockDifferential
+    transit_share: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -82,8 +84,8 @@ class Report:
     clock_differential: ClockDifferential
 
     @staticmethod
-    def from_counters(consistency: str, counters: Iterable[npt.NDArray[np.int64]]) -> Report:
-        """From the counters of each worker."""
+    def from_counters(consistency: str, counters: Iterable[npt.NDArray[np.int64]], bounded: bool) -> Report:
+        """From the counters of each worker; `bounded` is whether there was a value bound."""
         each = list(counters)
         workers = tuple(
             WorkerReport(
@@ -93,6 +95,7 @@ class Report:
                 wait_seconds=int(words[layout.WAIT_NS]) / 1e9,
                 rows_sent=int(words[layout.ROWS_SENT]),
                 clock_differential=ClockDifferential.from_counters(words),
+                transit_share=float(words.view(np.float64)[layout.TRANSIT_SHARE]) if bounded else None,
             )
             for rank, words in enumerate(each)
         )
@@ -110,21 +113,31 @@ class Report:
         total = wait + sum(worker.compute_seconds for worker in self.workers)
         return wait / total if total else 0.0
 
+    @property
+    def transit_share(self) -> float | None:
+        """Largest share of the value bound in transit when a worker was let on, 0 to 1; None unless under `VAP`."""
+        shares = [worker.transit_share for worker in self.workers if worker.transit_share is not None]
+        return max(shares, default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "consistency": self.consistency,
+            "transit_share": self.transit_share,
             "wait_share": self.wait_share,
             "clock_differential": self.clock_differential.to_dict(),
             "workers": [worker.to_dict() for worker in self.workers],
         }
 
     def __str__(self) -> str:
-        lines = [self.consistency, "worker  clocks  compute s   wait s  differential mean  variance"]
+        bounded = self.transit_share is not None
+        heading = "worker  clocks  compute s   wait s  differential mean  variance"
+        lines = [self.consistency, heading + "  in transit" * bounded]
         for worker in self.workers:
             seen = worker.clock_differential
             lines.append(
                 f"{worker.rank:6}  {worker.clocks:6}  {worker.compute_seconds:9.3f}  {worker.wait_seconds:7.3f}"
                 f"  {seen.mean:17.2f}  {seen.variance:8.2f}"
+                + ("" if worker.transit_share is None else f"  {worker.transit_share:10.2f}")
             )
         return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nbps.consistency import Consistency
+from nbps.consistency import VAP, Consistency
 from nbps.core.worker import Terms
 from nbps.runtime.dense import Layout
 
@@ -39,4 +39,5 @@ class WorkerSpec:
             staleness=min([model.staleness, *(table.staleness for table in self.tables)]),
             eager=model.eager,
             ordered=model.ordered and any(table.access == "cached" for table in self.tables),
+            v0=model.v0 if isinstance(model, VAP) else None,
         )

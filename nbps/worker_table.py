@@ -170,11 +170,15 @@ class CachedTable(WorkerTable):
         self._base = self.kernel.values.copy()
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
+        self._peaks = np.empty(parent.shape[1] if clock.core.terms.v0 is not None else 0)
         self._copy = clock.add_copy(self, spec.staleness)
 
-    def flush(self) -> int:
-        """Add what this worker changed to the shared rows; return how many rows that were."""
-        return int(replica.flush(self.kernel.values, self._base, self._parent, self._first, self._scratch))
+    def flush(self) -> tuple[int, float]:
+        """Add what this worker changed to the shared rows; return how many rows that were, and their norm."""
+        rows_sent, norm = replica.flush(
+            self.kernel.values, self._base, self._parent, self._first, self._scratch, self._peaks
+        )
+        return rows_sent, norm
 
     def refresh(self) -> None:
         """Take in the shared rows."""

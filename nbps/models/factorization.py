@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.checks import whole
-from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency, check_consistency
+from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency
 from nbps.data import IdMap, Ratings
 from nbps.errors import ConfigError, DataError, NotFittedError
 from nbps.models.history import EpochRecord
@@ -50,8 +50,8 @@ class MatrixFactorization(Parameters):
         How workers share item rows. ``rotate``: each item block has one writer at a time, and the staleness bound
         keeps it so (fastest, deterministic). ``cached``: private copies that exchange differences at clocks.
         ``direct``: all add to the shared rows without loss.
-    consistency : BSP, SSP, ESSP, ASP, optional
-        ``ESSP(2)`` by default. ``rotate`` needs a finite staleness.
+    consistency : BSP, SSP, ESSP, ASP, VAP, optional
+        ``ESSP(2)`` by default. ``rotate`` needs a finite staleness, ``direct`` cannot be strict (`BSP`).
     workers : int, optional
         Processes; all usable cores by default.
     random_state : int
@@ -232,10 +232,15 @@ class MatrixFactorization(Parameters):
         model = self.consistency
         if model is not None:
             check_consistency(model, type(self).__name__)
-        if self.schedule == "rotate" and isinstance(model, ASP):
+        if self.schedule == "rotate" and isinstance(model, ASP | VAP):
             raise ConfigError(
                 f"schedule='rotate' with {model}: a block has one writer only under a staleness bound; expected BSP(), "
                 f"SSP(s) or ESSP(s), or schedule='cached' or 'direct'"
+            )
+        if self.schedule == "direct" and isinstance(model, BSP):
+            raise ConfigError(
+                f"schedule='direct' with {model}: item rows that all workers add to show updates of the running clock; "
+                f"expected SSP(0), which bounds the rest, or schedule='cached' or 'rotate', which are reproducible"
             )
 
     # ----------------------------------------------------------------------- what training gave
@@ -360,7 +365,7 @@ class MatrixFactorization(Parameters):
         parameters = self.get_params()
         del parameters["callbacks"]
         model = parameters["consistency"]
-        parameters["consistency"] = None if model is None else [type(model).__name__, _finite(model.staleness)]
+        parameters["consistency"] = None if model is None else [type(model).__name__, _parameter(model)]
         manifest = {
             "parameters": {name: _plain(value) for name, value in parameters.items()},
             "mean": factors.mean,
@@ -441,11 +446,15 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _finite(staleness: float) -> float | None:
-    return None if math.isinf(staleness) else staleness
+def _parameter(model: Consistency) -> float | None:
+    """Return the number that a consistency model was made with; None is infinite or has none, JSON knows neither."""
+    number = model.v0 if isinstance(model, VAP) else model.staleness
+    return None if math.isinf(number) else number
 
 
-def _consistency(name: str, staleness: float | None) -> Consistency:
+def _consistency(name: str, parameter: float | None) -> Consistency:
     if name in ("BSP", "ASP"):
         return BSP() if name == "BSP" else ASP()
-    return {"SSP": SSP, "ESSP": ESSP}[name](math.inf if staleness is None else staleness)
+    if name == "VAP":
+        return VAP(math.inf if parameter is None else parameter)  # which refuses infinity
+    return {"SSP": SSP, "ESSP": ESSP}[name](math.inf if parameter is None else parameter)

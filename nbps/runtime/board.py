@@ -13,11 +13,15 @@ _PARK_NS = 50_000_000
 
 
 class Board:
-    """The board of `workers` workers in a segment of its own, owned by this process."""
+    """The board of `workers` workers in a segment of its own, owned by this process.
 
-    def __init__(self, workers: int) -> None:
+    With `bounded` it has the seen slots that a value bound (VAP) needs; they take 128 bytes for each pair of workers.
+    """
+
+    def __init__(self, workers: int, bounded: bool = False) -> None:
         self.workers = workers
-        self.segment = Segment("board", 8 * layout.board_words(workers))
+        self._bounded = bounded
+        self.segment = Segment("board", 8 * layout.board_words(workers, bounded))
         self.words: npt.NDArray[np.int64] = attach(self.segment.name).view(np.int64)
         self.words[layout.TIMEOUT + 1] = _PARK_NS
 
@@ -27,6 +31,10 @@ class Board:
         self.words[layout.committed(0) : layout.statistics(self.workers, 0)] = 0
         # Nobody may send before all have taken in what was there when the run began.
         self.words[refreshed:arrived] = -1
+        if self._bounded:
+            self.words[layout.seen(self.workers, 0, 0) :] = 0
+            own = (self.workers + 1) * layout.LINE  # from one worker's slot about itself to that of the next
+            self.words[layout.seen(self.workers, 0, 0) :: own] = layout.FINISHED
 
     def abort(self) -> None:
         """Make every wait end at once, now and later."""

@@ -7,6 +7,7 @@ kernels on the shared board and on the worker's copies, measures the time spent 
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,24 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nbps.core.worker import ALL, Action, Await, Flush, Group, Lowest, Publish, Record, Refresh, Step, Terms, Worker
+from nbps.core.rules import FINISHED
+from nbps.core.worker import (
+    ALL,
+    Action,
+    Await,
+    Flush,
+    Group,
+    Lowest,
+    Poll,
+    Publish,
+    PublishSeen,
+    Record,
+    Refresh,
+    Snapshot,
+    Step,
+    Terms,
+    Worker,
+)
 from nbps.errors import AbortedError, ClockTimeoutError
 from nbps.kernels import board, layout
 
@@ -28,8 +46,8 @@ _SPINS = 500
 class Copy(Protocol):
     """A private copy of a table, which the clock sends and refreshes."""
 
-    def flush(self) -> int:
-        """Send what changed; return the number of rows."""
+    def flush(self) -> tuple[int, float]:
+        """Send what changed; return the number of rows and, under a value bound, the largest absolute value sent."""
 
     def refresh(self) -> None:
         """Take in the shared rows."""
@@ -59,27 +77,38 @@ class Clock:
         self._workers = workers
         self._timeout_s = timeout_s
         self._spins = 0 if oversubscribed else _SPINS
-        self._first = (layout.committed(0), layout.refreshed(workers, 0), layout.arrived(workers, 0))
+        self._first = (
+            layout.committed(0),
+            layout.refreshed(workers, 0),
+            layout.arrived(workers, 0),
+            layout.seen(workers, rank, 0),
+        )
         # Where this worker publishes, and the slots for the lowest of which others wait: this one alone, unless all
-        # wait for all.
-        slots = [first + rank * layout.LINE for first in self._first]
+        # wait for all and for no news.
+        slots = [first + rank * layout.LINE for first in self._first[: Group.SEEN]]
         self._published = [(slot, slot, 1) for slot in slots]
-        if not terms.ordered:
+        if not terms.ordered and terms.v0 is None:
             self._published[Group.COMMITTED] = (slots[0], self._first[0], workers)
+        self._committed = np.empty(workers, np.int64)  # the last snapshot
         start = layout.statistics(workers, rank)
         # Elements of a memoryview are Python's own integers: adding to one takes half the time of NumPy's.
         self._counters = words[start : start + layout.STATS_LINES * layout.LINE].data
+        self._share = words[start + layout.TRANSIT_SHARE :][:1].view(np.float64)
         self._sampled = False  # whether a read was recorded since the current clock began
         self._before = 0  # clocks of earlier runs
         self._resumed_ns = time.perf_counter_ns()  # when the current clock began
         self._waited_ns = 0  # of the time since then
-        self._said: Await | None = None  # the last wait that was complained about
+        self._polled: tuple[Poll, int] | None = None  # a wait that news interrupted, and when it began
+        self._said: Await | Poll | None = None  # the last wait that was complained about
         self._left: tuple[Step, Action | None] | None = None  # the step that an exception ended, and its last action
         self._carry_out: dict[type, Callable[[Any], Any]] = {
             Flush: self._flush,
             Publish: self._publish,
             Await: self._await,
+            Poll: self._poll,
             Lowest: self._lowest,
+            Snapshot: self._snapshot,
+            PublishSeen: self._publish_seen,
             Refresh: self._refresh,
             Record: self._record,
         }
@@ -109,6 +138,8 @@ class Clock:
         self._drive(self.core.tick(wait))
         self._sampled = False
         self._counters[layout.CLOCKS] = self._before + self.core.now
+        if self.core.terms.v0 is not None:
+            self._share[0] = self.core.transit_share
         self._count_compute()
 
     def read(self, staleness: float | None, copy: int | None) -> None:
@@ -158,9 +189,13 @@ class Clock:
     def _flush(self, action: Flush) -> float:
         if not self._sampled:  # reads inside kernels leave no trace: the clock without a `get` is one sample itself
             self._record(Record(self.core.visible))
+        largest = 0.0
         for copy in self._copies:
-            self._counters[layout.ROWS_SENT] += copy.flush()
-        return 0.0
+            rows, norm = copy.flush()
+            self._counters[layout.ROWS_SENT] += rows
+            if not norm <= largest:
+                largest = norm if norm == norm else math.inf  # NaN is more than any bound
+        return largest
 
     def _publish(self, action: Publish) -> None:
         slot, first, count = self._published[action.group]
@@ -168,6 +203,17 @@ class Clock:
 
     def _lowest(self, action: Lowest) -> int:
         return int(board.lowest(self._words, self._first[action.group], self._workers))
+
+    def _snapshot(self, action: Snapshot) -> npt.NDArray[np.int64]:
+        board.snapshot(self._words, self._first[Group.COMMITTED], self._workers, self._committed)
+        return self._committed
+
+    def _publish_seen(self, action: PublishSeen) -> None:
+        committed = action.committed
+        if committed is None:
+            committed = np.full(self._workers, FINISHED)
+        first = layout.seen(self._workers, 0, 0)
+        board.publish_seen(self._words, first, self._workers, self.core.rank, committed)
 
     def _refresh(self, action: Refresh) -> None:
         self._copies[action.copy].refresh()
@@ -188,7 +234,23 @@ class Clock:
             self._check_patience(status, action, start)
         self._count_wait(start)
 
-    def _slots(self, action: Await) -> tuple[int, int]:
+    def _poll(self, action: Poll) -> bool:
+        start = time.perf_counter_ns()
+        # News does not make a wait shorter: patience ends when the first poll of it is too long ago.
+        since = self._polled[1] if self._polled is not None and self._polled[0] == action else start
+        self._polled = None
+        word, count = self._slots(action)
+        committed, seen = self._first[Group.COMMITTED], layout.seen(self._workers, 0, 0)
+        arguments = (word, count, action.target, self._spins, committed, seen, self._workers, self.core.rank)
+        while (status := board.poll(self._words, *arguments)) != board.OPEN:
+            self._check_patience(status, action, since)
+            if status == board.NEWS:
+                self._polled = action, since
+                break
+        self._count_wait(start)
+        return bool(status == board.OPEN)
+
+    def _slots(self, action: Await | Poll) -> tuple[int, int]:
         """First word and number of the slots that `action` looks at."""
         word = self._first[action.group] + action.first * layout.LINE
         return word, self._workers if action.count == ALL else action.count
@@ -198,7 +260,7 @@ class Clock:
         self._waited_ns += waited
         self._counters[layout.WAIT_NS] += waited
 
-    def _check_patience(self, status: int, action: Await, since_ns: int) -> None:
+    def _check_patience(self, status: int, action: Await | Poll, since_ns: int) -> None:
         if status == board.ABORTED:
             raise AbortedError(f"worker {self.core.rank} was stopped at clock {self.now}: the job is ending")
         seconds = (time.perf_counter_ns() - since_ns) / 1e9
@@ -213,7 +275,7 @@ class Clock:
             print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
             self._said = action
 
-    def _behind(self, action: Await) -> str:
+    def _behind(self, action: Await | Poll) -> str:
         word, count = self._slots(action)
         slots = self._words[word : word + count * layout.LINE : layout.LINE]
         slow = [f"worker {action.first + k} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)]

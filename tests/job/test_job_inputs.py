@@ -52,6 +52,10 @@ def test_a_table_that_cannot_be(options, message):
         ({"consistency": "essp"}, "consistency is 'essp'"),
         ({"tables": None}, "expected a sequence of nbps.Table, found None"),
         ({"tables": ["t"]}, "found 't'"),
+        (
+            {"consistency": nbps.BSP(), "tables": [nbps.Table("t", 1, 1)]},
+            r"Job: BSP\(\) with table 't', access 'direct': direct rows show .* expected access='cached', or",
+        ),
         ({"tables": nbps.Table("t", 1, 1)}, r"expected a sequence of nbps.Table, found Table\("),
         ({"tables": [nbps.Table("t", 1, 1), nbps.Table("t", 2, 2)]}, "two tables are called 't'; names must differ"),
     ],

@@ -10,12 +10,7 @@ import tasks
 import nbps
 
 STALENESS = [0, 1, 3, math.inf]
-MODELS = [
-    nbps.BSP(),
-    nbps.ASP(),
-    *[nbps.SSP(s) for s in STALENESS],
-    *[nbps.ESSP(s) for s in STALENESS],
-]
+MODELS = [nbps.BSP(), nbps.ASP(), nbps.VAP(20), *[nbps.SSP(s) for s in STALENESS], *[nbps.ESSP(s) for s in STALENESS]]
 CLOCKS = 15
 SLEEP_S = 0.004
 
@@ -26,6 +21,11 @@ def tables(workers: int, names: list[str]) -> list[nbps.Table]:
     return [nbps.Table(name, rows[name], workers, "int64", access=name) for name in names]
 
 
+def modes(model):
+    """Access modes that the probe can use under `model`: BSP refuses live rows that all write."""
+    return ["cached"] if model == nbps.BSP() else ["direct", "cached", "exclusive"]
+
+
 def probe(model, workers, names, **options):
     with nbps.Job(tables(workers, names), workers=workers, consistency=model) as job:
         reads = job.run(tasks.probe, CLOCKS, names, SLEEP_S, **options)
@@ -34,24 +34,25 @@ def probe(model, workers, names, **options):
     return [broken for rank, seen in enumerate(reads) for broken in tasks.violations(seen, rank, model.staleness)]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize(("model", "workers"), [*[(model, 4) for model in MODELS], (nbps.SSP(1), 1), (nbps.ESSP(3), 2)])
 def test_every_read_holds_what_its_staleness_promises(model, workers):
     """No update older than s clocks is missing, own updates are all there, nothing seen goes away: in all modes."""
-    assert probe(model, workers, ["direct", "cached", "exclusive"]) == []
+    assert probe(model, workers, modes(model)) == []
 
 
-@pytest.mark.parametrize("names", [["direct"], ["cached"], ["exclusive"]], ids=lambda names: names[0])
-@pytest.mark.parametrize("model", [nbps.BSP(), nbps.SSP(1), nbps.ESSP(1)], ids=str)
-def test_each_access_mode_alone_holds_it_too(model, names):
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(nbps.SSP(1), "direct"), (nbps.SSP(1), "cached"), (nbps.ESSP(1), "exclusive"), (nbps.BSP(), "exclusive")],
+)
+def test_each_access_mode_alone_holds_it_too(model, name):
     """A job with tables of one access mode only takes other paths, under the same promise."""
-    assert probe(model, 2, names) == []
+    assert probe(model, 2, [name]) == []
 
 
-@pytest.mark.parametrize("model", [nbps.BSP(), nbps.SSP(1), nbps.ESSP(2), nbps.ASP()], ids=str)
+@pytest.mark.parametrize("model", [nbps.BSP(), nbps.SSP(1), nbps.ESSP(2), nbps.VAP(5)], ids=str)
 def test_a_clock_that_does_not_wait_leaves_the_wait_to_the_next_read(model):
     """With clock(wait=False) every read holds the same promise."""
-    assert probe(model, 3, ["direct", "cached", "exclusive"], wait=False) == []
+    assert probe(model, 3, modes(model), wait=False) == []
 
 
 @pytest.mark.parametrize("names", [["direct"], ["cached"]], ids=lambda names: names[0])
@@ -87,7 +88,9 @@ def test_bsp_is_bit_identical(dtype):
             reads = job.run(tasks.float_training, 20)
             again = job.run(tasks.float_training, 20)
             results.append((reads, again, job.table("items").to_numpy().tobytes()))
-            assert reads[0] == reads[1][: len(reads[0])] or reads[0][:220] == reads[1][:220]
+            # In every clock of a run all workers have read the same bits.
+            assert reads[0] == reads[1] == reads[2]
+            assert again[0] == again[1] == again[2] != reads[0]
     assert results[0] == results[1]
 
 

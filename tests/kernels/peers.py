@@ -11,7 +11,7 @@ import threading
 import time
 
 import numpy as np
-from nbps.kernels import board, rows
+from nbps.kernels import board, layout, rows
 
 from nbps.runtime.segments import attach
 
@@ -64,6 +64,28 @@ def ping(memory, slot, rounds, spins, pauses):
         board.tick(clocks, first, 2, mine, clock)
         while board.gate(clocks, first, 2, clock, int(spins)) != board.OPEN:
             pass
+
+
+def exchange(memory, rank, rounds, spins, pauses):
+    """Commit a clock and wait until both others have taken it in, taking in theirs; sleep now and then."""
+    words = memory[8 * WORDS :].view(np.int64)
+    committed, seen = layout.committed(0), layout.seen(3, 0, 0)
+    slot, about_me = layout.committed(rank), layout.seen(3, rank, 0)
+    random, taken = np.random.default_rng(rank), np.zeros(3, np.int64)
+    announce(memory, rank)
+    for clock in range(1, int(rounds) + 1):
+        if int(pauses) and random.random() < 0.2:
+            time.sleep(random.random() * 0.002)
+        board.tick(words, slot, 1, slot, clock)
+        while board.poll(words, about_me, 3, clock, int(spins), committed, seen, 3, rank) != board.OPEN:
+            board.snapshot(words, committed, 3, taken)
+            board.publish_seen(words, seen, 3, rank, taken)
+    # The others may still wait for this one to take in their last clocks.
+    while board.poll(words, committed, 3, int(rounds), int(spins), committed, seen, 3, rank) != board.OPEN:
+        board.snapshot(words, committed, 3, taken)
+        board.publish_seen(words, seen, 3, rank, taken)
+    board.snapshot(words, committed, 3, taken)
+    board.publish_seen(words, seen, 3, rank, taken)
 
 
 def wait_for_abort(memory, number):

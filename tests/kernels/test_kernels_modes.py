@@ -65,7 +65,8 @@ _FLUSH = """
 import numpy as np
 from copied import jit, replica
 parent = np.zeros((1, 5), np.float32)
-replica.flush(np.ones((1, 5), np.float32), np.zeros((1, 5), np.float32), parent, 0, np.zeros(5, np.float32))
+values, base, scratch = np.ones((1, 5), np.float32), np.zeros((1, 5), np.float32), np.zeros(5, np.float32)
+replica.flush(values, base, parent, 0, scratch, np.zeros(0))
 print(parent[0].tolist(), sum(replica.flush.stats.cache_hits.values()), jit.cache_folder().name)
 """
 

@@ -28,18 +28,44 @@ def copies(draw, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_flush_sends_the_difference(dtype):
-    """Parent and base grow by values - base, from whatever row the flush starts; the count is that of changed rows."""
+    """Parent and base grow by values - base, from whatever row the flush starts; row count and norm are those sent."""
 
-    @given(copies(dtype), st.data())
-    def check(arrays, data):
+    @given(copies(dtype), st.booleans(), st.data())
+    def check(arrays, wanted, data):
         expected = [array.copy() for array in arrays]
-        first = data.draw(st.integers(0, arrays[0].shape[0] - 1))
-        sent = replica.flush(*arrays, first, np.empty(arrays[0].shape[1], dtype))
-        assert sent == twins.flush(*expected)
+        first, width = data.draw(st.integers(0, arrays[0].shape[0] - 1)), arrays[0].shape[1]
+        peaks = np.full(width if wanted else 0, 9e9)  # whatever was left there
+        sent, norm = replica.flush(*arrays, first, np.empty(width, dtype), peaks)
+        rows, largest = twins.flush(*expected)
+        assert (sent, norm) == (rows, largest if wanted else 0.0)
         for array, twin in zip(arrays, expected, strict=True):
             assert np.array_equal(array, twin)
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "deltas", "norm"),
+    [
+        ("float32", [1, -np.inf, 5], np.inf),
+        ("float32", [np.nan, 1, 2], np.nan),
+        ("float64", [3, np.nan, np.inf], np.nan),
+        ("float64", [5, 0, -7], 7),
+        ("int32", [-(2**31), 1, 0], 2.0**31),
+        ("int64", [1, -(2**63), 0], 2.0**63),
+    ],
+)
+def test_the_norm_of_what_has_no_usual_size(dtype, deltas, norm):
+    """Infinities, NaN, which nothing hides, and the negative integer whose absolute value does not fit its dtype."""
+    for shift in range(3):
+        values = np.zeros((2, 3), dtype)
+        values[shift % 2] = np.roll(np.array(deltas, dtype), shift)
+        values[1 - shift % 2, 0] = 2
+        found = replica.flush(
+            values, np.zeros((2, 3), dtype), np.zeros((2, 3), dtype), 0, np.empty(3, dtype), np.empty(3)
+        )
+        assert found[0] == 2
+        assert np.array_equal(found[1], norm, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -69,7 +95,7 @@ def test_a_copy_that_added_nothing_sends_nothing(dtype):
         for _ in range(5):
             parent += (random.standard_normal(parent.shape) * 10.0 ** random.integers(-6, 6)).astype(dtype)
             replica.refresh(values, base, parent)
-            assert replica.flush(values, base, parent, 0, np.empty(7, dtype)) == 0
+            assert replica.flush(values, base, parent, 0, np.empty(7, dtype), np.empty(7)) == (0, 0.0)
             assert np.array_equal(values, parent)
 
     check()
@@ -92,7 +118,7 @@ def test_copies_agree_with_a_model_of_integers(dtype):
                 values += values.dtype.type(amount)
                 own[who] += amount
             elif action == "flush":
-                replica.flush(values, base, parent, who % 2, np.empty(width, dtype))
+                replica.flush(values, base, parent, who % 2, np.empty(width, dtype), np.empty(0))
                 sent += own[who]
                 known[who] += own[who]
                 own[who] = 0

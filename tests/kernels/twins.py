@@ -28,12 +28,12 @@ def put_rows(values: np.ndarray, ids: np.ndarray, source: np.ndarray) -> None:
         values[row] = source[n]
 
 
-def flush(values: np.ndarray, base: np.ndarray, parent: np.ndarray) -> int:
+def flush(values: np.ndarray, base: np.ndarray, parent: np.ndarray) -> tuple[int, float]:
     changed = (values != base).any(axis=1)
     delta = values - base
     parent += delta
     base += delta
-    return int(changed.sum())
+    return int(changed.sum()), float(np.abs(delta.astype(np.float64)).max())
 
 
 def refresh(values: np.ndarray, base: np.ndarray, parent: np.ndarray) -> None:

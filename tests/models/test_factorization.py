@@ -1,5 +1,6 @@
 """`MatrixFactorization` as a user meets it: results, habits of scikit-learn, files, errors."""
 
+import copy
 import json
 
 import numpy as np
@@ -42,8 +43,21 @@ def _rmse_of_biases(train: Ratings, test: Ratings) -> float:
     return float(np.sqrt(np.mean(errors**2)))
 
 
-@pytest.mark.parametrize("schedule", ["rotate", "cached", "direct"])
-@pytest.mark.parametrize("consistency", [nbps.BSP(), nbps.SSP(1), nbps.ESSP(2)], ids=str)
+@pytest.mark.parametrize(
+    ("schedule", "consistency"),
+    [
+        ("rotate", nbps.BSP()),
+        ("rotate", nbps.SSP(1)),
+        ("rotate", nbps.ESSP(2)),
+        ("cached", nbps.BSP()),
+        ("cached", nbps.SSP(1)),
+        ("cached", nbps.ESSP(2)),
+        ("cached", nbps.VAP(1.0)),
+        ("direct", nbps.SSP(0)),
+        ("direct", nbps.ESSP(2)),
+    ],
+    ids=str,
+)
 def test_factors_beat_biases(data, schedule, consistency):
     """Every schedule under every bounded model predicts held-out ratings better than biases alone."""
     train, test = data
@@ -198,6 +212,16 @@ def test_saved_model_is_the_same(tmp_path, data, fitted, strings):
     )
 
 
+@pytest.mark.parametrize(
+    "model", [None, nbps.BSP(), nbps.SSP(3), nbps.ESSP(np.inf), nbps.ASP(), nbps.VAP(0.25)], ids=str
+)
+def test_saved_models_keep_their_consistency(tmp_path, fitted, model):
+    """Every model and its number come back from the manifest."""
+    copied = copy.copy(fitted).set_params(consistency=model)
+    copied.save(tmp_path)
+    assert MatrixFactorization.load(tmp_path).consistency == model
+
+
 def test_damaged_models_are_refused(tmp_path, fitted):
     """A missing, foreign, newer or changed file gives an error that names it."""
     with pytest.raises(DataError, match="no saved model here"):
@@ -231,6 +255,8 @@ def test_damaged_models_are_refused(tmp_path, fitted):
         ({"schedule": "auto"}, "expected one of rotate, cached, direct"),
         ({"consistency": "essp"}, "expected BSP"),
         ({"consistency": nbps.ASP()}, "a block has one writer only under a staleness bound"),
+        ({"consistency": nbps.VAP(1)}, r"schedule='rotate' with VAP\(v0=1.0\): a block has one writer only"),
+        ({"consistency": nbps.BSP(), "schedule": "direct"}, "show updates of the running clock; expected SSP"),
         ({"early_stopping": 0}, "early_stopping is 0"),
         ({"random_state": -1}, "random_state is -1"),
         ({"callbacks": print}, r"callbacks=\[f\]"),
