@@ -72,7 +72,8 @@ def draw_objective(grid: Grid, titles: dict[str, str], target: float, path: Path
             if not _drawn(one["bound"], one["model"], bounds):
                 continue
             curve = {name: np.array(values, float) for name, values in one["curve"].items()}
-            dashed = "--" if one["bound"] == max(bounds, default=0) else "-"
+            largest = max(other["bound"] or 0 for other in by_label.values() if other["model"] == one["model"])
+            dashed = "--" if one["bound"] == largest else "-"
             look = {"color": _COLORS[one["model"]], "ls": dashed, "lw": 1, "label": label}
             axes[0, column].plot(curve["seconds"], curve["objective"], **look)
             axes[1, column].plot(curve["clocks"], curve["objective"], **look)

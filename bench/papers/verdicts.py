@@ -42,7 +42,8 @@ class Verdict:
     def __str__(self) -> str:
         """Return the counts over all cases, and the cases of the headline staleness."""
         counts = ", ".join(f"{answer} {self.count(answer)}" for answer in ("yes", "tie", "no"))
-        shown = [f"    {case.answer}: {case.text}" for case in self.cases if case.bound == HEADLINE]
+        headline = [case for case in self.cases if case.bound == HEADLINE] or self.cases
+        shown = [f"    {case.answer}: {case.text}" for case in headline]
         return "\n".join([f"{self.question} {counts} of {len(self.cases)}", *shown])
 
 
@@ -142,6 +143,7 @@ def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, 
             "single",
             "Is it sooner than one worker?",
         ),
+        _against(objective, "seconds_to_target", ("VAP",), "BSP", "Does VAP reach the target sooner than BSP?"),
         _against(
             objective, "seconds_to_target", ("ESSP",), "Hogwild", "Does ESSP reach the target sooner than Hogwild?"
         ),
