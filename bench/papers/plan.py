@@ -15,7 +15,7 @@ STEP = 0.02
 CLOCKS_PER_EPOCH = 40
 STEPS = (0.02, 0.04, 0.06, 0.08)  # of the map of divergence
 SINGLE = "single"
-HEADLINE = 4.0  # the staleness whose cases are printed and drawn first: chosen before anything ran; JSON has all
+HEADLINE = 4.0  # the staleness whose cases are printed and drawn first: chosen before the first full run
 
 
 @dataclass(frozen=True)
