@@ -1,0 +1,88 @@
+"""Real jobs of random shape for as long as you like: ``python -m nbps.testing --minutes 10 --seed 7``.
+
+Each job has a random consistency model, tables, number of workers and pace; workers are stopped from outside, and in
+some jobs one is killed. Job n of seed s is the job of seed s + n: what a violation prints replays it, up to its timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from typing import Any
+
+import nbps
+from nbps.testing.chaos import Disturbance, Outcome, run_disturbed
+from nbps.testing.history import Add, Read
+from nbps.testing.probe import UNITS, Plan, probe_tables
+
+_SHOWN = 5  # violations of one job that are printed
+
+
+def run_job(seed: int) -> tuple[str, Outcome]:
+    """Run the job of `seed`; return what it was, and what became of it."""
+    draw = random.Random(seed)
+    workers = draw.randint(1, 6)
+    dtype = draw.choice(["int64", "int64", "int32", "float64", "float32"])
+    s = draw.choice([0, 1, 2, 5])
+    model: Any = draw.choice(
+        [nbps.BSP(), nbps.SSP(s), nbps.ESSP(s), nbps.ASP(), nbps.VAP(draw.choice([5, 50]) * UNITS[dtype][0])]
+    )
+    modes = ["cached"] if isinstance(model, nbps.BSP) else ["cached", "direct", "exclusive"]
+    access = draw.sample(modes, draw.randint(1, len(modes)))
+    kills = draw.random() < 0.2
+    plan = Plan(
+        clocks=100_000 if kills else draw.choice([10, 50, 200]),
+        operations=draw.choice([1, 3]),
+        seed=seed,
+        sleep_s=draw.choice([0.0, 0.0005, 0.004]),
+        no_wait=draw.choice([0.0, 0.3, 1.0]),
+        fresher=draw.choice([0.0, 0.3]),
+        barriers=draw.choice([0.0, 0.1]),
+    )
+    disturbance = Disturbance(
+        pause_s=draw.choice([0.0, 0.005, 0.05]),
+        gap_s=draw.choice([0.002, 0.02]),
+        kill_after_s=draw.random() if kills else None,
+        seed=seed,
+    )
+    tables = probe_tables(workers, draw.randint(1, 5), access, dtype, draw.choice([None, None, 0, 2]))
+    outcome = run_disturbed(workers, model, tables, plan, disturbance)
+    return f"{workers} workers, {model}, {dtype} {'+'.join(access)}, {plan}, {disturbance}", outcome
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run jobs until the time is over; return 1 if one broke a promise."""
+    parser = argparse.ArgumentParser(prog="python -m nbps.testing", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="begin no new job after so long")
+    parser.add_argument("--jobs", type=int, default=sys.maxsize, help="run no more than so many jobs")
+    parser.add_argument("--seed", type=int, default=0, help="of the first job; the next ones count on")
+    chosen = parser.parse_args(arguments)
+    started = time.monotonic()
+    done = reads = adds = pauses = kills = violations = 0
+    while done < chosen.jobs and (done == 0 or time.monotonic() < started + 60 * chosen.minutes):
+        seed = chosen.seed + done
+        what, outcome = run_job(seed)
+        done += 1
+        entries = outcome.history.entries
+        reads += sum(isinstance(entry, Read) for entry in entries)
+        adds += sum(isinstance(entry, Add) for entry in entries)
+        pauses += outcome.pauses
+        kills += outcome.killed is not None
+        violations += len(outcome.violations)
+        if outcome.violations:
+            print(f"seed {seed}: {len(outcome.violations)} violations in {what}")  # noqa: T201
+            for found in outcome.violations[:_SHOWN]:
+                print(f"    {found.property}: {found.message}")  # noqa: T201
+            print(f"  replay: python -m nbps.testing --jobs 1 --seed {seed}", flush=True)  # noqa: T201
+    seconds = time.monotonic() - started
+    print(  # noqa: T201
+        f"{done} jobs in {seconds:.0f} s: {reads:,} reads, {adds:,} additions, {pauses} pauses, "
+        f"{kills} workers killed, {violations} violations"
+    )
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
