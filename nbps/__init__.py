@@ -29,7 +29,8 @@ for _name in ("kernels", "transport"):
 from nbps import errors, init
 from nbps.consistency import ASP, BSP, ESSP, SSP, VAP
 from nbps.errors import Error
-from nbps.job import Job, JobTable
+from nbps.job import Job
+from nbps.job_table import JobTable
 from nbps.report import Report
 from nbps.table import Table
 

@@ -32,6 +32,10 @@ class SharedMemoryError(Error, MemoryError):
     """Shared memory is too small, or a segment is missing."""
 
 
+class NotRecordedError(Error, LookupError):
+    """A report is asked for what its job was told not to record."""
+
+
 class JobClosedError(Error, RuntimeError):
     """A job or one of its tables is used before it started or after it ended."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbps.errors import NotRecordedError
 from nbps.kernels import layout
 
 
@@ -67,12 +68,24 @@ class WorkerReport:
     compute_seconds: float
     wait_seconds: float
     rows_sent: int
-    clock_differential: ClockDifferential
     transit_share: float | None
+    _differential: ClockDifferential | None
+
+    @property
+    def clock_differential(self) -> ClockDifferential:
+        """Staleness of this worker's reads.
+
+        Raises
+        ------
+        NotRecordedError
+            If the job did not record it.
+        """
+        return _recorded(self._differential)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**vars(self), "clock_differential": self.clock_differential.to_dict()}
+        """For JSON; what was not recorded is None."""
+        plain = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {**plain, "clock_differential": self._differential and self._differential.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -81,11 +94,16 @@ class Report:
 
     consistency: str
     workers: tuple[WorkerReport, ...]
-    clock_differential: ClockDifferential
+    _differential: ClockDifferential | None
 
     @staticmethod
-    def from_counters(consistency: str, counters: Iterable[npt.NDArray[np.int64]], bounded: bool) -> Report:
-        """From the counters of each worker; `bounded` is whether there was a value bound."""
+    def from_counters(
+        consistency: str, counters: Iterable[npt.NDArray[np.int64]], bounded: bool, recorded: bool
+    ) -> Report:
+        """From the counters of each worker.
+
+        `bounded` is whether there was a value bound, `recorded` whether reads were counted.
+        """
         each = list(counters)
         workers = tuple(
             WorkerReport(
@@ -94,12 +112,24 @@ class Report:
                 compute_seconds=int(words[layout.COMPUTE_NS]) / 1e9,
                 wait_seconds=int(words[layout.WAIT_NS]) / 1e9,
                 rows_sent=int(words[layout.ROWS_SENT]),
-                clock_differential=ClockDifferential.from_counters(words),
                 transit_share=float(words.view(np.float64)[layout.TRANSIT_SHARE]) if bounded else None,
+                _differential=ClockDifferential.from_counters(words) if recorded else None,
             )
             for rank, words in enumerate(each)
         )
-        return Report(consistency, workers, ClockDifferential.from_counters(np.sum(each, axis=0)))
+        total = ClockDifferential.from_counters(np.sum(each, axis=0)) if recorded else None
+        return Report(consistency, workers, total)
+
+    @property
+    def clock_differential(self) -> ClockDifferential:
+        """Staleness of all workers' reads.
+
+        Raises
+        ------
+        NotRecordedError
+            If the job did not record it.
+        """
+        return _recorded(self._differential)
 
     @property
     def wait_seconds(self) -> float:
@@ -125,7 +155,7 @@ class Report:
             "consistency": self.consistency,
             "transit_share": self.transit_share,
             "wait_share": self.wait_share,
-            "clock_differential": self.clock_differential.to_dict(),
+            "clock_differential": self._differential and self._differential.to_dict(),
             "workers": [worker.to_dict() for worker in self.workers],
         }
 
@@ -134,10 +164,20 @@ class Report:
         heading = "worker  clocks  compute s   wait s  differential mean  variance"
         lines = [self.consistency, heading + "  in transit" * bounded]
         for worker in self.workers:
-            seen = worker.clock_differential
+            seen = worker._differential
+            mean, variance = ("-", "-") if seen is None else (f"{seen.mean:.2f}", f"{seen.variance:.2f}")
             lines.append(
                 f"{worker.rank:6}  {worker.clocks:6}  {worker.compute_seconds:9.3f}  {worker.wait_seconds:7.3f}"
-                f"  {seen.mean:17.2f}  {seen.variance:8.2f}"
+                f"  {mean:>17}  {variance:>8}"
                 + ("" if worker.transit_share is None else f"  {worker.transit_share:10.2f}")
             )
         return "\n".join(lines)
+
+
+def _recorded(differential: ClockDifferential | None) -> ClockDifferential:
+    if differential is None:
+        raise NotRecordedError(
+            "clock_differential: the job did not record the staleness of its reads; make it without "
+            "record_staleness=False"
+        )
+    return differential

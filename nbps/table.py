@@ -1,9 +1,10 @@
-"""What a table is: its name, shape, dtype, access mode and initial values."""
+"""What a table is: its name, shape, dtype, access mode and initial values; and which tables make a job."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -94,3 +95,46 @@ class Table:
     def nbytes(self) -> int:
         """Bytes of the values."""
         return self.rows * self.width * np.dtype(self.dtype).itemsize
+
+
+def checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:
+    """Return the tables of a job.
+
+    Raises
+    ------
+    ConfigError
+        If something is no table, or two have one name.
+    """
+    found: Any = tables if isinstance(tables, Iterable) else [tables]
+    checked = tuple(found)
+    for table in checked:
+        if not isinstance(table, Table) or found is not tables:
+            raise ConfigError(f"Job: expected a sequence of nbps.Table, found {table!r}")
+    names = [table.name for table in checked]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Job: two tables are called {twice[0]!r}; names must differ")
+    return checked
+
+
+def with_staleness(tables: tuple[Table, ...], staleness: Mapping[str, float]) -> tuple[Table, ...]:
+    """Return `tables`, those named in `staleness` with what it says.
+
+    Raises
+    ------
+    ConfigError
+        If it names no table, or says what is no staleness.
+    """
+    if not isinstance(staleness, Mapping):
+        raise ConfigError(
+            f"Job: staleness is {staleness!r}; expected a mapping from names of tables, as in {{'items': 0}}; the "
+            f"staleness of the job itself belongs to its model, as in consistency=ESSP(2)"
+        )
+    unknown = [name for name in staleness if name not in {table.name for table in tables}]
+    if unknown:
+        known = ", ".join(repr(table.name) for table in tables) or "none"
+        raise ConfigError(f"Job: staleness for the unknown table {unknown[0]!r}; this job's tables: {known}")
+    return tuple(
+        dataclasses.replace(table, staleness=staleness[table.name]) if table.name in staleness else table
+        for table in tables
+    )

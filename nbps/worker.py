@@ -41,6 +41,7 @@ class Worker:
             terms=spec.terms(),
             oversubscribed=spec.oversubscribed,
             timeout_s=spec.clock_timeout_s,
+            recording=spec.record_staleness,
         )
         self._tables = {table.name: self._attach(table, spec) for table in spec.tables}
 

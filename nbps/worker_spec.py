@@ -31,6 +31,7 @@ class WorkerSpec:
     seed: int
     clock_timeout_s: float
     oversubscribed: bool
+    record_staleness: bool
 
     def terms(self) -> Terms:
         """Return what the workers agreed upon, as their protocol wants it."""

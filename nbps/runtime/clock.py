@@ -70,6 +70,7 @@ class Clock:
         terms: Terms,
         oversubscribed: bool,
         timeout_s: float,
+        recording: bool,
     ) -> None:
         self.core = Worker(rank, terms)
         self._copies: list[Copy] = []
@@ -94,7 +95,8 @@ class Clock:
         # Elements of a memoryview are Python's own integers: adding to one takes half the time of NumPy's.
         self._counters = words[start : start + layout.STATS_LINES * layout.LINE].data
         self._share = words[start + layout.TRANSIT_SHARE :][:1].view(np.float64)
-        self._sampled = False  # whether a read was recorded since the current clock began
+        self._recording = recording  # whether reads are counted
+        self._sampled = False  # whether one was since the current clock began, or none need be
         self._before = 0  # clocks of earlier runs
         self._resumed_ns = time.perf_counter_ns()  # when the current clock began
         self._waited_ns = 0  # of the time since then
@@ -110,7 +112,7 @@ class Clock:
             Snapshot: self._snapshot,
             PublishSeen: self._publish_seen,
             Refresh: self._refresh,
-            Record: self._record,
+            Record: self._record if recording else self._leave_out,
         }
 
     def add_copy(self, copy: Copy, staleness: float) -> int:
@@ -127,7 +129,7 @@ class Clock:
 
     def begin(self) -> None:
         """Start a run at clock 0; the job's driver has reset the board."""
-        self._sampled = False
+        self._sampled = not self._recording
         self._said = None
         self._before = self._counters[layout.CLOCKS]
         self._drive(self.core.begin())
@@ -136,7 +138,7 @@ class Clock:
     def tick(self, wait: bool) -> None:
         """Publish this unit's updates, add one, and with `wait` pass the gate of the next unit."""
         self._drive(self.core.tick(wait))
-        self._sampled = False
+        self._sampled = not self._recording
         self._counters[layout.CLOCKS] = self._before + self.core.now
         if self.core.terms.v0 is not None:
             self._share[0] = self.core.transit_share
@@ -226,6 +228,9 @@ class Clock:
         counters[layout.DIFFERENTIAL_SUM] += differential
         counters[layout.DIFFERENTIAL_SQUARES] += differential * differential
         counters[layout.HISTOGRAM + min(-differential, layout.HISTOGRAM_BINS - 1)] += 1
+
+    def _leave_out(self, action: Record) -> None:
+        """Count nothing: the job does not record staleness."""
 
     def _await(self, action: Await) -> None:
         start = time.perf_counter_ns()

@@ -9,8 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import tasks
+from nbps.kernels import layout
 
 import nbps
+from nbps.errors import NotRecordedError
 from nbps.report import ClockDifferential
 
 
@@ -104,6 +106,27 @@ def test_a_clock_without_a_read_is_one_sample():
         assert [worker.clock_differential.samples for worker in job.report().workers] == [12, 12]
 
 
+def test_what_was_not_recorded_is_an_error():
+    """Without record_staleness no read is counted; to_dict says None, str() a dash, and the question is refused."""
+
+    def work(worker):
+        for _ in range(3):
+            worker.table("t").get(0)
+            worker.clock()
+
+    with nbps.Job([nbps.Table("t", 1, 1, access="cached")], workers=1, record_staleness=False) as job:
+        job.run(work)
+        assert not job._board.statistics(0)[[layout.READS, *range(layout.HISTOGRAM, layout.HISTOGRAM + 64)]].any()
+        report = job.report()
+    assert report.workers[0].clocks == 3
+    made = json.loads(json.dumps(report.to_dict()))
+    assert made["clock_differential"] is made["workers"][0]["clock_differential"] is None
+    assert str(report).splitlines()[-1].split()[-2:] == ["-", "-"]
+    for asked in (report, report.workers[0]):
+        with pytest.raises(NotRecordedError, match="did not record the staleness of its reads; make it without"):
+            asked.clock_differential  # noqa: B018
+
+
 def test_reports_print_and_become_json():
     """Also without any sample; numbers that do not exist are null."""
     with nbps.Job([], workers=2, consistency=nbps.SSP(1)) as job:
@@ -120,8 +143,6 @@ def test_reports_print_and_become_json():
 
 def test_differentials_beyond_the_histogram_count_in_its_last_bin():
     """Mean and variance stay exact however old a read was."""
-    from nbps.kernels import layout
-
     words = np.zeros(layout.STATS_LINES * layout.LINE, np.int64)
     words[layout.READS], words[layout.DIFFERENTIAL_SUM], words[layout.DIFFERENTIAL_SQUARES] = 2, -1001, 1 + 1000**2
     words[[layout.HISTOGRAM + 1, layout.HISTOGRAM + layout.HISTOGRAM_BINS - 1]] = 1
