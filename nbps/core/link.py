@@ -27,8 +27,8 @@ class Link:
         Messages acknowledged + 1 to sent, in order.
     received : int
         Number of the last message taken from the peer; never falls.
-    answer_owed : bool
-        A message was taken, or refused as old, and nothing was sent since.
+    owed_at : float or None
+        When a message came, taken or refused, since nothing was sent; None if none came.
     up : bool
         Frames may be sent; while False they are only kept.
     heard_at, sent_at, moved_at : float
@@ -36,8 +36,8 @@ class Link:
     """
 
     __slots__ = (
-        "acknowledged", "answer_owed", "heard_at", "incarnation", "kept", "moved_at", "peer", "received", "sent",
-        "sent_at", "up",
+        "acknowledged", "heard_at", "incarnation", "kept", "moved_at", "owed_at", "peer", "received", "sent", "sent_at",
+        "up",
     )  # fmt: skip
 
     def __init__(self, peer: int, incarnation: int, now: float) -> None:
@@ -45,7 +45,7 @@ class Link:
         self.incarnation = incarnation
         self.sent = self.acknowledged = self.received = 0
         self.kept: deque[Frame] = deque()
-        self.answer_owed = False
+        self.owed_at: float | None = None
         self.up = True
         self.heard_at = self.sent_at = self.moved_at = now
 
@@ -56,13 +56,13 @@ class Link:
         self.sent += 1
         frame = Frame(self.incarnation, self.sent, self.received, message)
         self.kept.append(frame)
-        self.answer_owed = False
+        self.owed_at = None
         self.sent_at = now
         return frame
 
     def answer(self, now: float) -> Frame:
         """Return a frame that only acknowledges, and shows that this node lives."""
-        self.answer_owed = False
+        self.owed_at = None
         self.sent_at = now
         return Frame(self.incarnation, 0, self.received, None)
 
@@ -94,7 +94,8 @@ class Link:
             self.moved_at = now
         if frame.number == 0:
             return None
-        self.answer_owed = True
+        if self.owed_at is None:
+            self.owed_at = now
         if frame.number != self.received + 1:
             return None  # a repetition, or one before it was lost: it will be sent again
         self.received = frame.number

@@ -129,9 +129,13 @@ class BarrierReached(NamedTuple):
 
 
 class Refreshed(NamedTuple):
-    """Local worker `worker` has refreshed its copies (VAP); `last` if it will never read again."""
+    """Local worker `worker` has refreshed its copies since it saw `installs` ships in the node's rows (VAP).
+
+    A ship that came in while it refreshed may not be in its copies. `last` if it will never read again.
+    """
 
     worker: int
+    installs: int
     last: bool = False
 
 
@@ -165,7 +169,17 @@ class WorkerLost(NamedTuple):
 
 
 Event = (
-    Committed | Needed | Touched | Evicted | BarrierReached | Refreshed | Received | LinkUp | LinkDown | Tick | WorkerLost
+    Committed
+    | Needed
+    | Touched
+    | Evicted
+    | BarrierReached
+    | Refreshed
+    | Received
+    | LinkUp
+    | LinkDown
+    | Tick
+    | WorkerLost
 )
 
 # ----------------------------------------------------------------- from the node to its driver

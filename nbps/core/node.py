@@ -74,7 +74,8 @@ class Settings:
         Messages to one peer that may be unacknowledged before pushes and ships to it wait, and batches that may be
         unapplied. What waits is not lost: later batches bring it.
     retry_s : float
-        Everything unacknowledged is sent again after so long without progress.
+        Everything unacknowledged is sent again after so long without progress; what was received is acknowledged after
+        a quarter of it, if nothing else was sent meanwhile.
     heartbeat_s : float
         A node sends at least so often on every link.
     failure_timeout_s : float
@@ -109,6 +110,8 @@ class Node:
         Lowest clock of its workers, as pushed last; never falls.
     round : int
         VAP: number of the last round of batches, one to every owner.
+    installs : int
+        VAP: number of ships that are in the rows.
     seen_by : list of int
         VAP: number of the last round that everybody has taken in, by owner.
     """
@@ -119,6 +122,7 @@ class Node:
         self.clock = settings.clock
         self.arrived = 0
         self.round = 0
+        self.installs = 0
         self.seen_by = [0] * settings.nodes
         self._now = now
         self._out: list[Action] = []
@@ -128,7 +132,7 @@ class Node:
         self._round_due: tuple[int, ...] | None = None  # a round waits for room: committed clocks
         self._rounds: deque[tuple[int, tuple[int, ...]]] = deque()  # not seen yet: number, committed clocks
         self._readers = set(range(settings.readers))  # local workers that still refresh copies
-        self._unread: deque[tuple[int, int, set[int]]] = deque()  # owner, ship, local workers yet to refresh
+        self._unread: deque[tuple[int, int, int, set[int]]] = deque()  # install, owner, ship, who is yet to refresh
         self._others = [node for node in range(settings.nodes) if node != settings.rank]
         self.links = {node: Link(node, settings.incarnation, now) for node in self._others}
         self.replicas = {
@@ -139,6 +143,18 @@ class Node:
             settings.rank, settings.nodes, settings.terms, memory, board,
             self._post, self._has_room, self._on_seen, settings.clock,
         )  # fmt: skip
+
+        self._on_message: dict[type, Callable[[int, Any], None]] = {
+            Push: self.shard.push,
+            Ship: self._on_ship,
+            Pull: self.shard.pull,
+            Subscribe: self.shard.subscribe,
+            Unsubscribe: self.shard.unsubscribe,
+            Arrived: self._on_arrived,
+            Confirm: self.shard.confirm,
+            Visible: self._on_visible,
+            Stop: self._on_stop,
+        }
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event at time `now`, in seconds from any origin; return what is to be done, in order.
@@ -204,17 +220,18 @@ class Node:
     def _on_refreshed(self, event: Refreshed) -> None:
         if event.last:
             self._readers.discard(event.worker)
-        for _, _, waiting in self._unread:
-            waiting.discard(event.worker)
-        while self._unread and not self._unread[0][2]:
-            owner, number, _ = self._unread.popleft()
+        for install, _, _, waiting in self._unread:
+            if event.last or install <= event.installs:
+                waiting.discard(event.worker)
+        while self._unread and not self._unread[0][3]:
+            _, owner, number, _ = self._unread.popleft()
             self.replicas[owner].confirm(number)
 
     def _on_received(self, event: Received) -> None:
         link = self.links[event.source]
         message = link.accept(event.frame, self._now)
         if message is not None:
-            _ON_MESSAGE[type(message)](self, event.source, message)
+            self._on_message[type(message)](event.source, message)
         if len(link.kept) < self.settings.window:
             self._use_room(event.source)
 
@@ -238,7 +255,8 @@ class Node:
             if link.kept and now - link.moved_at >= settings.retry_s:
                 for frame in link.again(now):
                     self._out.append(Send(peer, frame))
-            elif link.answer_owed or now - link.sent_at >= settings.heartbeat_s:
+            owed = link.owed_at is not None and now - link.owed_at >= settings.retry_s / 4
+            if owed or now - link.sent_at >= settings.heartbeat_s:
                 self._out.append(Send(peer, link.answer(now)))
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
@@ -246,31 +264,18 @@ class Node:
 
     # ----------------------------------------------------------------- what other nodes say
 
-    def _on_push(self, source: int, message: Push) -> None:
-        self.shard.push(source, message)
-
     def _on_ship(self, source: int, message: Ship) -> None:
         self.replicas[source].install(message)
         if self._bounded:
+            self.installs += 1
+            self._board.publish_installs(self.installs)
             if self._readers:
-                self._unread.append((source, message.number, set(self._readers)))
+                self._unread.append((self.installs, source, message.number, set(self._readers)))
             else:
                 self.replicas[source].confirm(message.number)
 
-    def _on_pull(self, source: int, message: Pull) -> None:
-        self.shard.pull(source, message)
-
-    def _on_subscribe(self, source: int, message: Subscribe) -> None:
-        self.shard.subscribe(source, message)
-
-    def _on_unsubscribe(self, source: int, message: Unsubscribe) -> None:
-        self.shard.unsubscribe(source, message)
-
     def _on_arrived(self, source: int, message: Arrived) -> None:
         self._board.publish_arrived(source, message.count)
-
-    def _on_confirm(self, source: int, message: Confirm) -> None:
-        self.shard.confirm(source, message)
 
     def _on_visible(self, source: int, message: Visible) -> None:
         self._on_seen(source, message.number)
@@ -352,16 +357,4 @@ _HANDLERS: dict[State, dict[type, Callable[[Node, Any], None]]] = {
         WorkerLost: Node._on_worker_lost,
     },
     State.ENDED: {},  # workers and peers may still say something; it changes nothing
-}
-
-_ON_MESSAGE: dict[type, Callable[[Node, int, Any], None]] = {
-    Push: Node._on_push,
-    Ship: Node._on_ship,
-    Pull: Node._on_pull,
-    Subscribe: Node._on_subscribe,
-    Unsubscribe: Node._on_unsubscribe,
-    Arrived: Node._on_arrived,
-    Confirm: Node._on_confirm,
-    Visible: Node._on_visible,
-    Stop: Node._on_stop,
 }

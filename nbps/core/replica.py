@@ -129,4 +129,6 @@ class Replica:
         if numbers != sorted(set(numbers)) or (numbers and not 0 < numbers[-1] <= self.number):
             raise ProtocolError(f"replica of node {self.owner} keeps batches {numbers} of {self.number}")
         if len(numbers) > self._window:
-            raise ProtocolError(f"replica of node {self.owner} keeps {len(numbers)} batches; the limit is {self._window}")
+            raise ProtocolError(
+                f"replica of node {self.owner} keeps {len(numbers)} batches; the limit is {self._window}"
+            )

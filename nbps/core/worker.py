@@ -77,7 +77,7 @@ class Poll(NamedTuple):
 
 
 class Lowest(NamedTuple):
-    """Answer: the lowest slot of `group`."""
+    """Answer: the lowest slot of `group`, without this worker's own: it sees its own updates whatever the slot says."""
 
     group: Group
 
@@ -368,4 +368,3 @@ class Worker:
         for rule, holds in checks.items():
             if not holds:
                 raise ProtocolError(f"worker {self.rank} at clock {self.now} ({self.state.value}) breaks: {rule}")
-

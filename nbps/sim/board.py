@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from nbps.core.rules import FINISHED
 from nbps.core.worker import ALL, Await, Group, Poll
+
+
+class Snapshot(NamedTuple):
+    """What the rows of a node hold: committed slots, and ships taken in."""
+
+    committed: list[int]
+    installs: int
 
 
 class SimBoard:
@@ -21,8 +28,8 @@ class SimBoard:
         A row for each reader, local workers first, then all other nodes as one.
     lowest : int
         Lowest committed slot.
-    news : list of int
-        For each worker, how many commits there were when it last took everything in.
+    installs : int
+        Ships that the node has taken in.
     """
 
     def __init__(self, workers: int, nodes: int, copies: bool, clock: int, wake: Callable[[Any, Any], None]) -> None:
@@ -36,6 +43,7 @@ class SimBoard:
         self._at_lowest = len(self.slots[Group.COMMITTED])
         self._gates: list[tuple[int, int, Any]] = []  # heap of who waits for the lowest committed slot
         self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else who waits
+        self.installs = 0
         self._count = 0
         self._wake = wake
         self._taken = [self._commits()] * workers
@@ -59,6 +67,10 @@ class SimBoard:
                     self._wake(heapq.heappop(gates)[2], True)
         if self._waiting:
             self._look_again()
+
+    def snapshot(self) -> Snapshot:
+        """Return what the rows of this node hold now."""
+        return Snapshot(list(self.slots[Group.COMMITTED]), self.installs)
 
     def publish_row(self, reader: int, committed: Sequence[int] | None) -> None:
         """Say what local worker `reader` has taken in; None for everything, for good."""
@@ -112,6 +124,10 @@ class SimBoard:
     def publish_arrived(self, node: int, count: int) -> None:
         """Set the barrier slot of a node."""
         self.publish(Group.ARRIVED, self.workers + node, count)
+
+    def publish_installs(self, count: int) -> None:
+        """Count the ships that are in the rows."""
+        self.installs = count
 
     def publish_seen(self, clocks: Sequence[int]) -> None:
         """Say what other nodes have taken in."""

@@ -43,7 +43,12 @@ class SimMemory:
     """
 
     def __init__(
-        self, rank: int, initial: npt.NDArray[np.generic], nodes: int, sparse: bool, pause: Callable[[], None] = _nothing
+        self,
+        rank: int,
+        initial: npt.NDArray[np.generic],
+        nodes: int,
+        sparse: bool,
+        pause: Callable[[], None] = _nothing,
     ) -> None:
         self.rank = rank
         self.values = initial.copy()

@@ -22,8 +22,12 @@ class Connections:
         self.frames = self.bytes = self.lost = 0
         self._network = network
         self._random = generator
+        self._plain = not (network.loss or network.duplication or network.jitter_s or network.reordering)
         self._free = [0.0] * nodes  # when each node's network card has sent everything
         self._last: dict[tuple[int, int], float] = {}  # when the last frame of a pair arrives
+        self._latency_s = [
+            [network.latency_s * (1 + network.spread * generator.random()) for _ in range(nodes)] for _ in range(nodes)
+        ]
         self._epochs: dict[tuple[int, int], int] = {}  # how often the connection of a pair has broken
         self._silent: dict[tuple[int, int], float] = {}  # pair -> until when its frames vanish
 
@@ -35,6 +39,8 @@ class Connections:
         self.bytes += size
         start = self._free[source]
         start = self._free[source] = (start if start > now else now) + size / network.bandwidth
+        if self._plain:  # frames of a pair are in order by themselves
+            return [start + self._latency_s[source][target]], self._epochs.get((source, target), 0)
         pair = (source, target)
         epoch = self._epochs.get(pair, 0)
         if network.loss and draw.random() < network.loss:
@@ -43,7 +49,7 @@ class Connections:
         times = []
         copies = 2 if network.duplication and draw.random() < network.duplication else 1
         for _ in range(copies):
-            at = start + network.latency_s
+            at = start + self._latency_s[source][target]
             if network.jitter_s:
                 at += draw.expovariate(1.0) * network.jitter_s
             if not (network.reordering and draw.random() < network.reordering):

@@ -7,7 +7,7 @@ fixed pattern of additions, and every read compared at once with what it must an
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nbps.sim.scenario import Scenario
 from nbps.sim.worker import SimWorker
-from nbps.testing.history import Add, History, Passed, Read, Violation, check
+from nbps.testing.history import Add, Entry, History, Passed, Read, Violation, check
 
 if TYPE_CHECKING:
     from nbps.sim.simulation import Simulation
@@ -32,7 +32,8 @@ class RecordedProbe:
         self.violations: list[Violation] = []
         self.reads = self.adds = 0
         self._columns = np.eye(scenario.size, dtype=np.int64)
-        self._entries: list[Add | Read | Passed] = []
+        self._entries: list[Entry] = []
+        self._barriers = [0] * scenario.size
         self._simulation: Simulation | None = None
 
     def attach(self, simulation: Simulation) -> None:
@@ -46,23 +47,27 @@ class RecordedProbe:
         rows = scenario.rows * scenario.nodes
         self._passed(worker)
         while (clock := worker.current_clock) < scenario.clocks:
+            seconds = scenario.speed.draw(worker.rank, clock, draw)
+            for share in (0.3, 0.7):
+                for _ in range(draw.choice([0, 0, 1, 3])):
+                    yield from self._read(worker, draw.randrange(rows))
+                for _ in range(draw.randint(0, 1)):
+                    row = draw.randrange(rows)
+                    self._add(worker, row)
+                    if draw.random() < 0.2:
+                        yield from self._read(worker, row)
+                yield from worker.compute(share * seconds)
             for _ in range(draw.randint(0, 2)):
-                yield from self._read(worker, draw.randrange(rows))
-            yield from worker.compute(scenario.speed.draw(worker.rank, clock, draw))
-            for _ in range(draw.randint(0, 2)):
-                row = draw.randrange(rows)
-                self.adds += 1
-                self._entries.append(Add(worker.rank, clock, TABLE, row, 1, self._now))
-                worker.inc(row, self._columns[worker.rank])
-                if draw.random() < 0.3:
-                    yield from self._read(worker, row)
+                self._add(worker, draw.randrange(rows))
             yield from worker.clock(scenario.wait or draw.random() < 0.3)
             if not worker.core.gate_owed:
                 self._passed(worker)
-            if scenario.sparse and draw.random() < 0.2:
+            if scenario.sparse and draw.random() < 0.5:
                 self._evict(worker, draw.randrange(rows))
             if scenario.barrier_every and worker.current_clock % scenario.barrier_every == 0:
-                yield from worker.barrier()
+                yield from self._meet(worker)
+        if draw.random() < 0.3:
+            self._add(worker, draw.randrange(rows))  # committed by the end of the program
 
     @property
     def _now(self) -> float:
@@ -71,6 +76,19 @@ class RecordedProbe:
 
     def _passed(self, worker: SimWorker) -> None:
         self._entries.append(Passed(worker.rank, worker.current_clock, self._now))
+
+    def _add(self, worker: SimWorker, row: int) -> None:
+        self.adds += 1
+        self._entries.append(Add(worker.rank, worker.current_clock, TABLE, row, 1, self._now))
+        worker.inc(row, self._columns[worker.rank])
+
+    def _meet(self, worker: SimWorker) -> Generator[Any, Any, None]:
+        self._barriers[worker.rank] += 1
+        yield from worker.barrier()
+        meeting = self._barriers[worker.rank]
+        if min(self._barriers) < meeting:
+            text = f"worker {worker.rank} passed barrier {meeting}; workers have come to {self._barriers}"
+            self.violations.append(Violation("barrier", text, None))
 
     def _read(self, worker: SimWorker, row: int) -> Generator[Any, Any, None]:
         bound = worker.core.terms.staleness
@@ -95,6 +113,7 @@ class RecordedProbe:
         """Check what was before; of it, only what was added in clocks < `clock` is still there."""
         self._check(final=None)
         self._entries = [entry for entry in self._entries if isinstance(entry, Add) and entry.clock < clock]
+        self._barriers = [0] * self.scenario.size
 
     def finish(self) -> None:
         """Check the history of a run that has ended."""
@@ -103,11 +122,34 @@ class RecordedProbe:
         rows = None
         if simulation.ended is None:
             rows = {(TABLE, row): tuple(int(n) for n in values) for row, values in enumerate(simulation.final())}
+        crashes = sum(fault.kind.startswith("crash") for fault in self.scenario.faults)
+        if simulation.restarts + (simulation.ended is not None) > crashes:
+            text = (
+                f"the job ended {simulation.restarts + 1} times; {crashes} times something crashed: {simulation.ended}"
+            )
+            self.violations.append(Violation("liveness", text, None))
         self._check(rows)
 
     def _check(self, final: dict[tuple[str, int], tuple[int, ...]] | None) -> None:
         terms = self.scenario.terms
         self.violations += check(History(self.scenario.size, self._entries, final, terms.staleness, terms.v0))
+        if terms.ordered:
+            self.violations += _inexact(self._entries)
+
+
+def _inexact(entries: list[Entry]) -> Iterator[Violation]:
+    """Yield reads of strict BSP at clock c that show of another worker anything but its additions of clocks < c."""
+    clocks: dict[tuple[int, int], list[int]] = {}
+    for entry in entries:
+        if isinstance(entry, Add):
+            clocks.setdefault((entry.row, entry.worker), []).append(entry.clock)
+    for entry in entries:
+        if isinstance(entry, Read):
+            for worker, value in enumerate(entry.values):
+                expected = sum(clock < entry.clock for clock in clocks.get((entry.row, worker), ()))
+                if worker != entry.worker and value != expected:
+                    text = f"worker {entry.worker} at clock {entry.clock}: row {entry.row} shows {value} of worker {worker}"
+                    yield Violation("BSP", f"{text}; expected exactly {expected}", entry)
 
 
 class CountedProbe:

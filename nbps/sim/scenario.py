@@ -84,6 +84,8 @@ class Network:
     ----------
     latency_s, jitter_s : float
         A frame takes latency + an exponential draw of mean jitter + its bytes over the bandwidth.
+    spread : float
+        Connections differ: each has a latency of its own, up to ``1 + spread`` times as long.
     bandwidth : float
         Bytes per second that a node can send.
     loss, duplication, reordering : float
@@ -93,13 +95,14 @@ class Network:
 
     latency_s: float = 50e-6
     jitter_s: float = 0.0
+    spread: float = 0.0
     bandwidth: float = 1.25e9
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "latency_s", "jitter_s")
+        _at_least_zero(self, "latency_s", "jitter_s", "spread")
         _probability(self, "loss", "duplication", "reordering")
         if not self.bandwidth > 0:
             raise ConfigError(f"Network: bandwidth is {self.bandwidth!r}; expected bytes per second > 0")
@@ -197,6 +200,10 @@ class Scenario:
         whole("Scenario: window", self.window, 2)
         check_consistency(self.consistency, "Scenario")
         _probability(self, "preemption")
+        for fault in self.faults:
+            limit = self.size if fault.kind.endswith("worker") else self.nodes
+            whole(f"Scenario: {fault.kind} of", fault.who, 0, limit - 1)
+            whole(f"Scenario: {fault.kind}, other node", fault.other, 0, self.nodes - 1)
         if self.sparse and self.cached:
             raise ConfigError("Scenario: sparse rows are read live; expected cached=False with sparse=True")
         if isinstance(self.consistency, BSP) and not self.cached:
@@ -224,11 +231,11 @@ def random_scenario(seed: int) -> Scenario:
     """Draw a small scenario in which much goes wrong; the same seed gives the same one."""
     draw = random.Random(seed)
     cached = draw.random() < 0.5
-    staleness = draw.choice([0, 1, 1, 2, 3])
+    staleness = draw.choice([0, 0, 1, 1, 2, 3])
     models: list[Consistency] = [SSP(staleness), SSP(staleness), ESSP(staleness), ESSP(staleness), ASP()]
-    models += [VAP(draw.choice([1.0, 2.0, 6.0]))]
+    models += [VAP(draw.choice([1.0, 2.0, 6.0]))] * 2
     models += [BSP()] if cached else []
-    nodes, workers, clocks = draw.choice([1, 2, 2, 3, 4]), draw.choice([1, 2, 3]), draw.randint(3, 8)
+    nodes, workers, clocks = draw.choice([1, 2, 2, 3, 3, 4]), draw.choice([1, 2, 3]), draw.randint(3, 8)
     if nodes == 1:
         workers += 1
     scenario = Scenario(
@@ -237,11 +244,11 @@ def random_scenario(seed: int) -> Scenario:
         clocks=clocks,
         consistency=draw.choice(models),
         seed=seed,
-        rows=draw.choice([1, 2, 3]),
+        rows=draw.choice([1, 1, 2]),
         cached=cached,
-        sparse=not cached and draw.random() < 0.3,
+        sparse=not cached and draw.random() < 0.4,
         wait=draw.random() < 0.7,
-        preemption=draw.choice([0.0, 0.1, 0.3]),
+        preemption=draw.choice([0.0, 0.1, 0.3, 0.3]),
         barrier_every=draw.choice([0, 0, 3]),
         checkpoint_every=draw.choice([0, 0, 2, 3]),
         speed=Speed(
@@ -252,8 +259,9 @@ def random_scenario(seed: int) -> Scenario:
             slow_every=draw.choice([1, 3]),
         ),
         network=Network(
-            latency_s=draw.choice([50e-6, 2e-3, 20e-3]),
+            latency_s=draw.choice([50e-6, 50e-6, 2e-3, 20e-3]),
             jitter_s=draw.choice([0.0, 5e-3]),
+            spread=draw.choice([0.0, 20.0]),
             loss=draw.choice([0.0, 0.0, 0.05, 0.2]),
             duplication=draw.choice([0.0, 0.1]),
             reordering=draw.choice([0.0, 0.0, 0.2]),
@@ -276,8 +284,8 @@ def _random_faults(scenario: Scenario, draw: random.Random) -> dict[str, object]
         who = draw.randrange(scenario.size if kind == "pause_worker" else scenario.nodes)
         other = (who + 1 + draw.randrange(max(1, scenario.nodes - 1))) % scenario.nodes
         faults.append(Fault(kind, draw.random() * span, draw.choice([0.005, 0.05, 0.5]), who, other))
-    restart = draw.random() < 0.15
-    if restart or draw.random() < 0.05:
+    restart = draw.random() < (0.4 if scenario.checkpoint_every else 0.1)
+    if restart or draw.random() < 0.04:
         kind = draw.choice(crashes)
         who = draw.randrange(scenario.size if kind == "crash_worker" else scenario.nodes)
         faults.append(Fault(kind, draw.random() * span, 0.0, who))

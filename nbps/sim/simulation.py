@@ -30,7 +30,7 @@ from nbps.sim.scenario import Fault, Scenario
 from nbps.sim.worker import Compute, Fetch, Program, SimWorker
 
 _DEPTH = 3  # how many operations may be in the middle at once
-_INSTANT_S = 1e-7  # how long a step takes that another one interrupts
+_INSTANT_S = 1e-7
 _RESTART_S = 0.01  # from the end of a job to its next start
 _PARKED = object()
 
@@ -80,9 +80,7 @@ class Simulation:
     core_worker: Callable[..., worker.Worker] = worker.Worker
     memory_class: type[SimMemory] = SimMemory
 
-    def __init__(
-        self, scenario: Scenario, program: Program, initial: npt.NDArray[Any], validate: bool = False
-    ) -> None:
+    def __init__(self, scenario: Scenario, program: Program, initial: npt.NDArray[Any], validate: bool = False) -> None:
         self.scenario = scenario
         self.program = program
         self.now = 0.0
@@ -108,7 +106,7 @@ class Simulation:
             worker.Await: self._await,
             worker.Poll: self._await,
             worker.Lowest: self._lowest,
-            worker.Snapshot: lambda who, action: list(who.node.board.slots[Group.COMMITTED]),
+            worker.Snapshot: lambda who, action: who.node.board.snapshot(),
             worker.PublishSeen: self._publish_seen,
             worker.Refresh: lambda who, action: who.copy.refresh() if who.copy else None,
             worker.Record: lambda who, action: who.record(action.visible),
@@ -136,8 +134,9 @@ class Simulation:
             If the core was driven wrongly or breaks an invariant.
         """
         patience_s = self.scenario.failure_timeout_s + max((f.for_s for f in self.scenario.faults), default=0.0) + 30
-        while self._heap:
-            if self._running == 0 and self._heap[0][2] != _ARRIVE and self._is_quiet():
+        heap = self._heap
+        while heap:
+            if self._running == 0 and heap[0][2] != _ARRIVE and self._is_quiet():
                 return
             self._next()
             if self.now > self._moved_at + patience_s:
@@ -152,7 +151,9 @@ class Simulation:
 
     def final(self) -> npt.NDArray[Any]:
         """Return the owners' rows, shape (rows, width)."""
-        return np.concatenate([node.memory.values[node.memory.owned.start : node.memory.owned.stop] for node in self.nodes])
+        return np.concatenate(
+            [node.memory.values[node.memory.owned.start : node.memory.owned.stop] for node in self.nodes]
+        )
 
     def _next(self) -> None:
         self.now, order, kind, argument = heapq.heappop(self._heap)
@@ -169,7 +170,7 @@ class Simulation:
             self._depth += 1
             while self._heap and self._heap[0][2] in (_RESUME, _ARRIVE):
                 self._next()
-                if self._random.random() < 0.5:
+                if self._random.random() < 0.2:
                     break
             self._depth -= 1
 
@@ -223,7 +224,7 @@ class Simulation:
         )
 
     def _tick_s(self) -> float:
-        return min(self.scenario.retry_s, self.scenario.heartbeat_s) / 2
+        return min(self.scenario.retry_s, self.scenario.heartbeat_s) / 4
 
     def _whole_life(self, who: SimWorker, clock: int) -> Generator[Any, Any, None]:
         yield from who.core.begin(clock)
@@ -252,13 +253,18 @@ class Simulation:
                 if answer is _PARKED:
                     return
                 if preemption and self._random.random() < preemption:
-                    self._schedule(self.now + _INSTANT_S * self._random.random(), _RESUME, (who, life, answer))
+                    self._schedule(self.now + self._interruption_s(), _RESUME, (who, life, answer))
                     return
         except StopIteration:
             pass
         finally:
             if self._validate and who.alive:
                 who.core.validate()
+
+    def _interruption_s(self) -> float:
+        """Draw how long a step takes that others interrupt: mostly no time, sometimes about a clock."""
+        usual = self._random.random() < 0.7
+        return self._random.random() * (_INSTANT_S if usual else self.scenario.speed.mean_s)
 
     def _wake(self, who: SimWorker, answer: bool) -> None:
         who.wait_s += self.now - who.parked_at
@@ -286,9 +292,11 @@ class Simulation:
                 self._tell(node, messages.BarrierReached(lowest))
 
     def _publish_seen(self, who: SimWorker, action: worker.PublishSeen) -> None:
-        who.node.board.publish_row(who.local, action.committed)
-        if who.node.agent is not None and who.copy is not None:
-            self._tell(who.node, messages.Refreshed(who.local, last=action.committed is None))
+        snapshot, node = action.committed, who.node
+        node.board.publish_row(who.local, None if snapshot is None else snapshot.committed)
+        if node.agent is not None and who.copy is not None:
+            installs = 0 if snapshot is None else snapshot.installs
+            self._tell(node, messages.Refreshed(who.local, installs, last=snapshot is None))
 
     def _await(self, who: SimWorker, action: Await | Poll) -> Any:
         node = who.node
@@ -321,7 +329,9 @@ class Simulation:
         return _PARKED
 
     def evict(self, node: SimNode, row: int) -> None:
-        """Keep `row` fresh on `node` no longer."""
+        """Keep `row` fresh on `node` no longer, unless somebody waits for it."""
+        if row in node.fetching:
+            return
         node.memory.forget((row,))
         self._tell(node, messages.Evicted(node.memory.owner_of(row), (row,)))
 
@@ -385,7 +395,8 @@ class Simulation:
         node.alive = False
         for who in node.workers:
             self._kill_worker(who)
-        if self.scenario.restart and not any(other.alive for other in self.nodes):
+        crashes = sum(fault.kind.startswith("crash") for fault in self.scenario.faults)
+        if self.scenario.restart and self.restarts < crashes and not any(other.alive for other in self.nodes):
             self._restart_due = True
             self._schedule(self.now + _RESTART_S, _HEAL, None)
 
