@@ -83,7 +83,7 @@ class Lowest(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Answer: the committed slot of each source, to be given to `PublishSeen` after what they stand for was taken in."""
+    """Answer: what the board says is committed, for `PublishSeen` once all that has been taken in."""
 
 
 class PublishSeen(NamedTuple):
@@ -325,7 +325,7 @@ class Worker:
         """Wait until what is in transit is at most v0 / sqrt(now)."""
         bound = value_bound(v0, self.now)
         while (left := self._in_transit((yield _LOWEST_SEEN))) > bound:
-            for clock, norm in self.transit:
+            for clock, norm in self.transit:  # noqa: B007
                 left -= norm
                 if left <= bound:
                     break
