@@ -17,7 +17,7 @@ from __future__ import annotations
 from .atomics import fence, fetch_add, load_acquire, pause, store_release
 from .futex import futex_wait, futex_wake
 from .jit import kernel
-from .layout import ABORT, LINE, SEQUENCE, TIMEOUT, WAITERS
+from .layout import ABORT, FINISHED, LINE, SEQUENCE, TIMEOUT, WAITERS
 
 OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
 
@@ -28,6 +28,16 @@ def lowest(board, first, count):
     low = load_acquire(board, first)
     for k in range(1, count):
         low = min(low, load_acquire(board, first + k * LINE))
+    return low
+
+
+@kernel
+def lowest_other(board, first, count, own):
+    """Return the lowest of `count` slots without number `own`; `FINISHED` if there is no other."""
+    low = FINISHED
+    for k in range(count):
+        if k != own:
+            low = min(low, load_acquire(board, first + k * LINE))
     return low
 
 

@@ -24,7 +24,11 @@ Request = tuple[Any, tuple[Any, ...]]
 def board_requests(bounded: bool) -> list[Request]:
     """Kernels of the clock; `bounded` is whether there is a value bound."""
     words, slots = np.zeros(board_words(1, bounded=True), np.int64), np.zeros(1, np.int64)
-    always = [(board.tick, (words, 0, 1, 0, 0)), (board.gate, (words, 0, 1, 0, 0)), (board.lowest, (words, 0, 1))]
+    always = [
+        (board.tick, (words, 0, 1, 0, 0)),
+        (board.gate, (words, 0, 1, 0, 0)),
+        (board.lowest_other, (words, 0, 1, 0)),
+    ]
     if not bounded:
         return always
     return [

@@ -204,7 +204,7 @@ class Clock:
         board.tick(self._words, first, count, slot, action.value)
 
     def _lowest(self, action: Lowest) -> int:
-        return int(board.lowest(self._words, self._first[action.group], self._workers))
+        return int(board.lowest_other(self._words, self._first[action.group], self._workers, self.core.rank))
 
     def _snapshot(self, action: Snapshot) -> npt.NDArray[np.int64]:
         board.snapshot(self._words, self._first[Group.COMMITTED], self._workers, self._committed)

@@ -30,6 +30,14 @@ def test_lowest_is_the_minimum(slots):
 
 
 @given(clocks, st.data())
+def test_lowest_other_leaves_one_out(slots, data):
+    """The minimum of the others; nobody is held back where there is none."""
+    own = data.draw(st.integers(0, len(slots) - 1))
+    others = slots[:own] + slots[own + 1 :]
+    assert board.lowest_other(board_of(slots), FIRST, len(slots), own) == min(others, default=layout.FINISHED)
+
+
+@given(clocks, st.data())
 def test_tick_sets_its_slot_and_wakes_only_who_can_go_on(slots, data):
     """One slot changes; the sequence word moves exactly if somebody waits and the lowest clock rose."""
     words = board_of(slots)
