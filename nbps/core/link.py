@@ -50,7 +50,7 @@ class Link:
         self.heard_at = self.sent_at = self.moved_at = now
 
     def send(self, message: Message, now: float) -> Frame:
-        """Number `message`, keep it, and return the frame to send."""
+        """Give `message` its number, keep it, and return the frame to send."""
         if not self.kept:
             self.moved_at = now
         self.sent += 1

@@ -1,7 +1,7 @@
 """What nodes say to each other, what a driver tells its node, and what the node asks it to do.
 
-Named tuples: they cannot be changed, compare by value and print themselves, as frozen dataclasses do, and are made in a
-third of the time (the simulator makes some ten million a minute).
+Named tuples: they cannot be changed and print themselves, as frozen dataclasses do, and are made in a third of the time
+(the simulator makes some ten million a minute). Only their types tell two kinds with equal fields apart.
 """
 
 from __future__ import annotations

@@ -287,7 +287,8 @@ class Node:
 
     def _start_round(self, each: tuple[int, ...]) -> None:
         """VAP: send everything committed so far to every owner, as one round that is seen as a whole."""
-        if not all([replica.can_push() for replica in self.replicas.values()]):
+        ready = [replica.can_push() for replica in self.replicas.values()]  # each one sees to it that it will be
+        if not all(ready):
             self._round_due = each
             return
         self._round_due = None

@@ -1,8 +1,9 @@
 """A node's replica of the rows that another node owns: what was sent there, and what came back.
 
 Local workers add to the replica as they add to any row. When the node's clock rises, the differences go to the owner as
-one numbered batch; what the owner ships back replaces what it had shipped before. A batch is kept until a ship says that
-its values contain it. That the owner has *received* the batch is not enough: an older ship may still be on its way.
+one numbered batch; what the owner ships back replaces what it had shipped before. A batch is kept until a ship says
+that its values contain it. That the owner has *received* the batch is not enough: an older ship may still be on its
+way.
 """
 
 from __future__ import annotations

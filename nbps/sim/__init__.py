@@ -10,7 +10,7 @@ The objects that decide are those of `nbps.core`, the same that run for real; me
 
 from nbps.sim.outcome import Outcome, simulate
 from nbps.sim.scenario import Fault, Network, Scenario, Speed, random_scenario
-from nbps.sim.simulation import Simulation, SimNode, StuckError
+from nbps.sim.simulation import SimNode, Simulation, StuckError
 from nbps.sim.worker import SimWorker
 
 __all__ = [

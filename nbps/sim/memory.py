@@ -1,7 +1,7 @@
 """The rows of a simulated node, and the private copies of its workers.
 
-Meant to be read beside `nbps.core.memory`: the same rules as in shared memory, one row at a time, without speed. Between
-two accesses of one operation, where on a real machine another process may come in, `pause` is called.
+Meant to be read beside `nbps.core.memory`: the same rules as in shared memory, one row at a time, without speed.
+Between two accesses of one operation, where on a real machine another process may come in, `pause` is called.
 """
 
 from __future__ import annotations

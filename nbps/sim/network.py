@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+
 from nbps.core.messages import Frame, Push, Ship
 from nbps.sim.scenario import Network
 

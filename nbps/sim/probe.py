@@ -148,8 +148,9 @@ def _inexact(entries: list[Entry]) -> Iterator[Violation]:
             for worker, value in enumerate(entry.values):
                 expected = sum(clock < entry.clock for clock in clocks.get((entry.row, worker), ()))
                 if worker != entry.worker and value != expected:
-                    text = f"worker {entry.worker} at clock {entry.clock}: row {entry.row} shows {value} of worker {worker}"
-                    yield Violation("BSP", f"{text}; expected exactly {expected}", entry)
+                    where = f"worker {entry.worker} at clock {entry.clock}: row {entry.row}"
+                    text = f"{where} shows {value} of worker {worker}; expected exactly {expected}"
+                    yield Violation("BSP", text, entry)
 
 
 class CountedProbe:

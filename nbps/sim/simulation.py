@@ -387,7 +387,7 @@ class Simulation:
             self._schedule(self.now + self._tick_s(), _TICK, node)
 
     def _end(self, node: SimNode, reason: str) -> None:
-        """A node ends its part of the job; when all have, the job may start again."""
+        """End a node's part of the job; when all have ended, it may start again."""
         self.ended = self.ended or reason
         self._kill(node)
 

@@ -5,9 +5,11 @@ A fault is a function that takes pytest's monkeypatch (or anything with its `set
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from nbps import VAP
 from nbps.core import node, shard, worker
 from nbps.core.link import Link
 from nbps.core.messages import Received, Refreshed
@@ -16,20 +18,44 @@ from nbps.core.replica import Replica
 from nbps.core.rules import FINISHED
 from nbps.core.shard import Shard
 from nbps.core.worker import Flush, Group, Publish, Worker
+from nbps.sim import Network, random_scenario, simulate
 from nbps.sim.board import SimBoard
 from nbps.sim.memory import SimCopy, SimMemory
 
-FAULTS: dict[str, Callable[[Any], None]] = {}
+SEEDS = 1000
 
 
-def fault(text: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Register a fault under a text that says what is wrong."""
+class Fault(NamedTuple):
+    """What is broken, and in which schedules it is looked for."""
+
+    plant: Callable[[Any], None]
+    narrowed: dict[str, Any]
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(text: str, **narrowed: Any) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Register a fault under a text that says what is wrong.
+
+    It is looked for in random schedules; `narrowed` replaces some of what they draw, for faults that need much to
+    come together.
+    """
 
     def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
-        FAULTS[text] = function
+        FAULTS[text] = Fault(function, narrowed)
         return function
 
     return register
+
+
+def first_found(fault: Fault, seeds: int = SEEDS) -> tuple[int, str] | None:
+    """Return the first seed that shows a violation, and of what."""
+    for seed in range(seeds):
+        outcome = simulate(dataclasses.replace(random_scenario(seed), **fault.narrowed))
+        if outcome.violations:
+            return seed, outcome.violations[0].property
+    return None
 
 
 # --------------------------------------------------------------------------- the worker
@@ -128,7 +154,11 @@ def _(patch):
     patch.setattr(SimBoard, "seen_of", lambda self, who: max((row[who] for row in self.seen), default=FINISHED))
 
 
-@fault("a ship that comes in during a refresh counts as refreshed (VAP)")
+@fault(
+    "a ship that comes in during a refresh counts as refreshed (VAP)",
+    consistency=VAP(1.0), cached=True, sparse=False, nodes=2, workers=2, rows=1, preemption=0.3, network=Network(),
+    faults=(),
+)  # fmt: skip
 def _(patch):
     def refreshed(self, event):
         original(self, event._replace(installs=self.installs))
@@ -290,17 +320,6 @@ def _(patch):
     patch.setattr(Shard, "_hear", hear)
 
 
-@fault("rows are saved after the slot has risen")
-def _(patch):
-    def advance(self, clock):
-        self._board.publish_shard(self.rank, clock)
-        self._memory.pause()
-        original(self, clock)
-
-    original = Shard._advance
-    patch.setattr(Shard, "_advance", advance)
-
-
 # --------------------------------------------------------------------------- memory
 
 
@@ -388,3 +407,13 @@ def _(patch):
         self.marked[row] = 1
 
     patch.setattr(SimMemory, "add", add)
+
+
+if __name__ == "__main__":  # the table of tests/README.md
+    import pytest
+
+    for text, planted in FAULTS.items():
+        with pytest.MonkeyPatch.context() as patch:
+            planted.plant(patch)
+            seed, found_by = first_found(planted) or (None, "nothing")
+        print(f"| {text} | {found_by} | {seed} |{' narrowed' if planted.narrowed else ''}", flush=True)  # noqa: T201

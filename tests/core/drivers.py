@@ -1,0 +1,109 @@
+"""Drivers of the core for tests: a worker alone on a list of slots, nodes that hand frames to each other by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbps.core.messages import Received, Send
+from nbps.core.node import Node, Settings
+from nbps.core.worker import Terms
+
+
+class Board:
+    """Remembers what the node published, in order with what it did to its rows."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        self.calls = calls
+
+    def publish_shard(self, owner: int, clock: int) -> None:
+        self.calls.append(("slot", owner, clock))
+
+    def publish_arrived(self, node: int, count: int) -> None:
+        self.calls.append(("arrived", node, count))
+
+    def publish_installs(self, count: int) -> None:
+        self.calls.append(("installs", count))
+
+    def publish_seen(self, clocks: Any) -> None:
+        self.calls.append(("seen", tuple(clocks)))
+
+
+class Memory:
+    """One number per owner, as seen by this node: what was sent is a difference, what was shipped a value."""
+
+    def __init__(self, rank: int, nodes: int, calls: list[Any]) -> None:
+        self.rank = rank
+        self.values = [0] * nodes
+        self.base = [0] * nodes
+        self.calls = calls
+        self.awaited: dict[int, int] = {}
+
+    def collect(self, owner: int) -> int | None:
+        delta = self.values[owner] - self.base[owner]
+        self.base[owner] += delta
+        return delta or None
+
+    def apply(self, rows: int) -> None:
+        self.calls.append(("apply", rows))
+        self.values[self.rank] += rows
+
+    def gather(self, subscriber: int) -> int:
+        return self.values[self.rank]
+
+    def install(self, owner: int, rows: int, unapplied: list[int], answered: int) -> None:
+        self.calls.append(("install", owner, rows, answered))
+        base = rows + sum(unapplied)
+        self.values[owner] += base - self.base[owner]
+        self.base[owner] = base
+
+    def want(self, owner: int, rows: Any, request: int) -> None:
+        self.calls.append(("want", owner, rows, request))
+
+    def subscribe(self, subscriber: int, rows: Any) -> None:
+        self.calls.append(("subscribe", subscriber, rows))
+
+    def unsubscribe(self, subscriber: int, rows: Any) -> None:
+        self.calls.append(("unsubscribe", subscriber, rows))
+
+    def save(self, clock: int) -> None:
+        self.calls.append(("save", clock, self.values[self.rank]))
+
+
+class Cluster:
+    """Nodes whose frames lie in queues until the test delivers them."""
+
+    def __init__(self, nodes: int, terms: Terms, **settings: Any) -> None:
+        self.calls: list[list[Any]] = [[] for _ in range(nodes)]
+        self.memory = [Memory(rank, nodes, self.calls[rank]) for rank in range(nodes)]
+        self.nodes = [
+            Node(Settings(rank, nodes, terms, **settings), self.memory[rank], Board(self.calls[rank]), 0.0)
+            for rank in range(nodes)
+        ]
+        self.now = 0.0
+        self.wire: dict[tuple[int, int], list[Any]] = {(a, b): [] for a in range(nodes) for b in range(nodes) if a != b}
+        self.ends: list[str] = []
+
+    def tell(self, node: int, event: Any) -> None:
+        """Hand an event to a node; its frames go onto the wire."""
+        for action in self.nodes[node].handle(event, self.now):
+            if isinstance(action, Send):
+                self.wire[node, action.peer].append(action.frame)
+            else:
+                self.ends.append(action.reason)
+        self.nodes[node].validate()
+
+    def deliver(self, source: int, target: int, count: int | None = None) -> None:
+        """Deliver the first `count` frames of a pair, or all that are there."""
+        wire = self.wire[source, target]
+        for _ in range(len(wire) if count is None else count):
+            self.tell(target, Received(source, wire.pop(0)))
+
+    def settle(self) -> None:
+        """Deliver until nothing is on the wire."""
+        while any(self.wire.values()):
+            for source, target in self.wire:
+                self.deliver(source, target)
+
+    def messages(self, source: int, target: int) -> list[Any]:
+        """Messages on the wire of a pair."""
+        return [frame.message for frame in self.wire[source, target]]

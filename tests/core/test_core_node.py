@@ -1,0 +1,283 @@
+"""Nodes, shards, replicas and links by hand: one scripted situation for each rule of design section 6."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from drivers import Cluster
+
+from nbps.core.link import Link
+from nbps.core.messages import (
+    BarrierReached,
+    Committed,
+    Evicted,
+    Frame,
+    LinkDown,
+    LinkUp,
+    Needed,
+    Pull,
+    Push,
+    Received,
+    Ship,
+    Stop,
+    Subscribe,
+    Tick,
+    Touched,
+    Unsubscribe,
+    WorkerLost,
+)
+from nbps.core.node import State
+from nbps.core.rules import FINISHED, gate_target, is_checkpoint, is_too_old, value_bound
+from nbps.core.worker import Terms
+from nbps.errors import ProtocolError
+
+ESSP = Terms(staleness=1)
+SSP = Terms(staleness=1, eager=False)
+
+
+def test_the_rules_of_the_papers():
+    """C - s, r >= c - s, v0 / sqrt(t): at the borders, with 0, infinity and more staleness than clocks."""
+    assert [gate_target(5, s) for s in (0, 2, 5, 9, math.inf)] == [5, 3, 0, 0, 0]
+    assert [is_too_old(3, 5, s) for s in (0, 1, 2, math.inf)] == [True, True, False, False]
+    assert [value_bound(2.0, t) for t in (1, 4, 16)] == [2.0, 1.0, 0.5]
+    assert [is_checkpoint(c, 3) for c in (0, 1, 3, 6, FINISHED)] == [False, False, True, True, False]
+    assert not is_checkpoint(3, 0)
+
+
+def test_a_shard_ships_when_the_last_node_has_come_and_the_slot_rises_after_its_rows():
+    """Nothing is shipped until all have committed; then values first, the slot last."""
+    cluster = Cluster(3, ESSP)
+    cluster.memory[1].values[0] += 7  # a worker of node 1 adds to a row of node 0
+    cluster.tell(1, Committed(1))
+    assert cluster.messages(1, 0) == [Push(1, 1, 7)]
+    cluster.deliver(1, 0)
+    cluster.tell(0, Committed(1))
+    assert [message for message in cluster.messages(0, 2) if isinstance(message, Ship)] == []
+    cluster.tell(2, Committed(1))
+    cluster.settle()
+    assert [node.shard.clock for node in cluster.nodes] == [1, 1, 1]
+    assert [memory.values[0] for memory in cluster.memory] == [7, 7, 7]
+    calls = cluster.calls[2]
+    assert calls.index(("install", 0, 7, 0)) < calls.index(("slot", 0, 1))
+    assert all(node.is_quiet for node in cluster.nodes) is False  # acknowledgements still travel with the next frames
+    cluster.now = 1.0
+    for node in range(3):
+        cluster.tell(node, Tick())
+    cluster.settle()
+    assert all(node.is_quiet for node in cluster.nodes)
+
+
+def test_own_batches_that_a_ship_does_not_hold_stay_visible():
+    """Read-my-writes: a ship sent before the owner had the batch does not take the batch away."""
+    cluster = Cluster(2, Terms(staleness=3))
+    cluster.tell(0, Committed(1))
+    cluster.tell(1, Committed(1))
+    cluster.deliver(1, 0)  # node 0 ships clock 1
+    cluster.memory[1].values[0] += 5
+    cluster.tell(1, Committed(2))  # batch 2, which that ship does not hold
+    cluster.deliver(0, 1)
+    assert cluster.memory[1].values[0] == 5
+    assert [number for number, _ in cluster.nodes[1].replicas[0].unapplied] == [2]
+    cluster.tell(0, Committed(2))
+    cluster.settle()
+    assert cluster.memory[1].values[0] == cluster.memory[0].values[0] == 5
+    assert not cluster.nodes[1].replicas[0].unapplied
+
+
+def test_a_lazy_shard_ships_only_what_is_asked_for_and_the_earliest_first():
+    """SSP: no ship without a question; a question for a later clock does not hide one for an earlier clock."""
+    cluster = Cluster(2, SSP)
+    for clock in (1, 2):
+        cluster.tell(0, Committed(clock))
+    cluster.tell(1, Committed(1))
+    cluster.settle()
+    assert cluster.nodes[1].replicas[0].clock == 0
+    cluster.tell(1, Needed(2))  # node 0's shard is at clock 1: no answer yet
+    cluster.settle()
+    cluster.tell(1, Needed(1))
+    assert cluster.messages(1, 0) == [Pull(1)]
+    cluster.settle()
+    assert cluster.nodes[1].replicas[0].clock == 1
+    cluster.tell(1, Committed(2))
+    cluster.settle()
+    assert cluster.nodes[1].replicas[0].clock == 2  # the later question was asked again
+
+
+def test_asynchronous_nodes_get_an_answer_to_every_batch():
+    """ASP: a node sees others' additions whenever it pushes, however far behind they are."""
+    cluster = Cluster(2, Terms(staleness=math.inf))
+    cluster.memory[0].values[0] += 3
+    cluster.tell(1, Committed(1))
+    cluster.settle()
+    assert cluster.memory[1].values[0] == 3
+
+
+def test_strict_bsp_adds_batches_in_the_order_of_nodes_when_all_have_come():
+    """The order of additions does not depend on which batch came first."""
+    orders = []
+    for first, second in ((1, 2), (2, 1)):
+        cluster = Cluster(3, Terms(staleness=0, ordered=True))
+        for node in (1, 2):
+            cluster.memory[node].values[0] += node
+        for node in (first, second):
+            cluster.tell(node, Committed(1))
+            cluster.deliver(node, 0)
+        assert not [call for call in cluster.calls[0] if call[0] == "apply"]
+        cluster.tell(0, Committed(1))
+        cluster.settle()
+        orders.append([call for call in cluster.calls[0] if call[0] == "apply"])
+    assert orders[0] == orders[1] == [("apply", 1), ("apply", 2)]
+
+
+def test_rows_are_saved_before_anybody_may_pass_the_checkpoint():
+    """The slot of a shard rises to a checkpoint's clock only after its rows were saved."""
+    cluster = Cluster(2, Terms(staleness=5, checkpoint_every=2))
+    for clock in (1, 2):
+        for node in (0, 1):
+            cluster.memory[1].values[0] += 1
+            cluster.tell(node, Committed(clock))
+        cluster.settle()
+    saved = [call for call in cluster.calls[0] if call[0] in ("save", "slot") and call[1] in (0, 2)]
+    assert saved == [("slot", 0, 1), ("save", 2, 4), ("slot", 0, 2)]
+
+
+def test_a_late_ship_does_not_answer_a_later_request():
+    """A row that was evicted and is wanted again waits for the ship that answers this request."""
+    cluster = Cluster(2, ESSP)
+    cluster.tell(1, Touched(0, (4,)))
+    cluster.deliver(1, 0)
+    cluster.tell(1, Evicted(0, (4,)))
+    cluster.tell(1, Touched(0, (4,)))
+    assert cluster.messages(1, 0) == [Unsubscribe((4,)), Subscribe(2, (4,))]
+    cluster.settle()
+    wanted = [call for call in cluster.calls[1] if call[0] in ("want", "install")]
+    assert wanted == [("want", 0, (4,), 1), ("want", 0, (4,), 2), ("install", 0, 0, 1), ("install", 0, 0, 2)]
+
+
+def test_what_was_lost_with_a_connection_is_sent_again_and_taken_once():
+    """After a reconnect everything unacknowledged comes again; what had arrived is dropped by its number."""
+    cluster = Cluster(2, ESSP)
+    cluster.memory[0].values[1] += 2
+    cluster.tell(0, Committed(1))
+    cluster.deliver(0, 1)  # arrives, but the acknowledgement is lost with the connection
+    cluster.memory[0].values[1] += 3
+    cluster.tell(0, Committed(2))
+    cluster.wire[0, 1].clear()
+    for node in (0, 1):
+        cluster.tell(node, LinkDown(1 - node))
+    cluster.tell(0, Committed(3))
+    assert not cluster.wire[0, 1]  # nothing is sent on a broken connection
+    for node in (0, 1):
+        cluster.tell(node, LinkUp(1 - node))
+    cluster.settle()
+    assert [call for call in cluster.calls[1] if call[0] == "apply"] == [("apply", 2), ("apply", 3)]
+    assert cluster.nodes[1].shard.clocks[0] == 3
+
+
+def test_what_is_not_acknowledged_is_sent_again_after_a_while():
+    """A frame that vanished without a broken connection comes again after retry_s, not before."""
+    cluster = Cluster(2, ESSP, retry_s=0.5)
+    cluster.tell(0, Committed(1))
+    cluster.wire[0, 1].clear()
+    cluster.now = 0.4
+    cluster.tell(0, Tick())
+    assert cluster.messages(0, 1) == []
+    cluster.now = 0.5
+    cluster.tell(0, Tick())
+    assert cluster.messages(0, 1) == [Push(1, 1, None)]
+
+
+def test_a_full_window_holds_batches_back_and_loses_nothing():
+    """With nothing acknowledged, `window` batches are on their way; what was added meanwhile comes with the next."""
+    cluster = Cluster(2, Terms(staleness=math.inf), window=2)
+    for clock in range(1, 8):
+        cluster.memory[0].values[1] += 1
+        cluster.tell(0, Committed(clock))
+    assert [type(frame.message) for frame in cluster.nodes[0].links[1].kept] == [Push, Push, Pull]
+    assert cluster.nodes[0].replicas[1].push_due
+    cluster.settle()
+    cluster.now = 1.0
+    for node in (1, 0):
+        cluster.tell(node, Tick())
+        cluster.settle()
+    assert cluster.memory[1].values[1] == 7
+    assert cluster.nodes[1].shard.clocks[0] == 7
+
+
+def test_a_value_bound_waits_for_everybody_and_says_so():
+    """VAP: what others have taken in is told to the workers only when every other node has confirmed it."""
+    cluster = Cluster(3, Terms(staleness=math.inf, v0=1.0))
+    cluster.memory[0].values[1] += 1
+    cluster.tell(0, Committed(0, (1, 0)))
+    cluster.deliver(0, 1)
+    cluster.deliver(0, 2)
+    cluster.deliver(1, 0)
+    assert ("seen", (1, 0)) not in cluster.calls[0]
+    cluster.settle()
+    assert ("seen", (1, 0)) in cluster.calls[0]
+
+
+def test_barriers_are_told_to_every_node():
+    """A node's arrival is published on every board."""
+    cluster = Cluster(3, ESSP)
+    cluster.tell(1, BarrierReached(4))
+    cluster.settle()
+    assert all(("arrived", 1, 4) in calls for calls in cluster.calls)
+
+
+def test_a_node_not_heard_for_too_long_ends_the_job_everywhere():
+    """After failure_timeout_s the job ends with a reason that names the node, on every node that can be told."""
+    cluster = Cluster(3, ESSP, failure_timeout_s=5.0, heartbeat_s=1.0)
+    for second in range(1, 7):
+        cluster.now = float(second)
+        for node in (0, 1):
+            cluster.tell(node, Tick())
+        cluster.wire[0, 2].clear()
+        cluster.wire[1, 2].clear()
+        cluster.settle()
+    assert [node.state for node in cluster.nodes] == [State.ENDED, State.ENDED, State.RUNNING]
+    assert any("node 2 was not heard for 6.0 s" in reason for reason in cluster.ends)
+    assert cluster.nodes[0].handle(Committed(9), 9.0) == []
+
+
+def test_a_lost_worker_ends_the_job_everywhere():
+    """The reason travels."""
+    cluster = Cluster(2, ESSP)
+    cluster.tell(0, WorkerLost("worker 3 was killed"))
+    assert cluster.messages(0, 1) == [Stop("worker 3 was killed")]
+    cluster.settle()
+    assert cluster.ends == ["worker 3 was killed", "node 0 ended the job: worker 3 was killed"]
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (Committed(-1), "went back from clock 0 to -1"),
+        (Received(1, Frame(0, 1, 9, None)), "acknowledges message 9; expected at most 0"),
+        (Received(1, Frame(0, 1, 0, Push(1, -3, None))), "node 1 went back from clock 0 to -3"),
+    ],
+)
+def test_what_cannot_happen_is_an_error_with_a_story(event, message):
+    """A clock that falls or an acknowledgement from the future names itself and tells what the node was told."""
+    cluster = Cluster(2, ESSP)
+    cluster.tell(0, Tick())
+    with pytest.raises(ProtocolError, match=message) as raised:
+        cluster.tell(0, event)
+    assert "was told last:\n  0.000000 Tick()" in str(raised.value)
+
+
+def test_a_link_takes_every_message_once_and_in_order():
+    """Repeated, early and foreign frames are not taken; the gap closes when everything comes again."""
+    source, target = Link(1, 0, 0.0), Link(0, 0, 0.0)
+    frames = [source.send(Pull(n), 0.0) for n in range(4)]
+    assert target.accept(frames[1], 0.0) is None
+    assert target.accept(frames[0], 0.0) == Pull(0)
+    assert target.accept(frames[0], 0.0) is None
+    assert target.accept(frames[1]._replace(incarnation=1), 0.0) is None
+    source.accept(target.answer(0.0), 0.0)
+    assert [target.accept(frame, 0.0) for frame in source.again(0.0)] == [Pull(1), Pull(2), Pull(3)]
+    source.validate()
+    source.kept.popleft()
+    with pytest.raises(ProtocolError, match="keeps messages"):
+        source.validate()
