@@ -22,12 +22,12 @@ LAYERS = {
     "nbps.core": {"nbps.errors"},
     "nbps.runtime": {"nbps.core", "nbps.kernels", "nbps.errors"},
     "nbps.testing": {"nbps", "nbps.errors", "nbps.kernels", "nbps.core"},
-    "nbps.sim": {"nbps.core", "nbps.errors", "nbps.testing"},
+    "nbps.sim": {"nbps", "nbps.core", "nbps.errors", "nbps.testing"},
     "nbps": {"nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.core", "nbps.transport"},
     "nbps.data": {"nbps.errors"},
     "nbps.models": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data"},
     "nbps.__main__": {"nbps.cli"},
-    "nbps.cli": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data", "nbps.models"},
+    "nbps.cli": {"nbps", "nbps.sim", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data", "nbps.models"},
 }
 
 

@@ -68,6 +68,13 @@ class SimBoard:
         if self._waiting:
             self._look_again()
 
+    def lowest_other(self, worker: int) -> int:
+        """Return the lowest committed slot without that of `worker`."""
+        slots = self.slots[Group.COMMITTED]
+        if self._at_lowest > 1 or slots[worker] > self.lowest:
+            return self.lowest
+        return min((clock for n, clock in enumerate(slots) if n != worker), default=FINISHED)
+
     def snapshot(self) -> Snapshot:
         """Return what the rows of this node hold now."""
         return Snapshot(list(self.slots[Group.COMMITTED]), self.installs)

@@ -82,6 +82,10 @@ class SimMemory:
         self.pause()
         self.marked[row] = 1
 
+    def private_copy(self) -> SimCopy:
+        """Return a worker's copy of all rows, as they are now."""
+        return SimCopy(self)
+
     # ----------------------------------------------------------------- what the core calls
 
     def collect(self, owner: int) -> Batch | None:

@@ -313,7 +313,7 @@ class Simulation:
 
     def _lowest(self, who: SimWorker, action: worker.Lowest) -> int:
         board = who.node.board
-        return board.lowest if action.group is Group.COMMITTED else board.seen_of(who.local)
+        return board.lowest_other(who.local) if action.group is Group.COMMITTED else board.seen_of(who.local)
 
     def _compute(self, who: SimWorker, action: Compute) -> Any:
         self._schedule(self.now + action.seconds, _RESUME, (who, who.life, None))

@@ -76,7 +76,7 @@ class SimWorker:
         self.visible = 0
         self.added: dict[int, Any] = {}  # under VAP, what was added to live rows since the last commit
         if cached:
-            self.copy = SimCopy(node.memory)
+            self.copy = node.memory.private_copy()
             core.add_copy(core.terms.staleness)
 
     @property
@@ -130,6 +130,6 @@ class SimWorker:
 
     def record(self, visible: int) -> None:
         """Count a read."""
-        self.visible = visible
-        differential = min(0, visible - self.core.now)
+        self.visible = min(visible, self.core.now)  # of its own it has seen no more
+        differential = self.visible - self.core.now
         self.differentials[differential] = self.differentials.get(differential, 0) + 1
