@@ -5,11 +5,12 @@ atomics of `nbps.kernels.atomics`, the futexes, and plain reads and writes, whic
 
 How it is complete and yet fast: what a thread does next depends only on what its accesses have returned so far. So a
 thread is run again from its start for each new list of answers, stops at the access after the last, and is never run
-twice for the same list. States of the whole (what each thread was answered, memory, store buffers, who sleeps) are
-visited once; each schedule is a path through them. `Result.schedules` counts those paths, exactly, without walking
-each: 3 threads that add 5 times have 756,756 schedules and 216 states. (Where every answer tells the schedules apart,
-as those of `fetch_add` on one element do, few paths meet: then it takes 20 s instead of a millisecond.) What is judged
-is the end of a path: final memory and what the threads returned. What a thread saw on its way it has to return.
+twice for the same list. When a kernel returns, its accesses are forgotten and what it returned is kept in their place:
+however `gate` came to open, the thread goes on in one and the same way. States of the whole (what each thread was
+answered, memory, store buffers, who sleeps) are visited once; each schedule is a path through them.
+`Result.schedules` counts those paths, exactly, without walking each: 3 threads that add 5 times have 756,756 schedules
+and 216 states. What is judged is the end of a path: final memory and what the threads returned. What a thread saw on
+its way it has to return.
 
 What is covered, by `Order`:
 
@@ -35,10 +36,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nbps.kernels import atomics, futex
 
 Cells = tuple[Any, ...]
-_DEPTH_LIMIT = 400  # accesses on one path; a kernel that spins would go on for good
+Answers = tuple[Any, ...]
+_DEPTH_LIMIT = 2000  # accesses on one path; a kernel that spins would go on for good
 
 
 class Order(enum.Enum):
@@ -103,6 +107,13 @@ class _Stop(BaseException):  # no kernel catches it
         self.access = access
 
 
+class _Returned(NamedTuple):
+    """Stands for the accesses of a call that has returned."""
+
+    value: Any
+    depth: int  # in how many calls that have not
+
+
 class Shared:
     """A shared array, as kernels see it: the elements, shapes and views that they use, and no more."""
 
@@ -134,10 +145,13 @@ class Shared:
         return self.first + int(index)
 
 
+_HARMLESS = (Shared, int, float, np.generic, tuple)
+
+
 class _State(NamedTuple):
     """Everything that decides what can happen next."""
 
-    answers: tuple[tuple[Any, ...], ...]  # by thread
+    answers: tuple[Answers, ...]  # by thread, shortened
     cells: Cells
     buffers: tuple[tuple[tuple[int, Any, bool], ...], ...]  # by thread: cell, value and whether it is a release
     asleep: tuple[int | None, ...]  # by thread: the cell on which it sleeps
@@ -167,8 +181,10 @@ class Machine:
         self.order = order
         self._initial: list[Any] = []
         self._bodies: list[Callable[[], Any]] = []
-        self._next: list[dict[tuple[Any, ...], Access | tuple[Any]]] = []  # by thread and answers; a tuple: returned
-        self._answers: list[Any] | None = None  # of the thread that is being replayed
+        self._known: list[dict[Answers, tuple[Answers, Access | tuple[Any]]]] = []  # by thread and answers
+        self._answers: list[Any] | None = None  # what is left of them in the thread that is being replayed
+        self._used: list[Any] = []  # those that were used, shortened
+        self._depth = 0  # of calls in it
         self._atomics = {
             **{
                 getattr(atomics, kind): functools.partial(self._on_element, kind)
@@ -229,7 +245,16 @@ class Machine:
                 scope[name] = self._atomics[value]
             elif hasattr(value, "py_func") or (isinstance(value, types.FunctionType) and value is not function):
                 scope[name] = self._plain(value, replaced, used)
-        return types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+        copied = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+
+        @functools.wraps(copied)
+        def found(*arguments: Any) -> Any:
+            # What gets only numbers and shared arrays can change nothing else.
+            if all(isinstance(argument, _HARMLESS) for argument in arguments):
+                return self.call(copied, *arguments)
+            return copied(*arguments)
+
+        return found
 
     def thread(self, body: Callable[[], Any]) -> None:
         """Have one more thread.
@@ -237,7 +262,7 @@ class Machine:
         `body` depends on nothing but shared arrays, changes nothing but them, and returns something hashable.
         """
         self._bodies.append(body)
-        self._next.append({})
+        self._known.append({})
 
     def explore(self, check: Callable[[Cells, tuple[Any, ...]], str | None]) -> Result:
         """Follow every schedule; `check` says what is wrong with the final memory and the threads' return values."""
@@ -245,24 +270,41 @@ class Machine:
 
     # ----------------------------------------------------------------- replaying a thread
 
-    def next_access(self, thread: int, answers: tuple[Any, ...]) -> Access | tuple[Any]:
-        """Return what a thread does after these answers: an access, or its return value in a tuple."""
-        known = self._next[thread].get(answers)
+    def advance(self, thread: int, answers: Answers) -> tuple[Answers, Access | tuple[Any]]:
+        """Return these answers, shortened, and what a thread does next: an access, or what it returns in a tuple."""
+        known = self._known[thread].get(answers)
         if known is None:
-            self._answers = list(reversed(answers))
+            self._answers, self._used, self._depth = list(reversed(answers)), [], 0
             try:
-                known = (self._bodies[thread](),)
+                doing: Access | tuple[Any] = (self._bodies[thread](),)
             except _Stop as stop:
-                known = stop.access
+                doing = stop.access
             finally:
                 self._answers = None
-            self._next[thread][answers] = known
+            known = self._known[thread][answers] = tuple(self._used), doing
         return known
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return ``function(*arguments)``, and forget afterwards how it came about.
+
+        Only for a `function` that changes nothing but shared arrays, and returns something hashable.
+        """
+        assert self._answers is not None
+        if self._answers and isinstance(done := self._answers[-1], _Returned) and done.depth == self._depth:
+            self._used.append(self._answers.pop())
+            return done.value
+        start = len(self._used)
+        self._depth += 1
+        value = function(*arguments)
+        self._depth -= 1
+        self._used[start:] = [_Returned(value, self._depth)]
+        return value
 
     def _access(self, kind: str, cell: int, *arguments: Any) -> Any:
         assert self._answers is not None, "shared arrays are for threads; look at their ends in `check`"
         if self._answers:
-            return self._answers.pop()
+            self._used.append(self._answers.pop())
+            return self._used[-1]
         raise _Stop(Access(kind, cell, arguments))
 
     def _on_element(self, kind: str, array: Shared, index: int, *arguments: Any) -> Any:
@@ -274,6 +316,16 @@ class Machine:
         self._access("add_pack_relaxed", array.cell(index), *[deltas[delta_index + lane] for lane in lanes])
 
 
+@dataclass
+class _Visit:
+    """A state on the path that is followed."""
+
+    state: _State
+    moves: list[tuple[tuple[int, Access], _State]]  # not taken yet
+    taken: tuple[int, Access] | None = None  # the last one that was
+    schedules: int = 0  # from here to the end, over the moves taken
+
+
 class _Exploration:
     """Visits every state once, depth first."""
 
@@ -283,32 +335,38 @@ class _Exploration:
         self.result = Result()
         self._counts: dict[_State, int] = {}  # schedules from a state to the end
         self._ends: set[tuple[Any, ...]] = set()
-        self._path: list[str] = []
         n = len(machine._bodies)
-        start = _State(((),) * n, tuple(machine._initial), ((),) * n, (None,) * n)
-        self.result.schedules = self._visit(start)
+        answers = tuple(machine.advance(thread, ())[0] for thread in range(n))
+        self.result.schedules = self._follow(_State(answers, tuple(machine._initial), ((),) * n, (None,) * n))
         self.result.states = len(self._counts)
         self.result.ends = len(self._ends)
 
-    def _visit(self, state: _State) -> int:
-        known = self._counts.get(state)
-        if known is not None:
-            return known
-        if len(self._path) > _DEPTH_LIMIT:
-            raise RecursionError(f"a schedule has more than {_DEPTH_LIMIT} accesses; does a kernel spin?")
-        count = 0
-        for line, following in self._moves(state):
-            self._path.append(line)
-            count += self._visit(following)
-            self._path.pop()
-        if count == 0:
-            self._end(state)
-            count = 1
-        self._counts[state] = count
-        return count
+    def _follow(self, start: _State) -> int:
+        """Visit what can be reached from `start`; return the number of schedules."""
+        path = [_Visit(start, self._moves(start))]
+        while True:
+            here = path[-1]
+            if here.moves:
+                here.taken, following = here.moves.pop()
+                known = self._counts.get(following)
+                if known is not None:
+                    here.schedules += known
+                elif len(path) > _DEPTH_LIMIT:
+                    raise RecursionError(f"a schedule has more than {_DEPTH_LIMIT} accesses; does a kernel spin?")
+                else:
+                    path.append(_Visit(following, self._moves(following)))
+                continue
+            if here.schedules == 0:
+                here.schedules = 1
+                self._end(here.state, path[:-1])
+            self._counts[here.state] = here.schedules
+            path.pop()
+            if not path:
+                return here.schedules
+            path[-1].schedules += here.schedules
 
-    def _end(self, state: _State) -> None:
-        doing = [self.machine.next_access(thread, answers) for thread, answers in enumerate(state.answers)]
+    def _end(self, state: _State, path: Sequence[_Visit]) -> None:
+        doing = [self.machine.advance(thread, answers)[1] for thread, answers in enumerate(state.answers)]
         end = (state.cells, tuple(doing))
         if end in self._ends:
             return
@@ -319,21 +377,23 @@ class _Exploration:
         else:
             message = self.check(state.cells, tuple(found[0] for found in doing))
         if message is not None:
-            self.result.failures.append(Failure(message, tuple(self._path)))
+            schedule = tuple(f"thread {visit.taken[0]}: {visit.taken[1]}" for visit in path if visit.taken)
+            self.result.failures.append(Failure(message, schedule))
 
-    def _moves(self, state: _State) -> list[tuple[str, _State]]:
+    def _moves(self, state: _State) -> list[tuple[tuple[int, Access], _State]]:
+        """Return what each thread, or its store buffer, may do next; the first thread's last."""
         moves = []
-        for thread, buffer in enumerate(state.buffers):
+        for thread, buffer in reversed(list(enumerate(state.buffers))):
             for n in self._drainable(buffer):
                 cell, value, _ = buffer[n]
-                line = f"thread {thread}: its store of {value} to cell {cell} becomes visible"
                 cells = _with(state.cells, cell, value)
                 rest = buffer[:n] + buffer[n + 1 :]
-                moves.append((line, state._replace(cells=cells, buffers=_with(state.buffers, thread, rest))))
+                following = state._replace(cells=cells, buffers=_with(state.buffers, thread, rest))
+                moves.append(((thread, Access("becomes visible", cell, (value,))), following))
             if state.asleep[thread] is None:
-                access = self.machine.next_access(thread, state.answers[thread])
+                access = self.machine.advance(thread, state.answers[thread])[1]
                 if isinstance(access, Access) and self._may(access, buffer):
-                    moves.append((f"thread {thread}: {access}", self._perform(state, thread, access)))
+                    moves.append(((thread, access), self._perform(state, thread, access)))
         return moves
 
     def _drainable(self, buffer: Sequence[tuple[int, Any, bool]]) -> list[int]:
@@ -385,7 +445,7 @@ class _Exploration:
                 cells = tuple(changed)
         answers = list(state.answers)
         for n in itertools.chain([thread], woken):
-            answers[n] = (*answers[n], answer)
+            answers[n] = self.machine.advance(n, (*answers[n], answer))[0]
             asleep[n] = None
         return _State(tuple(answers), cells, buffers, tuple(asleep))
 
