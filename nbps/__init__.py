@@ -33,6 +33,7 @@ from nbps.job import Job
 from nbps.job_table import JobTable
 from nbps.report import Report
 from nbps.table import Table
+from nbps.tuning import auto_staleness
 
 if TYPE_CHECKING:
     from nbps.worker import Worker
@@ -51,6 +52,7 @@ __all__ = [
     "Table",
     "Worker",
     "WorkerTable",
+    "auto_staleness",
     "errors",
     "init",
 ]
@@ -66,7 +68,7 @@ def __getattr__(name: str) -> Any:
         from nbps.worker_table import WorkerTable
 
         return WorkerTable
-    if name in ("data", "kernels", "models"):
+    if name in ("data", "kernels", "models", "sim", "testing"):
         return importlib.import_module(f"nbps.{name}")
     if name == "__version__":
         from importlib.metadata import version
