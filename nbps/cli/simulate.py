@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +46,7 @@ def _option(text: str, panel: str, *names: str, **limits: Any) -> Any:
 
 
 def sim(
+    context: typer.Context,
     nodes: Annotated[int, _option("Machines.", _CLUSTER, min=1)] = 1,
     workers: Annotated[int, _option("Workers on each machine.", _CLUSTER, min=1)] = 2,
     clocks: Annotated[int, _option("Units of work of each worker.", _CLUSTER, min=1)] = 10,
@@ -119,7 +119,7 @@ def sim(
         heartbeat_s=1.0,
     )
     outcome = simulate(scenario, validate)
-    replay = shlex.join(["nbps", *sys.argv[1:]])
+    replay = _replay(context)
     _show(outcome, output, replay)
     output.write_json({**outcome.to_dict(), "replay": replay})
     if outcome.violations:
@@ -135,6 +135,18 @@ def _model(name: ModelName, staleness: int, value_bound: float) -> Consistency:
     if name is ModelName.VAP:
         return nbps.VAP(value_bound)
     return nbps.SSP(staleness) if name is ModelName.SSP else nbps.ESSP(staleness)
+
+
+def _replay(context: typer.Context) -> str:
+    """Return the command that was given, with what differs from the defaults."""
+    words = ["nbps", "sim"]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value in (parameter.default, None, ()) or parameter.name in ("json", "debug"):
+            continue
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]
+    return shlex.join(words)
 
 
 def _fault(text: str) -> Fault:
