@@ -56,7 +56,7 @@ class Unsubscribe(NamedTuple):
 class Arrived(NamedTuple):
     """Every worker of the sender has come to `count` barriers."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class Confirm(NamedTuple):
@@ -125,7 +125,7 @@ class Evicted(NamedTuple):
 class BarrierReached(NamedTuple):
     """Every worker of the node has come to `count` barriers."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class Refreshed(NamedTuple):

@@ -335,8 +335,11 @@ class Node:
 
     def validate(self) -> None:
         """Raise `ProtocolError` if an invariant of the node or of one of its parts does not hold."""
-        for part in (*self.links.values(), *self.replicas.values(), self.shard):
-            part.validate()
+        for link in self.links.values():
+            link.validate()
+        for replica in self.replicas.values():
+            replica.validate()
+        self.shard.validate()
         if self.shard.clocks[self.settings.rank] != self.clock and self._round_due is None:
             raise ProtocolError(f"the shard of node {self.settings.rank} does not know its clock {self.clock}")
         if self.clock > FINISHED:

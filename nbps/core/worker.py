@@ -61,7 +61,7 @@ class Await(NamedTuple):
 
     group: Group
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     target: int
     what: str  # the call that waits, for messages
 
@@ -71,7 +71,7 @@ class Poll(NamedTuple):
 
     group: Group
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     target: int
     what: str
 

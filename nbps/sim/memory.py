@@ -7,11 +7,12 @@ Between two accesses of one operation, where on a real machine another process m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Row = npt.NDArray[np.generic]
+Row = npt.NDArray[Any]
 Batch = list[tuple[int, Row]]
 
 
@@ -45,7 +46,7 @@ class SimMemory:
     def __init__(
         self,
         rank: int,
-        initial: npt.NDArray[np.generic],
+        initial: npt.NDArray[Any],
         nodes: int,
         sparse: bool,
         pause: Callable[[], None] = _nothing,
@@ -61,7 +62,7 @@ class SimMemory:
         self.given: list[list[int | None]] = [[None if sparse else 0] * self.shard_rows for _ in range(nodes)]
         self.awaited: dict[int, int] = {}
         self.absent = {row for row in range(len(initial)) if row not in self.owned} if sparse else set()
-        self.saved: dict[int, npt.NDArray[np.generic]] = {}
+        self.saved: dict[int, npt.NDArray[Any]] = {}
         self.pause = pause
 
     def rows_of(self, owner: int) -> range:

@@ -168,7 +168,7 @@ class CountedProbe:
         each = np.zeros((scenario.clocks + 1, rows, scenario.nodes), np.int32)
         for rank in range(scenario.size):
             clocks = np.arange(scenario.clocks)
-            np.add.at(each, (clocks + 1, (rank + clocks) % rows, rank // scenario.workers), 1)
+            each[clocks + 1, (rank + clocks) % rows, rank // scenario.workers] += 1  # no clock twice
         self._promised = np.cumsum(each, axis=0, dtype=np.int32)
 
     def attach(self, simulation: Simulation) -> None:

@@ -269,10 +269,11 @@ def random_scenario(seed: int) -> Scenario:
         window=draw.choice([2, 4, 64]),
         failure_timeout_s=10.0,
     )
-    return dataclasses.replace(scenario, **_random_faults(scenario, draw))
+    faults, restart = _random_faults(scenario, draw)
+    return dataclasses.replace(scenario, faults=faults, restart=restart)
 
 
-def _random_faults(scenario: Scenario, draw: random.Random) -> dict[str, object]:
+def _random_faults(scenario: Scenario, draw: random.Random) -> tuple[tuple[Fault, ...], bool]:
     kinds = ["pause_worker", "pause_worker"]
     if scenario.nodes > 1:
         kinds += ["pause_node", "cut", "cut", "partition"]
@@ -289,4 +290,4 @@ def _random_faults(scenario: Scenario, draw: random.Random) -> dict[str, object]
         kind = draw.choice(crashes)
         who = draw.randrange(scenario.size if kind == "crash_worker" else scenario.nodes)
         faults.append(Fault(kind, draw.random() * span, 0.0, who))
-    return {"faults": tuple(faults), "restart": restart}
+    return tuple(faults), restart

@@ -358,7 +358,7 @@ class Simulation:
         assert agent is not None
         node.busy = True
         for action in agent.handle(event, self.now):
-            if type(action) is messages.Send:
+            if isinstance(action, messages.Send):
                 self._send(node.rank, action.peer, action.frame)
             else:
                 self._end(node, action.reason)

@@ -89,11 +89,13 @@ class SimWorker:
         memory = self.node.memory
         if self.copy is not None:
             yield from self.core.read(staleness, 0)
-            return self.copy.values[row]
+            copied: npt.NDArray[Any] = self.copy.values[row]
+            return copied
         yield from self.core.read(staleness)
         while not memory.readable(row):
             yield Fetch(row)
-        return memory.values[row]
+        live: npt.NDArray[Any] = memory.values[row]
+        return live
 
     def inc(self, row: int, delta: npt.NDArray[Any]) -> None:
         """Add `delta`, shape (width,), to a row."""
