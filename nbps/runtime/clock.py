@@ -190,7 +190,7 @@ class Clock:
 
     def _flush(self, action: Flush) -> float:
         if not self._sampled:  # reads inside kernels leave no trace: the clock without a `get` is one sample itself
-            self._record(Record(self.core.visible))
+            self._record(Record(min([self.core.visible, *self.core.copy_visible])))
         largest = 0.0
         for copy in self._copies:
             rows, norm = copy.flush()

@@ -192,3 +192,17 @@ def test_differentials_beyond_the_histogram_count_in_its_last_bin():
     seen = ClockDifferential.from_counters(words)
     assert seen.counts == {-1: 1, -63: 1}
     assert (seen.mean, seen.variance) == (-500.5, np.var([-1, -1000]))
+
+
+def test_a_clock_without_a_get_counts_as_stale_as_its_oldest_copy():
+    """Kernels read the copy, not the board: under SSP(3) the copy of clock 0 is 3 clocks old in clock 3."""
+
+    def train(worker):
+        for _ in range(4):
+            worker.clock()
+            worker.barrier()
+
+    table = nbps.Table("t", 1, 1, "int64", access="cached")
+    with nbps.Job([table], workers=2, consistency=nbps.SSP(3)) as job:
+        job.run(train)
+        assert job.report().clock_differential.counts == {0: 2, -1: 2, -2: 2, -3: 2}
