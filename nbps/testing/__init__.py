@@ -1,6 +1,12 @@
 """Check the promises of nbps, on its own jobs or on a system of yours with the same worker API.
 
-`History` and `check` say whether what workers added and read keeps the promises (staleness bound, read-my-writes, ...).
+- `nbps.testing.history`: what workers added and read, and whether it keeps the promises (staleness bound,
+  read-my-writes, ...); imported here, the rest only when asked for.
+- `nbps.testing.probe`: a program of random reads and additions that records such a history.
+- `nbps.testing.contract`: all of it as a test class to subclass in ten lines; needs pytest.
+- `nbps.testing.model`, `nbps.testing.machine`: tables against a dict of integers; the latter needs Hypothesis.
+- `nbps.testing.chaos`: real jobs whose workers are stopped and killed; ``python -m nbps.testing`` runs many.
+- `nbps.testing.interleave`: every interleaving of small kernels.
 """
 
 from nbps.testing.history import Add, History, Passed, Read, Torn, Violation, check
