@@ -1,32 +1,37 @@
-"""The experiments of the SSP paper (Ho et al., NIPS 2013) and the ESSP paper (Dai et al., AAAI 2015) on real processes.
+"""The experiments of the SSP paper (Ho et al., NIPS 2013) and the ESSP paper (Dai et al., AAAI 2015).
 
-``python bench/papers --data ratings.dat`` runs them all, prints the papers' questions with their answers, and writes a
-JSON and a PNG for each figure. Without ``--data`` the ratings are generated in the shape of ml-1m.
+``python bench/papers --data ratings.dat`` runs them all on real processes and, with 512 workers on 64 machines, in the
+simulator; then it simulates the real runs and says how well they agree. It prints the papers' questions with their
+answers, and writes a JSON, and a PNG for each figure. Without ``--data`` the
+ratings are generated in the shape of ml-1m.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from measure import Options, console, in_turn, options, write
 from rich.table import Table
 
 from nbps.data import Ratings, generate_ratings, read_ratings
-from papers import figures, numbers, plan, real
-from papers.application import DECAY, SAMPLE, Problem
-from papers.records import RunRecord, Setting
-from papers.verdicts import all_verdicts, shown, shown_objective
+from papers import agreement, figures, numbers, plan
+from papers.application import DECAY, SAMPLE
+from papers.backends import Backend, Problems, Task, problems_of, simulate, tasks_of
+from papers.costs import Costs
+from papers.records import RunRecord
+from papers.verdicts import Verdict, all_verdicts, shown, shown_objective
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's options."""
     parser.add_argument("--data", type=Path, help="ratings file (default: generated ratings in the shape of ml-1m)")
+    parser.add_argument("--only", choices=("real", "simulated"), help="one backend (default: both, and how they agree)")
     parser.add_argument(
         "--workers", type=int, default=plan.FULL.workers, help="of the paced runs (default %(default)s)"
     )
@@ -38,31 +43,6 @@ def read(given: Options) -> tuple[str, Ratings]:
         return given.arguments.data.parent.name, read_ratings(given.arguments.data)
     users, items, count = given.size(6040, 300), given.size(3706, 200), given.size(1_000_209, 8_000)
     return f"generated, {users} x {items}", generate_ratings(users=users, items=items, ratings=count)
-
-
-class Backend:
-    """Runs settings on real processes, and says so line by line."""
-
-    def __init__(self, name: str, ratings: Ratings, size: plan.Size) -> None:
-        self._size = size
-        self._problem = functools.cache(lambda workers: Problem.of(name, ratings, workers))
-        self._turns: dict[Any, int] = {}
-
-    def candidates(self, settings: Mapping[Any, Setting], clocks: int) -> dict[Any, Any]:
-        """Return a call without arguments for each setting; its n-th call injects the n-th series of sleeps."""
-        return {key: functools.partial(self._run, key, setting, clocks) for key, setting in settings.items()}
-
-    def _run(self, key: Any, setting: Setting, clocks: int) -> RunRecord:
-        seed = self._turns[key] = self._turns.get(key, -1) + 1
-        began = time.perf_counter()
-        size = self._size
-        problem = self._problem(setting.workers)
-        snapshots = size.snapshots * clocks // size.clocks
-        record = real.run(problem, setting, size.rank, clocks, size.clocks_per_epoch, snapshots, seed)
-        whole = time.perf_counter() - began
-        text = f"objective {record.final_objective:.4f} after {record.seconds:.2f} s ({whole:.1f} s with start and end)"
-        console().print(f"{seed + 1}. {key}: {text}", highlight=False, soft_wrap=True)
-        return record
 
 
 def with_singles(runs: dict[tuple[str, str], list[RunRecord]], size: plan.Size) -> numbers.Runs:
@@ -106,42 +86,118 @@ def show(grid: Any, speed: Any, shares: Any, staleness: Any, titles: Mapping[str
         console().print(table)
 
 
-def summarise(
-    runs: numbers.Runs, cells: list[dict[str, Any]], size: plan.Size, about: dict[str, Any], given: Options
-) -> None:
-    """Draw and write the figures, print the tables and the verdicts."""
-    clock = size.target_epochs * size.clocks_per_epoch
-    target = numbers.target_objective(runs, clock)
-    titles = {c.name: c.title for c in plan.conditions(size)}
-    objective, shares = numbers.objective(runs, target), numbers.time_shares(runs)
-    speed, stale = numbers.quantity_quality(runs, clock), numbers.staleness(runs)
+class Part(NamedTuple):
+    """What one backend ran, as numbers of the figures, and with it what the figures need."""
+
+    backend: str
+    titles: dict[str, str]
+    target: float
+    clock: int
+    objective: Any
+    shares: Any
+    speed: Any
+    staleness: Any
+    cells: list[dict[str, Any]]
+
+    @staticmethod
+    def of(backend: str, sizes: list[plan.Size], runs: numbers.Runs, mapped: Any) -> Part:
+        """Compute the numbers of all figures from runs by condition and label, and those of the map."""
+        clock = sizes[0].target_clock
+        target = numbers.target_objective(runs, clock)
+        titles = {c.name: f"{backend}: {c.title}" for size in sizes for c in plan.conditions(size)}
+        computed = (numbers.objective(runs, target), numbers.time_shares(runs), numbers.quantity_quality(runs, clock))
+        return Part(backend, titles, target, clock, *computed, numbers.staleness(runs), numbers.divergence(mapped))
+
+    def images(self) -> dict[str, Any]:
+        """Draw every figure."""
+        return {
+            "1_objective": figures.draw_objective(self.objective, self.titles, self.target),
+            "2_shares": figures.draw_shares(self.shares, self.titles),
+            "3_quantity_quality": figures.draw_quantity_quality(self.speed, self.titles, self.clock),
+            "4_staleness": figures.draw_staleness(self.staleness, self.titles),
+            "5_divergence": figures.draw_divergence(self.cells, self.titles),
+            "6_target": figures.draw_target(self.objective, self.titles),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers by figure."""
+        return {
+            "1_objective, 6_target": self.objective,
+            "2_shares": self.shares,
+            "3_quantity_quality": self.speed,
+            "4_staleness": self.staleness,
+            "5_divergence": self.cells,
+        }
+
+    def verdicts(self) -> list[Verdict]:
+        """Print the tables, and the papers' questions with their answers; return these."""
+        show(self.objective, self.speed, self.shares, self.staleness, self.titles, self.target)
+        found = all_verdicts(self.objective, self.shares, self.speed, self.staleness, self.cells)
+        for verdict in found:
+            console().print(f"{self.backend}: {verdict}", highlight=False, soft_wrap=True)
+        return found
+
+
+def run_real(problems: Problems, size: plan.Size, repeats: int) -> tuple[numbers.Runs, Part]:
+    """Run everything on real processes."""
+    backend = Backend(problems, size)
+    ran = in_turn(backend.candidates(plan.grid(size), size.clocks), repeats)
+    mapped = in_turn(backend.candidates(plan.divergence(size), size.target_clock), min(repeats, 2))
+    runs = with_singles(ran, size)
+    return ran, Part.of("real", [size], runs, mapped)
+
+
+def run_simulated(problems: Problems, sizes: list[plan.Size], costs: Costs, smoke: bool) -> tuple[numbers.Runs, Part]:
+    """Run everything in the simulator, once: it has no noise."""
+    tasks: dict[Any, Task] = {}
+    for size in sizes:
+        tasks |= tasks_of(plan.grid(size), size, size.clocks, costs)
+        tasks |= tasks_of(plan.divergence(size), size, size.target_clock, costs)
+    done = {key: [run] for key, run in simulate(problems, tasks, smoke).items()}
+    ran = {key: own for key, own in done.items() if len(key) == 2}
+    runs = {key: own for size in sizes for key, own in with_singles(_of_size(ran, size), size).items()}
+    return ran, Part.of("simulated", sizes, runs, {key: own for key, own in done.items() if len(key) == 3})
+
+
+def _of_size(runs: numbers.Runs, size: plan.Size) -> dict[Any, Any]:
+    names = {c.name for c in plan.conditions(size)}
+    return {key: own for key, own in runs.items() if key[0] in names}
+
+
+def compare(problems: Problems, ran: numbers.Runs, size: plan.Size, smoke: bool) -> dict[str, Any]:
+    """Simulate the real runs, print both, and return the comparison by condition and label."""
+    real = agreement.compared(ran)
+    again = simulate(problems, agreement.tasks_of(real, size), smoke)
+    grid = agreement.agreement(real, again, size.target_clock)
+    agreement.show(grid)
+    return grid
+
+
+def finish(parts: list[Part], grid: dict[str, Any] | None, about: dict[str, Any], given: Options) -> None:
+    """Draw the figures, both backends in each, and write the numbers."""
     given.out.mkdir(parents=True, exist_ok=True)
+    drawn = [part.images() for part in parts]
+    for name in drawn[0]:
+        figures.save([images[name] for images in drawn], given.out / f"{name}.png")
+    verdicts = {part.backend: [verdict.to_dict() for verdict in part.verdicts()] for part in parts}
+    numbers_of = {part.backend: part.to_dict() for part in parts}
+    content = {name: {backend: by[name] for backend, by in numbers_of.items()} for name in parts[0].to_dict()}
+    if grid is not None:
+        figures.save([agreement.draw(grid, parts[0].titles)], given.out / "7_agreement.png")
+        content["7_agreement"] = grid
+        about["agreement"] = agreement.sayings(grid)
+        console().print("\n".join(about["agreement"]), highlight=False, soft_wrap=True)
+    targets = {part.backend: {"objective": part.target, "clock": part.clock} for part in parts}
+    write("papers", about | {"target": targets, "verdicts": verdicts, "figures": content}, given)
+    compact(given.out / "papers.json")
 
-    def path(name: str) -> Path:
-        return given.out / f"{name}.png"
 
-    figures.draw_objective(objective, titles, target, path("1_objective"))
-    figures.draw_shares(shares, titles, path("2_shares"))
-    figures.draw_quantity_quality(speed, titles, clock, path("3_quantity_quality"))
-    figures.draw_staleness(stale, titles, path("4_staleness"))
-    figures.draw_divergence(cells, titles, path("5_divergence"))
-    figures.draw_target(objective, titles, path("6_target"))
-    show(objective, speed, shares, stale, titles, target)
-    verdicts = all_verdicts(objective, shares, speed, stale, cells)
-    for verdict in verdicts:
-        console().print(str(verdict), highlight=False, soft_wrap=True)
-    content = {
-        "target": {"objective": target, "clock": clock},
-        "verdicts": [verdict.to_dict() for verdict in verdicts],
-        "figures": {
-            "1_objective, 6_target": objective,
-            "2_shares": shares,
-            "3_quantity_quality": speed,
-            "4_staleness": stale,
-            "5_divergence": cells,
-        },
-    }
-    write("papers", about | content, given)
+def compact(path: Path) -> None:
+    """Put each list and each dictionary of nothing but numbers and words on one line: half the bytes."""
+    text = path.read_text()
+    for brackets in (r"\[([^\[\]{}]*)\]", r"\{([^\[\]{}]*)\}"):
+        text = re.sub(brackets, lambda found: re.sub(r"\n\s*", "", found.group(0)), text)
+    path.write_text(text)
 
 
 def main() -> None:
@@ -150,24 +206,39 @@ def main() -> None:
     if given.arguments.out is None and not given.smoke:
         given = replace(given, out=given.out / "papers")
     size = plan.SMOKE if given.smoke else replace(plan.FULL, workers=given.arguments.workers)
+    clusters = [plan.SMOKE_CLUSTER] if given.smoke else [plan.CLUSTER, plan.SMALL_CLUSTER]
     name, ratings = read(given)
-    backend = Backend(name, ratings, size)
-    began = time.perf_counter()
-    ran = in_turn(backend.candidates(plan.grid(size), size.clocks), given.repeats)
-    runs = with_singles(ran, size)
-    map_clocks = size.target_epochs * size.clocks_per_epoch
-    map_repeats = min(given.repeats, 2)
-    mapped = in_turn(backend.candidates(plan.divergence(size), map_clocks), map_repeats)
+    problems, only = problems_of(name, ratings), given.arguments.only
     about = {
         "data": name,
         "ratings": len(ratings),
         "size": vars(size),
-        "step": plan.STEP,
+        "clusters": [vars(one) for one in clusters],
         "decay": DECAY,
         "objective_sample": min(SAMPLE, len(ratings)),
-        "conditions_titles": {c.name: c.title for c in plan.conditions(size)},
     }
+    began = time.perf_counter()
+    parts, records, grid, costs = [], [], None, plan.COSTS
+    if only != "simulated":
+        ran, part = run_real(problems, size, given.repeats)
+        parts.append(part)
+        records += described(ran)
+        about["seconds_of_real"] = round(time.perf_counter() - began, 1)
+        costs = agreement.costs_of(agreement.compared(ran))
+    if only != "real":
+        simulated, part = run_simulated(problems, clusters, costs, given.smoke)
+        parts.append(part)
+        records += described(simulated)
+        about["costs"] = costs.to_dict()
+    if only is None:
+        grid = compare(problems, ran, size, given.smoke)
+    about["titles"] = {name: title for part in parts for name, title in part.titles.items()}
     about["seconds_of_all"] = round(time.perf_counter() - began, 1)
-    summarise(runs, numbers.divergence(mapped), size, about, given)
-    records = [run.to_dict() | {"condition": condition} for (condition, _), own in ran.items() for run in own]
+    finish(parts, grid, about, given)
     write("runs", about | {"runs": records}, given)
+    compact(given.out / "runs.json")
+
+
+def described(runs: numbers.Runs) -> list[dict[str, Any]]:
+    """Return what JSON has of each run."""
+    return [run.to_dict() | {"condition": condition} for (condition, _), own in runs.items() for run in own]

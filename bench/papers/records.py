@@ -239,7 +239,7 @@ class RunRecord:
             "compute_cpu_s": distribution(trace.cpu_s),
             "sync_s": distribution(trace.sync_s),
             "exchange_s_mean": rounded(max(0.0, trace.sync_s.sum() - self.wait_s.sum()) / trace.sync_s.size),
-            "wait_s": [rounded(seconds) for seconds in self.wait_s],
+            "wait_s": distribution(self.wait_s),
             "differential": {
                 "counts": {str(d): n for d, n in sorted(self.differential.counts.items())},
                 "mean": rounded(self.differential.mean),

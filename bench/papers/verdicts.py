@@ -101,7 +101,7 @@ def _against(grid: Grid, key: str, models: tuple[str, ...], other: str, question
     cases = []
     for condition, by_label in grid.items():
         for label, one in by_label.items():
-            if one["model"] in models and label != other:
+            if one["model"] in models and label != other and other in by_label:
                 text = f"{condition}: {label} {shown(one[key])}, {other} {shown(by_label[other][key])}"
                 cases.append(Case(compare(one[key], by_label[other][key]), text, one["bound"]))
     return Verdict(question, cases)
@@ -114,7 +114,7 @@ def _negated(spread: Numbers) -> Numbers:
 
 def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, cells: list[Numbers]) -> list[Verdict]:
     """Return the answers; a case is "yes" or "no" only where every repeat says so."""
-    return [
+    found = [
         _versus(staleness, "staleness", lambda one: _negated(one["mean"]), "Is ESSP's mean staleness below SSP's?"),
         _versus(staleness, "variance", lambda one: one["variance"], "Is ESSP's variance of staleness below SSP's?"),
         _versus(
@@ -150,6 +150,7 @@ def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, 
         _waits(shares),
         _diverges(cells),
     ]
+    return [verdict for verdict in found if verdict.cases]  # not every backend has every model
 
 
 def _waits(shares: Grid) -> Verdict:
