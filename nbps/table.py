@@ -50,8 +50,9 @@ class Table:
     Notes
     -----
     *Consistency.* A read at clock c sees every update of every worker from clocks < c - s and all of the reader's own.
-    Elements never tear. Rows of a ``cached`` table change only where the worker's clock advances (or on a ``get`` that
-    asks for a fresher state); a row of a live table may be seen while another worker is in the middle of adding to it.
+    Elements never tear. Rows of a ``cached`` table change only where the worker's clock advances, on a ``get`` that
+    asks for a fresher state, and under `VAP` wherever the worker waits; a row of a live table may be seen while another
+    worker is in the middle of adding to it.
     """
 
     name: str

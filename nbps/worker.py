@@ -91,6 +91,9 @@ class Worker:
     def barrier(self) -> None:
         """Wait until every worker has called ``barrier`` as often as this one; commits nothing.
 
+        *Consistency.* Copies of ``cached`` tables stay as they are, except under `VAP`, where a worker that waits takes
+        in what others commit.
+
         Raises
         ------
         ClockTimeoutError

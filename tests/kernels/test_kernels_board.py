@@ -182,7 +182,7 @@ def test_what_comes_while_a_waiter_announces_itself_keeps_it_awake(monkeypatch, 
     assert words[layout.WAITERS] == 0
 
 
-@pytest.mark.parametrize(("rounds", "spins", "pauses"), [(3_000, 0, 0), (3_000, 20, 0), (300, 0, 1)])
+@pytest.mark.parametrize(("rounds", "spins", "pauses"), [(1_500, 0, 0), (150, 20, 1)])
 def test_no_news_is_lost(rounds, spins, pauses):
     """Three processes that each wait until all have taken in its clock, and take in theirs while they wait."""
     with peers(8 * layout.board_words(3, bounded=True)) as group:
