@@ -12,8 +12,9 @@ import toy
 import wrong
 
 import nbps
-from nbps.testing import check
-from nbps.testing.chaos import Disturbance, run_disturbed
+from nbps.testing import History, Violation, check
+from nbps.testing import __main__ as command
+from nbps.testing.chaos import Disturbance, Outcome, run_disturbed
 from nbps.testing.contract import ConsistencyContract
 from nbps.testing.history import Read, Torn
 from nbps.testing.probe import UNITS, Plan, decoded, probe_tables, run_on_job, run_probe
@@ -142,3 +143,14 @@ def test_the_command_line_runs_jobs_and_says_how_to_replay_them():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 job" in done.stdout
     assert "0 violations" in done.stdout
+
+
+def test_a_violation_is_printed_with_the_command_that_replays_it(monkeypatch, capsys):
+    """The seed is that of the job, not of the first one; the exit status is 1."""
+    outcomes = [Outcome(History(1), told, 0, None) for told in ([], [Violation("P1", "too old", None)])]
+    monkeypatch.setattr(command, "run_job", lambda seed: ("a job", outcomes[seed - 7]))
+    assert command.main(["--jobs", "2", "--seed", "7"]) == 1
+    printed = capsys.readouterr().out
+    assert "seed 8: 1 violations in a job" in printed
+    assert "P1: too old" in printed
+    assert "replay: python -m nbps.testing --jobs 1 --seed 8" in printed

@@ -1,7 +1,7 @@
 """Two whole workers of the real protocol with the real kernels, in every interleaving; and what each rule is there for.
 
 One or two clocks each: every wait of the protocol occurs in one. For strict BSP and VAP two would take too long, so
-what shows only in the clock after is not seen, as a VAP worker that calls seen what was committed while it took in rows.
+what shows only in the clock after is not seen: a VAP worker that calls seen what was committed while it took in rows.
 """
 
 from __future__ import annotations
