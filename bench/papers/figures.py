@@ -172,12 +172,15 @@ def draw_staleness(grid: Grid, titles: dict[str, str]) -> Image.Image:
     for row, s in enumerate(drawn):
         for ax, by_label in zip(axes[row], grid.values(), strict=True):
             for shift, model in ((-0.2, "SSP"), (0.2, "ESSP")):
-                one = by_label[f"{model}({s:g})"]
+                one = by_label.get(f"{model}({s:g})")
+                if one is None:  # not every condition has every staleness
+                    continue
                 counts = {int(d): n for d, n in one["counts"].items()}
                 shares = np.array(list(counts.values())) / sum(counts.values())
                 text = f"{model}({s:g}): mean {one['mean']['median']:.2f}, variance {one['variance']['median']:.2f}"
                 ax.bar(np.array(list(counts)) + shift, shares, 0.4, color=COLORS[model], label=text)
-            ax.legend(fontsize=7)
+            if ax.containers:
+                ax.legend(fontsize=7)
             ax.xaxis.get_major_locator().set_params(integer=True)
         axes[row, 0].set_ylabel("share of reads")
     for ax in axes[-1]:
