@@ -61,7 +61,7 @@ def subplots(rows: int, titles: list[str], question: str, height: float = 3.2) -
     )
     figure.suptitle(question)
     for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=8)
+        ax.set_title(title.replace("; ", "\n"), fontsize=8)
     return figure, axes
 
 
@@ -97,9 +97,9 @@ def draw_objective(grid: Grid, titles: dict[str, str], target: float) -> Image.I
             ax.axhline(target, color="lightgray", zorder=0)
             ax.set_xlabel(name)
             ax.set_ylim(lowest - 0.01, target + 0.15)
+        axes[1, column].legend(fontsize=6)
     axes[0, 0].set_ylabel("training objective")
     axes[1, 0].set_ylabel("training objective")
-    axes[1, 0].legend(fontsize=7)
     return image(figure)
 
 
@@ -179,8 +179,10 @@ def draw_staleness(grid: Grid, titles: dict[str, str]) -> Image.Image:
                 shares = np.array(list(counts.values())) / sum(counts.values())
                 text = f"{model}({s:g}): mean {one['mean']['median']:.2f}, variance {one['variance']['median']:.2f}"
                 ax.bar(np.array(list(counts)) + shift, shares, 0.4, color=COLORS[model], label=text)
-            if ax.containers:
-                ax.legend(fontsize=7)
+            if not ax.containers:
+                ax.axis("off")
+                continue
+            ax.legend(fontsize=7)
             ax.xaxis.get_major_locator().set_params(integer=True)
         axes[row, 0].set_ylabel("share of reads")
     for ax in axes[-1]:
