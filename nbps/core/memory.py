@@ -59,7 +59,7 @@ class Board(Protocol):
         """Say that every worker of `node` has come to `count` barriers."""
 
     def publish_installs(self, count: int) -> None:
-        """Say that `count` ships have been taken into this node's rows (VAP)."""
+        """Say that `count` ships have been taken into this node's rows (VAP); to who polls, that is news."""
 
     def publish_seen(self, clocks: Sequence[int]) -> None:
         """Say that other nodes have taken in each local worker's updates from clocks < ``clocks[worker]`` (VAP)."""

@@ -71,8 +71,8 @@ class Settings:
     clock : int
         Where the job starts: 0, or the clock of the checkpoint that the rows come from.
     window : int
-        Messages to one peer that may be unacknowledged before pushes and ships to it wait, and batches that may be
-        unapplied. What waits is not lost: later batches bring it.
+        Messages to one peer that may be unacknowledged before pushes and ships to it wait, batches that may be
+        unapplied, and rounds that not everybody has taken in (VAP). What waits is not lost: later batches bring it.
     retry_s : float
         Everything unacknowledged is sent again after so long without progress; what was received is acknowledged after
         a quarter of it, if nothing else was sent meanwhile.
@@ -288,6 +288,7 @@ class Node:
     def _start_round(self, each: tuple[int, ...]) -> None:
         """VAP: send everything committed so far to every owner, as one round that is seen as a whole."""
         ready = [replica.can_push() for replica in self.replicas.values()]  # each one sees to it that it will be
+        ready.append(len(self._rounds) < self.settings.window)  # owners and readers keep something for each round too
         if not all(ready):
             self._round_due = each
             return
@@ -342,6 +343,8 @@ class Node:
         self.shard.validate()
         if self.shard.clocks[self.settings.rank] != self.clock and self._round_due is None:
             raise ProtocolError(f"the shard of node {self.settings.rank} does not know its clock {self.clock}")
+        if len(self._rounds) > self.settings.window:
+            raise ProtocolError(f"node {self.settings.rank} has {len(self._rounds)} rounds that not everybody has seen")
         if self.clock > FINISHED:
             raise ProtocolError(f"node {self.settings.rank} has clock {self.clock}")
 

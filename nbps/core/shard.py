@@ -55,7 +55,7 @@ class Shard:
     ships, confirmed : list of int
         VAP: ships to each node, and how many of them it has taken in; confirmed <= ships.
     transit : deque of InTransit
-        VAP: batches not seen by everybody.
+        VAP: batches not seen by everybody, in order; of each node at most the rounds that `Node` lets it have open.
     """
 
     def __init__(
@@ -189,6 +189,9 @@ class Shard:
         self._pop_seen()
 
     def _pop_seen(self) -> None:
+        # Workers of this node, with copies of the rows owned here, are not asked about a batch of `source`. They need
+        # not be: its round is seen when all owners say so, `source` itself among them, and the ship that `source` sends
+        # here for the round comes after the batch, on the same link. Who has taken in that ship has the batch.
         while self.transit:
             source, number, ships = self.transit[0]
             if any(self.confirmed[node] < ships[node] for node in self._others if node != source):

@@ -42,6 +42,7 @@ class Group(enum.IntEnum):
     SEEN = 3  # a row for each reader; slot k = c: the reader has taken in all of worker k from clocks < c (VAP)
 
 
+TRANSIT_LIMIT = 64  # clocks in transit that a worker tells apart; each costs an addition in every clock
 ALL = -1  # as `count`: every slot of the group; of `Group.SEEN` what each reader says about this worker
 
 
@@ -67,7 +68,11 @@ class Await(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """Like `Await`; answer True then, or False as soon as somebody committed what this worker has not taken in."""
+    """Like `Await`; answer True then, or False as soon as the rows hold what this worker has not taken in.
+
+    That is: a `Snapshot` would say something else than the one that it published last. On several nodes ships count
+    too (`Board.publish_installs`): one that leaves the slots as they are may be all that its sender waits for.
+    """
 
     group: Group
     first: int
@@ -83,7 +88,7 @@ class Lowest(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Answer: what the board says is committed, for `PublishSeen` once all that has been taken in."""
+    """Answer: what the board says is in the rows, for `PublishSeen` once all that has been taken in."""
 
 
 class PublishSeen(NamedTuple):
@@ -182,7 +187,7 @@ class Worker:
     gate_owed : bool
         The clock was advanced and its gate has not been passed: no read may happen.
     transit : deque of (int, float)
-        VAP: what not everybody has seen: clocks committed with it, which rise, and its norm.
+        VAP: what not everybody has seen: clocks committed with it, which rise, and its norm; at most `TRANSIT_LIMIT`.
     transit_share : float
         VAP: largest share of the bound that was in transit when this worker was let on; never above 1.
     """
@@ -230,6 +235,8 @@ class Worker:
         norm = yield from self._commit()
         self.now += 1
         if self.terms.v0 is not None and norm > 0:
+            if len(self.transit) == TRANSIT_LIMIT:
+                norm += self.transit.pop()[1]  # seen with the later clock: counted for longer, never for less
             self.transit.append((self.now, norm))
         yield Publish(_COMMITTED, self.now)
         self.gate_owed = True
@@ -361,6 +368,7 @@ class Worker:
             "no copy is older than its staleness": not ready
             or not any(is_too_old(v, self.now, s) for v, s in zip(self.copy_visible, self.copies, strict=True)),
             "clocks in transit rise": transit == sorted(set(transit)),
+            "few clocks are in transit": len(transit) <= TRANSIT_LIMIT,
             "nothing is in transit without a value bound": terms.v0 is not None or not transit,
             "what was let on in transit keeps the value bound": self.transit_share <= 1,
             "strict BSP has staleness 0": not terms.ordered or terms.staleness == 0,

@@ -46,10 +46,7 @@ class SimBoard:
         self.installs = 0
         self._count = 0
         self._wake = wake
-        self._taken = [self._commits()] * workers
-
-    def _commits(self) -> list[int]:
-        return list(self.slots[Group.COMMITTED])
+        self._taken = [self.snapshot()] * workers  # the snapshot that each worker took in last
 
     # ----------------------------------------------------------------- what workers do
 
@@ -79,12 +76,12 @@ class SimBoard:
         """Return what the rows of this node hold now."""
         return Snapshot(list(self.slots[Group.COMMITTED]), self.installs)
 
-    def publish_row(self, reader: int, committed: Sequence[int] | None) -> None:
+    def publish_row(self, reader: int, taken: Snapshot | None) -> None:
         """Say what local worker `reader` has taken in; None for everything, for good."""
-        if committed is not None:
-            self._taken[reader] = list(committed)
+        if taken is not None:
+            self._taken[reader] = taken
         if reader < len(self.seen) - (len(self.slots[0]) > self.workers):
-            self.seen[reader] = [FINISHED] * self.workers if committed is None else list(committed[: self.workers])
+            self.seen[reader] = [FINISHED] * self.workers if taken is None else taken.committed[: self.workers]
             self._look_again()
 
     def seen_of(self, worker: int) -> int:
@@ -100,8 +97,9 @@ class SimBoard:
         return min(self.slots[wait.group][wait.first : wait.first + wait.count]) >= wait.target
 
     def has_news(self, worker: int) -> bool:
-        """Whether somebody committed what `worker` has not taken in."""
-        return self.slots[Group.COMMITTED] != self._taken[worker]
+        """Whether the rows hold what `worker` has not taken in: of a worker here, or that came with a ship."""
+        taken = self._taken[worker]
+        return self.installs != taken.installs or self.slots[Group.COMMITTED] != taken.committed
 
     def park(self, who: Any, worker: int, wait: Await | Poll) -> None:
         """Wake `who` when what it waits for has come."""
@@ -135,6 +133,7 @@ class SimBoard:
     def publish_installs(self, count: int) -> None:
         """Count the ships that are in the rows."""
         self.installs = count
+        self._look_again()
 
     def publish_seen(self, clocks: Sequence[int]) -> None:
         """Say what other nodes have taken in."""

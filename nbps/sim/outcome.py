@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,20 +73,16 @@ class Outcome:
         return {"scenario": repr(self.scenario), **shown, "violations": [str(v) for v in self.violations]}
 
 
-def simulate(
-    scenario: Scenario, validate: bool = False, simulation_class: Callable[..., Simulation] = Simulation
-) -> Outcome:
+def simulate(scenario: Scenario, validate: bool = False) -> Outcome:
     """Run the probe of `scenario` and check what it read.
 
     Parameters
     ----------
     validate : bool
         Check the invariants of every object of the core after every step; slow.
-    simulation_class
-        `Simulation`, or one with other parts, to see whether the checks notice.
     """
     probe = RecordedProbe(scenario) if scenario.size <= RECORDED_WORKERS else CountedProbe(scenario)
-    simulation = simulation_class(scenario, probe, probe.initial, validate)
+    simulation = Simulation(scenario, probe, probe.initial, validate)
     probe.attach(simulation)
     start = time.perf_counter()
     with _no_collector():

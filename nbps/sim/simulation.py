@@ -76,9 +76,7 @@ class Simulation:
     restarts : int
     """
 
-    core_node: Callable[..., Node] = Node
-    core_worker: Callable[..., worker.Worker] = worker.Worker
-    memory_class: type[SimMemory] = SimMemory
+    memory_class: type[SimMemory] = SimMemory  # bench/papers has one that works on whole arrays
 
     def __init__(self, scenario: Scenario, program: Program, initial: npt.NDArray[Any], validate: bool = False) -> None:
         self.scenario = scenario
@@ -88,7 +86,6 @@ class Simulation:
         self.events = 0
         self.ended: str | None = None
         self.restarts = 0
-        self.on_commit: Callable[[SimWorker], None] = lambda worker: None
         self.on_restart: Callable[[int], None] = lambda clock: None
         self._initial = initial
         self._validate = validate
@@ -198,11 +195,11 @@ class Simulation:
             self.nodes.append(SimNode(rank, memory, board))
         for node in self.nodes:
             if scenario.nodes > 1:
-                node.agent = type(self).core_node(self._settings(node.rank, clock), node.memory, node.board, self.now)
+                node.agent = Node(self._settings(node.rank, clock), node.memory, node.board, self.now)
                 self._schedule(self.now + self._tick_s(), _TICK, node)
             for local in range(scenario.workers):
                 rank = node.rank * scenario.workers + local
-                core = type(self).core_worker(local, scenario.terms)
+                core = worker.Worker(local, scenario.terms)
                 who = SimWorker(rank, local, scenario.size, node, core, scenario.seed + self.restarts, scenario.cached)
                 node.workers.append(who)
                 self._running += 1
@@ -274,7 +271,6 @@ class Simulation:
         group, value, node = action.group, action.value, who.node
         node.board.publish(group, who.local, value)
         if group is Group.COMMITTED:
-            self.on_commit(who)
             if node.agent is not None:
                 slots = node.board.slots[Group.COMMITTED]
                 if who.core.terms.v0 is not None:
@@ -293,7 +289,7 @@ class Simulation:
 
     def _publish_seen(self, who: SimWorker, action: worker.PublishSeen) -> None:
         snapshot, node = action.committed, who.node
-        node.board.publish_row(who.local, None if snapshot is None else snapshot.committed)
+        node.board.publish_row(who.local, snapshot)
         if node.agent is not None and who.copy is not None:
             installs = 0 if snapshot is None else snapshot.installs
             self._tell(node, messages.Refreshed(who.local, installs, last=snapshot is None))

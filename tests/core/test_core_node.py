@@ -19,6 +19,7 @@ from nbps.core.messages import (
     Pull,
     Push,
     Received,
+    Refreshed,
     Ship,
     Stop,
     Subscribe,
@@ -216,6 +217,24 @@ def test_a_value_bound_waits_for_everybody_and_says_so():
     assert ("seen", (1, 0)) not in cluster.calls[0]
     cluster.settle()
     assert ("seen", (1, 0)) in cluster.calls[0]
+
+
+def test_rounds_that_nobody_takes_in_are_limited():
+    """VAP: while a reader elsewhere computes, `window` rounds are open; what is committed meanwhile is one more."""
+    cluster = Cluster(2, Terms(staleness=math.inf, v0=1.0), window=3, readers=1)
+    for clock in range(1, 10):
+        cluster.memory[0].values[1] += 1
+        cluster.tell(0, Committed(clock, (clock,)))
+        cluster.settle()
+    ships = [call for call in cluster.calls[1] if call[0] == "installs"]
+    assert cluster.nodes[1].shard.clocks[0] == 3
+    assert len(cluster.nodes[0].shard.transit) == 3
+    cluster.tell(1, Refreshed(0, ships[-1][1]))
+    cluster.settle()
+    assert cluster.nodes[1].shard.clocks[0] == 9
+    assert cluster.memory[1].values[1] == 9
+    assert ("seen", (3,)) in cluster.calls[0]
+    assert len(cluster.nodes[0].shard.transit) == 1
 
 
 def test_barriers_are_told_to_every_node():

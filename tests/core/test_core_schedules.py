@@ -1,4 +1,4 @@
-"""Hypothesis chooses every step of two or three nodes and shrinks what breaks a promise; the model is a dict of ints."""
+"""Hypothesis chooses each step of two or three nodes and shrinks what breaks a promise; the model is a dict of ints."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 import pytest
 
 from nbps.core.rules import FINISHED
 from nbps.core.worker import (
     ALL,
+    TRANSIT_LIMIT,
     Await,
     Flush,
     Group,
@@ -135,6 +137,19 @@ def test_a_value_bound_waits_until_enough_was_seen():
     assert Poll(Group.SEEN, 0, ALL, 3, "clock") in actions
     worker.validate()
     assert not worker.transit
+
+
+def test_what_is_in_transit_is_told_apart_up_to_a_limit():
+    """With 64 clocks in transit the last two become one, which is seen when the later is; the sum stays."""
+    worker = started(Terms(staleness=math.inf, v0=1000.0), copies=1)
+    for _ in range(70):
+        walk(worker.tick(), {Flush: 1.0, Lowest: 0})
+    assert len(worker.transit) == TRANSIT_LIMIT == 64
+    assert worker.transit[-1] == (70, 7.0)
+    assert sum(norm for _, norm in worker.transit) == 70
+    worker.validate()
+    walk(worker.tick(), {Flush: 0.0, Lowest: 69})
+    assert worker.transit == deque([(70, 7.0)])
 
 
 def test_whoever_waits_under_a_value_bound_takes_in_what_others_commit():

@@ -167,6 +167,11 @@ def _(patch):
     patch.setitem(node._HANDLERS[node.State.RUNNING], Refreshed, refreshed)
 
 
+@fault("a ship is no news to a worker that waits (VAP)", consistency=VAP(1.0), cached=True, sparse=False, faults=())
+def _(patch):
+    patch.setattr(SimBoard, "has_news", lambda self, who: self.slots[Group.COMMITTED] != self._taken[who].committed)
+
+
 @fault("checkpoint without the strict gate")
 def _(patch):
     patch.setattr(worker, "is_checkpoint", lambda clock, every: False)

@@ -166,6 +166,23 @@ def test_workers_that_wait_for_nobody_are_reported_as_stuck():
         simulation.run()
 
 
+@pytest.mark.parametrize(("nodes", "workers"), [(1, 4), (2, 1), (2, 2), (3, 2)])
+def test_a_value_bound_holds_nobody_up_whose_readers_wait_in_a_barrier(nodes, workers):
+    """VAP: only worker 0 commits; a ship that moves no clock wakes the others, which take it in and say so."""
+
+    def program(worker):
+        for _ in range(2 if worker.rank == 0 else 0):
+            worker.inc(0, np.ones(1))
+            yield from worker.clock()
+        yield from worker.barrier()
+
+    scenario = Scenario(nodes=nodes, workers=workers, consistency=nbps.VAP(1.0), cached=True, rows=1)
+    simulation = Simulation(scenario, program, np.zeros((nodes, 1)))
+    simulation.run()
+    assert simulation.final()[0] == 2
+    assert simulation.now < 1.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
