@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from measure import console
+from PIL import Image
 from rich.table import Table
 
 from papers import figures, plan, simulated
@@ -159,7 +159,7 @@ def _cell(one: Numbers) -> str:
     return text if share is None else f"{text} ({100 * share:+.0f} %)"
 
 
-def draw(grid: Mapping[str, Mapping[str, Numbers]], titles: Mapping[str, str]) -> Any:
+def draw(grid: Mapping[str, Mapping[str, Numbers]], titles: Mapping[str, str]) -> Image.Image:
     """Figure 7: each quantity, real and simulated, for all models."""
     names = list(_TOLERANCES)
     figure, axes = figures.subplots(
