@@ -279,10 +279,11 @@ class Worker:
     def finish(self) -> Step:
         """Commit what is left and hold nobody back any more."""
         end = self._enter("finish")
+        yield Publish(_ARRIVED, FINISHED)  # first: who waits in a barrier may be the one that the rest waits for
         if self.gate_owed:
             yield from self._pass_gate()
         yield from self._commit()
-        for group in (_COMMITTED, _REFRESHED, _ARRIVED):
+        for group in (_COMMITTED, _REFRESHED):
             yield Publish(group, FINISHED)
         if self.terms.v0 is not None:
             yield PublishSeen(None)

@@ -151,6 +151,24 @@ def test_a_crash_without_restart_ends_the_job_with_its_reason():
     assert (again.ended, again.restarts) == (None, 1)
 
 
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("model", [nbps.BSP(), nbps.ESSP(0), nbps.ASP()], ids=str)
+def test_who_is_at_its_end_holds_nobody_up_in_a_barrier(model, wait):
+    """Worker 1 has less to do; its last commit waits for worker 0 (BSP: for its turn), which waits in a barrier."""
+
+    def program(worker):
+        for unit in range(3 - worker.rank):
+            if unit:
+                yield from worker.barrier()
+            worker.inc(0, np.ones(1, np.int64))
+            yield from worker.clock(wait)
+
+    scenario = Scenario(nodes=1, workers=2, consistency=model, cached=True, rows=1)
+    simulation = Simulation(scenario, program, np.zeros((1, 1), np.int64))
+    simulation.run()
+    assert simulation.final().item() == 5
+
+
 def test_workers_that_wait_for_nobody_are_reported_as_stuck():
     """A program that leaves a barrier out is named with its clock."""
 
