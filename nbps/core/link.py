@@ -28,7 +28,7 @@ class Link:
     received : int
         Number of the last message taken from the peer; never falls.
     owed_at : float or None
-        When a message came, taken or refused, since nothing was sent; None if none came.
+        When the first message came, taken or refused, after the last frame that was sent; None if none did.
     up : bool
         Frames may be sent; while False they are only kept.
     heard_at, sent_at, moved_at : float

@@ -37,8 +37,8 @@ class SimBoard:
         shards = nodes if nodes > 1 else 0
         self.slots = [[clock] * (workers + shards), [clock - 1] * workers, [0] * (workers + shards)]
         # Live rows are seen by all workers of a node at once: only copies, and other nodes, have to take them in.
-        readers = (workers if copies else 0) + (1 if shards else 0)
-        self.seen = [[clock] * workers for _ in range(readers)]
+        self._copies = workers if copies else 0
+        self.seen = [[clock] * workers for _ in range(self._copies + (1 if shards else 0))]
         self.lowest = clock
         self._at_lowest = len(self.slots[Group.COMMITTED])
         self._gates: list[tuple[int, int, Any]] = []  # heap of who waits for the lowest committed slot
@@ -80,7 +80,7 @@ class SimBoard:
         """Say what local worker `reader` has taken in; None for everything, for good."""
         if taken is not None:
             self._taken[reader] = taken
-        if reader < len(self.seen) - (len(self.slots[0]) > self.workers):
+        if reader < self._copies:
             self.seen[reader] = [FINISHED] * self.workers if taken is None else taken.committed[: self.workers]
             self._look_again()
 

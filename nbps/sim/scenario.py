@@ -202,8 +202,8 @@ class Scenario:
         _probability(self, "preemption")
         for fault in self.faults:
             limit = self.size if fault.kind.endswith("worker") else self.nodes
-            whole(f"Scenario: {fault.kind} of", fault.who, 0, limit - 1)
-            whole(f"Scenario: {fault.kind}, other node", fault.other, 0, self.nodes - 1)
+            whole(f"Scenario: {fault.kind}: who", fault.who, 0, limit - 1)
+            whole(f"Scenario: {fault.kind}: other", fault.other, 0, self.nodes - 1)
         if self.sparse and self.cached:
             raise ConfigError("Scenario: sparse rows are read live; expected cached=False with sparse=True")
         if isinstance(self.consistency, BSP) and not self.cached:

@@ -32,7 +32,8 @@ from nbps.sim.worker import Compute, Fetch, Program, SimWorker
 _DEPTH = 3  # how many operations may be in the middle at once
 _INSTANT_S = 1e-7
 _RESTART_S = 0.01  # from the end of a job to its next start
-_PARKED = object()
+_PARKED = object()  # the answer of an action that waits or takes time
+_RESUME, _ARRIVE, _TICK, _FAULT, _HEAL, _DELIVER = range(6)  # kinds of events: the handler's index
 
 
 class StuckError(Error, RuntimeError):
@@ -463,6 +464,3 @@ class Simulation:
         self._start(clock, [rows] * self.scenario.nodes)
         for node, before in zip(self.nodes, kept, strict=True):
             node.memory.saved.update({at: values for at, values in before.items() if at <= clock})
-
-
-_RESUME, _ARRIVE, _TICK, _FAULT, _HEAL, _DELIVER = range(6)

@@ -6,6 +6,7 @@ import math
 from collections import deque
 
 import pytest
+from drivers import Typed
 
 from nbps.core.rules import FINISHED
 from nbps.core.worker import (
@@ -27,20 +28,10 @@ from nbps.core.worker import (
 from nbps.errors import ProtocolError
 
 
-class Actions(list):
-    """A list that does not take one kind of action for another with the same fields, as tuples do."""
-
-    def __eq__(self, other):
-        return [(type(action), action) for action in self] == [(type(action), action) for action in other]
-
-    def __contains__(self, wanted):
-        return any(type(action) is type(wanted) and action == wanted for action in self)
-
-
 def walk(step, answers=None):
     """Carry out a step; return its actions. `answers` by type of action; a list is used up."""
     answers = answers or {}
-    actions, answer = Actions(), None
+    actions, answer = Typed(), None
     try:
         while True:
             action = step.send(answer)
@@ -118,7 +109,7 @@ def test_strict_bsp_flushes_in_its_turn():
     worker = Worker(1, Terms(staleness=0, ordered=True))
     assert walk(worker.begin()) == [Publish(Group.REFRESHED, 0)]
     actions = walk(worker.tick(), {Flush: 0.0, Lowest: 1})
-    assert Actions(actions[:4]) == [
+    assert Typed(actions[:4]) == [
         Await(Group.REFRESHED, 0, ALL, 0, "clock"),
         Await(Group.COMMITTED, 0, 1, 1, "clock"),
         Flush(),

@@ -211,7 +211,7 @@ def test_a_value_bound_holds_nobody_up_whose_readers_wait_in_a_barrier(nodes, wo
         ({"consistency": "ssp"}, "consistency is 'ssp'"),
         ({"sparse": True, "cached": True}, "sparse rows are read live"),
         ({"preemption": 2}, "preemption is 2"),
-        ({"faults": (Fault("cut", 0, 1, 5),)}, "cut of is 5"),
+        ({"faults": (Fault("cut", 0, 1, 5),)}, "cut: who is 5"),
     ],
 )
 def test_bad_scenarios_are_refused(arguments, message):
