@@ -251,11 +251,11 @@ class RunRecord:
 
 
 def distribution(seconds: Floats) -> dict[str, Any]:
-    """Return mean, standard deviation and five quantiles of times."""
+    """Return mean, standard deviation, least, median and largest of times."""
     return {
         "mean": rounded(seconds.mean()),
         "sd": rounded(seconds.std()),
-        **{f"q{100 * q:g}": rounded(np.quantile(seconds, q)) for q in (0, 0.1, 0.5, 0.9, 1)},
+        **{f"q{100 * q:g}": rounded(np.quantile(seconds, q)) for q in (0, 0.5, 1)},
     }
 
 
