@@ -71,6 +71,11 @@ class Link:
         self.moved_at = self.sent_at = now
         return [frame._replace(acknowledged=self.received) for frame in self.kept]
 
+    def forget(self) -> None:
+        """Keep nothing for a peer that is gone in good order: it needs nothing any more."""
+        self.kept.clear()
+        self.acknowledged = self.sent
+
     def accept(self, frame: Frame, now: float) -> Message | None:
         """Take what `frame` acknowledges; return its message if it is the next one, else None.
 

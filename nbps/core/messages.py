@@ -71,13 +71,17 @@ class Visible(NamedTuple):
     number: int
 
 
+class Leaving(NamedTuple):
+    """Every addition to rows of the sender has arrived, for good; it will be silent when all have said so."""
+
+
 class Stop(NamedTuple):
     """The job ends."""
 
     reason: str
 
 
-Message = Push | Ship | Pull | Subscribe | Unsubscribe | Arrived | Confirm | Visible | Stop
+Message = Push | Ship | Pull | Subscribe | Unsubscribe | Arrived | Confirm | Visible | Leaving | Stop
 
 
 class Frame(NamedTuple):
@@ -192,10 +196,14 @@ class Send(NamedTuple):
     frame: Frame
 
 
+class Leave(NamedTuple):
+    """Nobody needs this node any more: its driver may end."""
+
+
 class End(NamedTuple):
     """End the workers of this node and raise `reason`."""
 
     reason: str
 
 
-Action = Send | End
+Action = Send | Leave | End

@@ -29,6 +29,8 @@ from nbps.core.messages import (
     End,
     Event,
     Evicted,
+    Leave,
+    Leaving,
     LinkDown,
     LinkUp,
     Message,
@@ -98,7 +100,8 @@ class State(enum.Enum):
     """Where a node stands."""
 
     RUNNING = "running"
-    ENDED = "ended"  # the job failed; nothing is sent or taken any more
+    ENDED = "ended"  # the job failed; only what was said about it is sent again until it has arrived
+    LEFT = "left"  # nobody needs this node any more
 
 
 class Node:
@@ -133,6 +136,9 @@ class Node:
         self._rounds: deque[tuple[int, tuple[int, ...]]] = deque()  # not seen yet: number, committed clocks
         self._readers = set(range(settings.readers))  # local workers that still refresh copies
         self._unread: deque[tuple[int, int, int, set[int]]] = deque()  # install, owner, ship, who is yet to refresh
+        self._leaving = False  # said so: every addition to the rows owned here has arrived
+        self._gone: set[int] = set()  # nodes that said so; their silence is no failure
+        self._ended_at = 0.0
         self._others = [node for node in range(settings.nodes) if node != settings.rank]
         self.links = {node: Link(node, settings.incarnation, now) for node in self._others}
         self.replicas = {
@@ -143,7 +149,6 @@ class Node:
             settings.rank, settings.nodes, settings.terms, memory, board,
             self._post, self._has_room, self._on_seen, settings.clock,
         )  # fmt: skip
-
         self._on_message: dict[type, Callable[[int, Any], None]] = {
             Push: self.shard.push,
             Ship: self._on_ship,
@@ -153,6 +158,7 @@ class Node:
             Arrived: self._on_arrived,
             Confirm: self.shard.confirm,
             Visible: self._on_visible,
+            Leaving: self._on_leaving,
             Stop: self._on_stop,
         }
 
@@ -171,6 +177,8 @@ class Node:
         try:
             if handler is not None:
                 handler(self, event)
+            if self.shard.clock == FINISHED and self.state is State.RUNNING:
+                self._look_to_leave()
         except ProtocolError as error:
             raise ProtocolError(f"{error}\n{self.story()}") from error
         return self._out
@@ -179,12 +187,6 @@ class Node:
         """Say what the node was told last."""
         lines = [f"  {now:.6f} {event}" for now, event in self._story]
         return "\n".join([f"node {self.settings.rank} ({self.state.value}, clock {self.clock}) was told last:", *lines])
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether every peer has everything that this node sent, and nothing waits to be sent."""
-        due = any(r.push_due for r in self.replicas.values()) or any(self.shard.ship_due) or self._round_due is not None
-        return not due and not any(link.kept for link in self.links.values())
 
     # ----------------------------------------------------------------- what the driver says
 
@@ -243,21 +245,34 @@ class Node:
 
     def _on_link_down(self, event: LinkDown) -> None:
         self.links[event.peer].up = False
+        if event.peer in self._gone:
+            self.links[event.peer].forget()
 
     def _on_tick(self, event: Tick) -> None:
         settings, now = self.settings, self._now
         for peer, link in self.links.items():
             if now - link.heard_at > settings.failure_timeout_s:
-                self._end(f"node {peer} was not heard for {now - link.heard_at:.1f} s; the job ends")
-                return
+                if peer not in self._gone:
+                    self._end(f"node {peer} was not heard for {now - link.heard_at:.1f} s; the job ends")
+                    return
+                link.forget()
             if not link.up:
                 continue
-            if link.kept and now - link.moved_at >= settings.retry_s:
-                for frame in link.again(now):
-                    self._out.append(Send(peer, frame))
+            self._send_again(peer, link)
             owed = link.owed_at is not None and now - link.owed_at >= settings.retry_s / 4
             if owed or now - link.sent_at >= settings.heartbeat_s:
                 self._out.append(Send(peer, link.answer(now)))
+
+    def _on_received_after_end(self, event: Received) -> None:
+        self.links[event.source].accept(event.frame, self._now)  # what it acknowledges counts, what it says does not
+
+    def _on_tick_after_end(self, event: Tick) -> None:
+        for peer, link in self.links.items():
+            if link.up:
+                self._send_again(peer, link)
+        all_know = not any(link.kept for link in self.links.values())
+        if all_know or self._now - self._ended_at > self.settings.failure_timeout_s:
+            self._leave()
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self._end(event.reason)
@@ -279,6 +294,9 @@ class Node:
 
     def _on_visible(self, source: int, message: Visible) -> None:
         self._on_seen(source, message.number)
+
+    def _on_leaving(self, source: int, message: Leaving) -> None:
+        self._gone.add(source)
 
     def _on_stop(self, source: int, message: Stop) -> None:
         self._end(f"node {source} ended the job: {message.reason}", tell=False)
@@ -327,11 +345,37 @@ class Node:
         if link.up:
             self._out.append(Send(peer, frame))
 
+    def _send_again(self, peer: int, link: Link) -> None:
+        if link.kept and self._now - link.moved_at >= self.settings.retry_s:
+            for frame in link.again(self._now):
+                self._out.append(Send(peer, frame))
+
+    def _look_to_leave(self) -> None:
+        """Say that nothing is missing here, for good; leave when all have said so and know it of this node.
+
+        Who leaves too early would be taken for lost; a last acknowledgement that is lost costs its receiver a wait for
+        `failure_timeout_s`, no error.
+        """
+        if not self._leaving:
+            self._leaving = True
+            for node in self._others:
+                self._post(node, Leaving())
+        if len(self._gone) == len(self._others) and not any(link.kept for link in self.links.values()):
+            self._leave()
+
+    def _leave(self) -> None:
+        for peer, link in self.links.items():
+            if link.up and link.owed_at is not None:
+                self._out.append(Send(peer, link.answer(self._now)))
+        self.state = State.LEFT
+        self._out.append(Leave())
+
     def _end(self, reason: str, tell: bool = True) -> None:
         if tell:
             for node in self._others:
                 self._post(node, Stop(reason))
         self.state = State.ENDED
+        self._ended_at = self._now
         self._out.append(End(reason))
 
     def validate(self) -> None:
@@ -363,5 +407,11 @@ _HANDLERS: dict[State, dict[type, Callable[[Node, Any], None]]] = {
         Tick: Node._on_tick,
         WorkerLost: Node._on_worker_lost,
     },
-    State.ENDED: {},  # workers and peers may still say something; it changes nothing
+    State.ENDED: {
+        Received: Node._on_received_after_end,
+        LinkUp: Node._on_link_up,
+        LinkDown: Node._on_link_down,
+        Tick: Node._on_tick_after_end,
+    },
+    State.LEFT: {},
 }

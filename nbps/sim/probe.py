@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nbps.core.rules import FINISHED
 from nbps.sim.scenario import Scenario
 from nbps.sim.worker import SimWorker
 from nbps.testing.history import Add, Entry, History, Passed, Read, Violation, check
@@ -46,7 +47,9 @@ class RecordedProbe:
         scenario, draw = self.scenario, worker.random
         rows = scenario.rows * scenario.nodes
         self._passed(worker)
-        while (clock := worker.current_clock) < scenario.clocks:
+        # Some have less to do than others, and leave them at barriers.
+        clocks = scenario.clocks - draw.choice([0, 0, 0, 1, 2])
+        while (clock := worker.current_clock) < clocks:
             seconds = scenario.speed.draw(worker.rank, clock, draw)
             for share in (0.3, 0.7):
                 for _ in range(draw.choice([0, 0, 1, 3])):
@@ -57,6 +60,8 @@ class RecordedProbe:
                     if draw.random() < 0.2:
                         yield from self._read(worker, row)
                 yield from worker.compute(share * seconds)
+                if scenario.barrier_every and clock % scenario.barrier_every == 1 and share > 0.5:
+                    yield from self._meet(worker)
             for _ in range(draw.randint(0, 2)):
                 self._add(worker, draw.randrange(rows))
             yield from worker.clock(scenario.wait or draw.random() < 0.3)
@@ -68,6 +73,7 @@ class RecordedProbe:
                 yield from self._meet(worker)
         if draw.random() < 0.3:
             self._add(worker, draw.randrange(rows))  # committed by the end of the program
+        self._barriers[worker.rank] = FINISHED  # who has ended is missed at no barrier
 
     @property
     def _now(self) -> float:

@@ -267,7 +267,7 @@ def random_scenario(seed: int) -> Scenario:
             reordering=draw.choice([0.0, 0.0, 0.2]),
         ),
         window=draw.choice([2, 4, 64]),
-        failure_timeout_s=10.0,
+        failure_timeout_s=3.0,
     )
     faults, restart = _random_faults(scenario, draw)
     return dataclasses.replace(scenario, faults=faults, restart=restart)

@@ -134,12 +134,12 @@ class Simulation:
         patience_s = self.scenario.failure_timeout_s + max((f.for_s for f in self.scenario.faults), default=0.0) + 30
         heap = self._heap
         while heap:
-            if self._running == 0 and heap[0][2] != _ARRIVE and self._is_quiet():
+            if self._running == 0 and self._is_over():
                 return
             self._next()
             if self.now > self._moved_at + patience_s:
                 break
-        if self._running or not self._is_quiet():
+        if not self._is_over():
             raise StuckError(f"nothing moves any more after {self.now:.3f} virtual seconds: {self._waiting()}")
 
     @property
@@ -172,11 +172,10 @@ class Simulation:
                     break
             self._depth -= 1
 
-    def _is_quiet(self) -> bool:
-        return not self._restart_due and all(
-            not node.alive or ((node.agent is None or self.ended is not None or node.agent.is_quiet) and not node.inbox)
-            for node in self.nodes
-        )
+    def _is_over(self) -> bool:
+        """Whether nobody works and every node with an agent has left or crashed."""
+        over = self._running == 0 and not self._restart_due
+        return over and not any(node.alive and node.agent is not None for node in self.nodes)
 
     def _waiting(self) -> str:
         stuck = [f"worker {who.rank} at clock {who.core.now}" for who in self.workers if who.alive and not who.done]
@@ -357,8 +356,10 @@ class Simulation:
         for action in agent.handle(event, self.now):
             if isinstance(action, messages.Send):
                 self._send(node.rank, action.peer, action.frame)
-            else:
+            elif isinstance(action, messages.End):
                 self._end(node, action.reason)
+            else:
+                self._leave(node)
         if self._validate:
             agent.validate()
         node.busy = False
@@ -384,14 +385,18 @@ class Simulation:
             self._schedule(self.now + self._tick_s(), _TICK, node)
 
     def _end(self, node: SimNode, reason: str) -> None:
-        """End a node's part of the job; when all have ended, it may start again."""
+        """End the workers of a node; its agent stays until the others know why."""
         self.ended = self.ended or reason
-        self._kill(node)
-
-    def _kill(self, node: SimNode) -> None:
-        node.alive = False
         for who in node.workers:
             self._kill_worker(who)
+        if node.agent is None:
+            self._leave(node)
+
+    def _leave(self, node: SimNode) -> None:
+        """Take a node away; when all have gone after a crash, the job may start again."""
+        node.alive = False
+        if self.ended is None:
+            return
         crashes = sum(fault.kind.startswith("crash") for fault in self.scenario.faults)
         if self.scenario.restart and self.restarts < crashes and not any(other.alive for other in self.nodes):
             self._restart_due = True
@@ -431,7 +436,9 @@ class Simulation:
     def _crash(self, node: SimNode) -> None:
         if node.alive and self._running:
             self.ended = self.ended or f"node {node.rank} crashed"
-            self._kill(node)
+            for who in node.workers:
+                self._kill_worker(who)
+            self._leave(node)
 
     def _crash_worker(self, who: SimWorker) -> None:
         if who.done or not who.alive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbps.core.messages import Received, Send
+from nbps.core.messages import End, Received, Send
 from nbps.core.node import Node, Settings
 from nbps.core.worker import Terms
 
@@ -92,14 +92,17 @@ class Cluster:
         self.now = 0.0
         self.wire: dict[tuple[int, int], list[Any]] = {(a, b): [] for a in range(nodes) for b in range(nodes) if a != b}
         self.ends: list[str] = []
+        self.left: list[int] = []
 
     def tell(self, node: int, event: Any) -> None:
         """Hand an event to a node; its frames go onto the wire."""
         for action in self.nodes[node].handle(event, self.now):
             if isinstance(action, Send):
                 self.wire[node, action.peer].append(action.frame)
-            else:
+            elif isinstance(action, End):
                 self.ends.append(action.reason)
+            else:
+                self.left.append(node)
         self.nodes[node].validate()
 
     def deliver(self, source: int, target: int, count: int | None = None) -> None:

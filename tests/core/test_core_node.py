@@ -61,12 +61,12 @@ def test_a_shard_ships_when_the_last_node_has_come_and_the_slot_rises_after_its_
     assert [memory.values[0] for memory in cluster.memory] == [7, 7, 7]
     calls = cluster.calls[2]
     assert calls.index(("install", 0, 7, 0)) < calls.index(("slot", 0, 1))
-    assert all(node.is_quiet for node in cluster.nodes) is False  # acknowledgements still travel with the next frames
+    assert any(link.kept for node in cluster.nodes for link in node.links.values())
     cluster.now = 1.0
     for node in range(3):
         cluster.tell(node, Tick())
     cluster.settle()
-    assert all(node.is_quiet for node in cluster.nodes)
+    assert not any(link.kept for node in cluster.nodes for link in node.links.values())
 
 
 def test_own_batches_that_a_ship_does_not_hold_stay_visible():
@@ -258,6 +258,70 @@ def test_a_node_not_heard_for_too_long_ends_the_job_everywhere():
     assert [node.state for node in cluster.nodes] == [State.ENDED, State.ENDED, State.RUNNING]
     assert any("node 2 was not heard for 6.0 s" in reason for reason in cluster.ends)
     assert cluster.nodes[0].handle(Committed(9), 9.0) == []
+
+
+def finish(cluster, nodes):
+    """Let the workers of some nodes finish, and time pass until nothing is said any more."""
+    for node in nodes:
+        cluster.tell(node, Committed(FINISHED))
+    for _ in range(6):
+        cluster.settle()
+        cluster.now += 1.0
+        for node in range(len(cluster.nodes)):
+            cluster.tell(node, Tick())
+    cluster.settle()
+
+
+def test_nodes_leave_together_when_nothing_is_missing_anywhere():
+    """A node whose workers have finished stays for the others; when all have finished, all leave."""
+    cluster = Cluster(3, ESSP)
+    finish(cluster, [0, 2])
+    assert cluster.left == []
+    cluster.memory[1].values[2] += 4
+    finish(cluster, [1])
+    assert sorted(cluster.left) == [0, 1, 2]
+    assert cluster.memory[2].values[2] == 4
+    assert cluster.ends == []
+
+
+def test_a_node_that_has_left_is_not_lost():
+    """Where the last acknowledgement is lost, its receiver leaves too, without an error, after failure_timeout_s."""
+    cluster = Cluster(2, ESSP, failure_timeout_s=3.0)
+    for node in (0, 1):
+        cluster.tell(node, Committed(FINISHED))
+    while not cluster.left:
+        cluster.deliver(1, 0, 1 if cluster.wire[1, 0] else 0)
+        if not cluster.left:
+            cluster.deliver(0, 1, 1 if cluster.wire[0, 1] else 0)
+        cluster.now += 0.1
+        for node in (0, 1):
+            cluster.tell(node, Tick())
+    first = cluster.left[0]
+    other = 1 - first
+    assert cluster.nodes[other].state is State.RUNNING
+    for _ in range(40):
+        cluster.wire[first, other].clear()
+        cluster.now += 0.1
+        cluster.tell(other, Tick())
+    assert cluster.left == [first, other]
+    assert cluster.ends == []
+
+
+def test_why_a_job_ends_is_said_until_it_has_arrived():
+    """The frame that says it is lost; after the reconnect the reason comes, and then the node leaves."""
+    cluster = Cluster(2, ESSP)
+    cluster.tell(0, WorkerLost("worker 3 was killed"))
+    cluster.wire[0, 1].clear()
+    cluster.now = 1.0
+    cluster.tell(0, Tick())
+    assert cluster.left == []
+    cluster.settle()
+    assert cluster.ends == ["worker 3 was killed", "node 0 ended the job: worker 3 was killed"]
+    cluster.now = 2.0
+    for node in (1, 0):
+        cluster.tell(node, Tick())
+        cluster.settle()
+    assert cluster.left == [1, 0]
 
 
 def test_a_lost_worker_ends_the_job_everywhere():
