@@ -58,7 +58,7 @@ def test_a_failing_seed_prints_the_command_that_replays_it(nbps, monkeypatch):
     [
         (["--fault", "cut:soon:1:0:1"], "expected KIND:AT:FOR:WHO"),
         (["--fault", "flood:0:1:0:1"], "kind is 'flood'"),
-        (["--fault", "crash_node:0:0:7", "--nodes", 2], "crash_node of is 7"),
+        (["--fault", "crash_node:0:0:7", "--nodes", 2], "crash_node: who is 7"),
         (["--model", "vap", "--value-bound", "-1"], "VAP: v0 is -1.0"),
         (["--staleness", "-1"], "greater than or equal to 0"),
         (["--sparse", "--cached"], "sparse rows are read live"),
