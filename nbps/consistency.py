@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nbps.core.rules import FINISHED
 from nbps.errors import ConfigError
 
 
@@ -24,8 +26,8 @@ def check_staleness(staleness: float, owner: str) -> float:
     ConfigError
         Otherwise; names `owner`.
     """
-    whole = isinstance(staleness, numbers.Real) and not isinstance(staleness, bool)
-    if not whole or not (staleness >= 0 and (math.isinf(staleness) or staleness == int(staleness))):
+    real = isinstance(staleness, numbers.Real) and not isinstance(staleness, bool)
+    if not real or not (staleness == math.inf or (0 <= staleness < FINISHED and staleness == int(staleness))):
         raise ConfigError(
             f"{owner}: staleness is {staleness!r}; expected a whole number of clocks >= 0, or math.inf for no bound"
         )
@@ -126,7 +128,7 @@ class VAP:
 
     def __post_init__(self) -> None:
         real = isinstance(self.v0, numbers.Real) and not isinstance(self.v0, bool)
-        if not real or not 0 < self.v0 < math.inf:
+        if not real or not 0 < self.v0 <= sys.float_info.max or not float(self.v0) > 0:
             raise ConfigError(
                 f"VAP: v0 is {self.v0!r}; expected a finite number > 0, in the units of the tables' values; "
                 f"ASP() has no bound at all"

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from nbps import init, remote
 from nbps.checks import whole
 from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
-from nbps.errors import ConfigError, JobClosedError, TableError
+from nbps.errors import AbortedError, ConfigError, JobClosedError, TableError
 from nbps.job_table import JobTable
 from nbps.report import Report
 from nbps.runtime.board import Board
@@ -24,6 +24,7 @@ from nbps.table import Table, checked_tables, with_staleness
 from nbps.worker_spec import TableSpec, WorkerSpec
 
 R = TypeVar("R")
+_LONGEST_S = 1e9  # a limit of thirty years is none
 
 
 class Job:
@@ -81,9 +82,10 @@ class Job:
         self.workers = usable_cores() if workers is None else whole("Job: workers", workers, 1)
         self.consistency = ESSP() if consistency is None else consistency
         self.seed = whole("Job: seed", seed, 0)
-        if not isinstance(clock_timeout_s, (int, float)) or not clock_timeout_s > 0:
+        number = isinstance(clock_timeout_s, (int, float)) and not isinstance(clock_timeout_s, bool)
+        if not number or not clock_timeout_s > 0:
             raise ConfigError(f"Job: clock_timeout_s is {clock_timeout_s!r}; expected seconds > 0")
-        self.clock_timeout_s = float(clock_timeout_s)
+        self.clock_timeout_s = float(min(clock_timeout_s, _LONGEST_S))
         check_consistency(self.consistency, "Job")
         _check_strict(self.consistency, self.tables)
         if not isinstance(record_staleness, bool):
@@ -158,6 +160,10 @@ class Job:
         try:
             board.reset()
             return group.call(remote.run, function, args, kwargs)
+        except (Exception, AbortedError):
+            if self._board is None:  # a worker ended, or a closed connection was looked at: it depends
+                raise JobClosedError("run: another thread closed the job") from None
+            raise
         finally:
             self._run_lock.release()
 
@@ -191,6 +197,8 @@ class Job:
         """End the workers and give the shared memory back. Idempotent."""
         if self._board is not None:
             self._report = self.report()
+            if self._run_lock.locked():
+                self._board.abort()  # workers in a run end at their next wait, not at the end of it
         self._board = None
         for view in self._views.values():
             view.close()

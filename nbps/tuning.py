@@ -118,6 +118,14 @@ def auto_staleness(
     """
     if model not in (SSP, ESSP):
         raise ConfigError(f"auto_staleness: model is {model!r}; expected the class nbps.ESSP or nbps.SSP")
+    for name in ("consistency", "staleness", "record_staleness"):
+        if name in options:
+            raise ConfigError(
+                f"auto_staleness: {name} is set by the trials; expected `model`, `candidates` or other options of Job"
+            )
+    if not isinstance(candidates, Iterable):
+        raise ConfigError(f"auto_staleness: candidates is {candidates!r}; expected several numbers of clocks")
+    tables = tuple(tables)
     models = {choice.staleness: choice for choice in map(model, candidates)}
     if not models:
         raise ConfigError("auto_staleness: expected at least one candidate, found none")

@@ -96,6 +96,11 @@ def sim(
 
     output = Output(json=json)
     if schedules:
+        given = set(_given(context)) - {"seed", "schedules", "jobs", "validate"}
+        if given:
+            raise typer.BadParameter(
+                f"random schedules draw what {', '.join(sorted(given))} would set", param_hint="--schedules"
+            )
         _run_schedules(range(seed, seed + schedules), jobs, validate, output)
         return
     scenario = Scenario(
@@ -137,16 +142,22 @@ def _model(name: ModelName, staleness: int, value_bound: float) -> Consistency:
     return nbps.SSP(staleness) if name is ModelName.SSP else nbps.ESSP(staleness)
 
 
-def _replay(context: typer.Context) -> str:
-    """Return the command that was given, with what differs from the defaults."""
-    words = ["nbps", "sim"]
+def _given(context: typer.Context) -> dict[str, list[str]]:
+    """Return the words of every option that differs from its default, by its name; output aside."""
+    given = {}
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
-        if value in (parameter.default, None, ()) or parameter.name in ("json", "debug"):
+        if value in (parameter.default, None, (), []) or parameter.name in ("json", "debug"):
             continue
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]
-    return shlex.join(words)
+        many = value if isinstance(value, (list, tuple)) else [value]
+        words = [[parameter.opts[0]] if one is True else [parameter.opts[0], str(one)] for one in many]
+        given[str(parameter.name)] = [word for pair in words for word in pair]
+    return given
+
+
+def _replay(context: typer.Context) -> str:
+    """Return the command that was given, with what differs from the defaults."""
+    return shlex.join(["nbps", "sim", *(word for words in _given(context).values() for word in words)])
 
 
 def _fault(text: str) -> Fault:

@@ -338,7 +338,8 @@ class Worker:
                 if left <= bound:
                     break
             yield from self._await(_SEEN, 0, ALL, clock, "clock")
-        self.transit_share = max(self.transit_share, left / bound)
+        if left > 0:  # a bound may be too small for a float to tell it from 0
+            self.transit_share = max(self.transit_share, left / bound)
 
     def _in_transit(self, seen: int) -> float:
         """Return the norm in transit when everybody has taken in this worker's clocks < `seen`."""
@@ -353,7 +354,7 @@ class Worker:
         if self.state not in before:
             raise ProtocolError(
                 f"worker {self.rank} at clock {self.now} is {self.state.value}; expected it to be "
-                f"{' or '.join(sorted(state.value for state in before))} for {step}()"
+                f"{' or '.join(sorted(state.value for state in before))} for {step}(); one thread at a time may use it"
             )
         self.state = _IN_STEP
         return after

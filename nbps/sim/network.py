@@ -30,6 +30,7 @@ class Connections:
             [network.latency_s * (1 + network.spread * generator.random()) for _ in range(nodes)] for _ in range(nodes)
         ]
         self._epochs: dict[tuple[int, int], int] = {}  # how often the connection of a pair has broken
+        self._cuts: dict[frozenset[int], int] = {}
         self._silent: dict[tuple[int, int], float] = {}  # pair -> until when its frames vanish
 
     def arrivals(self, source: int, target: int, frame: Frame, now: float) -> tuple[list[float], int]:
@@ -67,11 +68,20 @@ class Connections:
 
     def cut(self, a: int, b: int) -> None:
         """Break the connection of two nodes: what is on its way is gone."""
+        pair = frozenset((a, b))
+        self._cuts[pair] = self._cuts.get(pair, 0) + 1
         for source, target in ((a, b), (b, a)):
             self._epochs[source, target] = self._epochs.get((source, target), 0) + 1
 
+    def heal(self, a: int, b: int) -> bool:
+        """Take one cut back; return whether that was the last."""
+        pair = frozenset((a, b))
+        self._cuts[pair] -= 1
+        return self._cuts[pair] == 0
+
     def silence(self, a: int, b: int, until: float) -> None:
         """Let frames between two nodes vanish for a while."""
+        until = max(until, self._silent.get((a, b), 0.0))
         self._silent[a, b] = self._silent[b, a] = until
 
 

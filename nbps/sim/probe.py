@@ -128,11 +128,9 @@ class RecordedProbe:
         rows = None
         if simulation.ended is None:
             rows = {(TABLE, row): tuple(int(n) for n in values) for row, values in enumerate(simulation.final())}
-        crashes = sum(fault.kind.startswith("crash") for fault in self.scenario.faults)
-        if simulation.restarts + (simulation.ended is not None) > crashes:
-            text = (
-                f"the job ended {simulation.restarts + 1} times; {crashes} times something crashed: {simulation.ended}"
-            )
+        ends, may_end = simulation.restarts + (simulation.ended is not None), self.scenario.may_end
+        if ends > may_end:
+            text = f"the job ended {ends} times before its workers; expected at most {may_end}: {simulation.ended}"
             self.violations.append(Violation("liveness", text, None))
         self._check(rows)
 

@@ -12,6 +12,8 @@ from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consis
 from nbps.core.worker import Terms
 from nbps.errors import ConfigError
 
+_MOST_WORKERS = 1_000_000
+_MOST_ELEMENTS = 50_000_000  # every node has a copy of every row: a few gigabytes
 SPEEDS = ("constant", "exponential", "uniform")
 
 
@@ -100,6 +102,11 @@ class Network:
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
+
+    @property
+    def longest_s(self) -> float:
+        """A time that hardly any frame is under way for, queues left out."""
+        return self.latency_s * (1 + self.spread) + 20 * self.jitter_s
 
     def __post_init__(self) -> None:
         _at_least_zero(self, "latency_s", "jitter_s", "spread")
@@ -200,7 +207,16 @@ class Scenario:
         whole("Scenario: window", self.window, 2)
         check_consistency(self.consistency, "Scenario")
         _probability(self, "preemption")
+        if self.size > _MOST_WORKERS or self.nodes * self.rows * min(self.size, self.nodes) > _MOST_ELEMENTS:
+            raise ConfigError(
+                f"Scenario: {self.nodes} nodes with {self.workers} workers and {self.rows} rows each; expected at most "
+                f"{_MOST_WORKERS:,} workers, and {_MOST_ELEMENTS:,} rows times nodes"
+            )
         for fault in self.faults:
+            if fault.kind in ("cut", "partition") and fault.who == fault.other:
+                raise ConfigError(f"Scenario: {fault.kind} of node {fault.who} from itself; expected another node")
+            if fault.kind == "pause_node" and self.nodes == 1:
+                raise ConfigError("Scenario: pause_node stops a node's agent, which a single machine has none of")
             limit = self.size if fault.kind.endswith("worker") else self.nodes
             whole(f"Scenario: {fault.kind}: who", fault.who, 0, limit - 1)
             whole(f"Scenario: {fault.kind}: other", fault.other, 0, self.nodes - 1)
@@ -208,6 +224,13 @@ class Scenario:
             raise ConfigError("Scenario: sparse rows are read live; expected cached=False with sparse=True")
         if isinstance(self.consistency, BSP) and not self.cached:
             raise ConfigError("Scenario: BSP needs private copies: live rows show the running clock; set cached=True")
+
+    @property
+    def may_end(self) -> int:
+        """How often the job may end before its workers do: crashes, and silence beyond `failure_timeout_s`."""
+        limit_s = self.failure_timeout_s - self.heartbeat_s - self.network.longest_s
+        ends = [f.kind.startswith("crash") or (f.kind != "pause_worker" and f.for_s >= limit_s) for f in self.faults]
+        return sum(ends) + (limit_s <= 0)
 
     @property
     def size(self) -> int:

@@ -95,7 +95,7 @@ class Simulation:
         self._order = itertools.count()
         self._depth = 0
         self._running = 0
-        self._moved_at = 0.0  # when a worker did something last
+        self._moved_at = 0.0  # when a worker did something last, or will have done computing
         self._restart_due = False
         self.connections = Connections(scenario.nodes, scenario.network, self._random)
         self._perform: dict[type, Callable[[SimWorker, Any], Any]] = {
@@ -132,6 +132,7 @@ class Simulation:
             If the core was driven wrongly or breaks an invariant.
         """
         patience_s = self.scenario.failure_timeout_s + max((f.for_s for f in self.scenario.faults), default=0.0) + 30
+        patience_s += 100 * self.scenario.network.longest_s
         heap = self._heap
         while heap:
             if self._running == 0 and self._is_over():
@@ -240,7 +241,7 @@ class Simulation:
         if who.stopped_until > self.now:
             self._schedule(who.stopped_until, _RESUME, argument)
             return
-        self._moved_at = self.now
+        self._moved_at = max(self._moved_at, self.now)
         send, perform, preemption = life.send, self._perform, self.scenario.preemption
         who.life = life
         try:
@@ -312,6 +313,7 @@ class Simulation:
         return board.lowest_other(who.local) if action.group is Group.COMMITTED else board.seen_of(who.local)
 
     def _compute(self, who: SimWorker, action: Compute) -> Any:
+        self._moved_at = max(self._moved_at, self.now + action.seconds)
         self._schedule(self.now + action.seconds, _RESUME, (who, who.life, None))
         return _PARKED
 
@@ -397,8 +399,8 @@ class Simulation:
         node.alive = False
         if self.ended is None:
             return
-        crashes = sum(fault.kind.startswith("crash") for fault in self.scenario.faults)
-        if self.scenario.restart and self.restarts < crashes and not any(other.alive for other in self.nodes):
+        may_restart = self.scenario.restart and self.restarts < self.scenario.may_end
+        if may_restart and not any(other.alive for other in self.nodes):
             self._restart_due = True
             self._schedule(self.now + _RESTART_S, _HEAL, None)
 
@@ -412,12 +414,13 @@ class Simulation:
     def _fault(self, fault: Fault) -> None:
         until = self.now + fault.for_s
         if fault.kind == "pause_worker":
-            self.workers[fault.who].stopped_until = until
+            who = self.workers[fault.who]
+            who.stopped_until = max(who.stopped_until, until)
         elif fault.kind == "pause_node":
             node = self.nodes[fault.who]
-            node.stopped_until = until
+            node.stopped_until = max(node.stopped_until, until)
             self._schedule(until, _DELIVER, node)
-        elif fault.kind == "cut" and fault.who != fault.other:
+        elif fault.kind == "cut":
             self.connections.cut(fault.who, fault.other)
             self._both(fault, messages.LinkDown)
             self._schedule(until, _HEAL, fault)
@@ -452,7 +455,8 @@ class Simulation:
 
     def _heal(self, fault: Fault | None) -> None:
         if fault is not None:
-            self._both(fault, messages.LinkUp)
+            if self.connections.heal(fault.who, fault.other):
+                self._both(fault, messages.LinkUp)
         else:
             self._restart()
 

@@ -59,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=sys.maxsize, help="run no more than so many jobs")
     parser.add_argument("--seed", type=int, default=0, help="of the first job; the next ones count on")
     chosen = parser.parse_args(arguments)
+    if chosen.jobs < 1 or not chosen.minutes > 0:
+        parser.error(f"expected --jobs >= 1 and --minutes > 0, found {chosen.jobs} and {chosen.minutes}")
     started = time.monotonic()
     done = reads = adds = pauses = kills = violations = 0
     while done < chosen.jobs and (done == 0 or time.monotonic() < started + 60 * chosen.minutes):

@@ -33,6 +33,25 @@ def test_every_model_runs(nbps, model):
     assert "0 violations" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--compute", 100],
+        ["--compute", 5, "--slow-worker", 30],
+        ["--fault", "partition:0.01:60:0:1"],
+        ["--latency", 31],
+        ["--model", "vap", "--value-bound", "5e-324", "--cached"],
+        ["--fault", "cut:0.01:5:0:1", "--fault", "cut:0.02:0.01:0:1"],
+    ],
+    ids=lambda options: " ".join(map(str, options)),
+)
+def test_slow_clusters_and_long_silence_are_no_violation(nbps, options):
+    """Computing for long is not being stuck, and a job may end that hears nothing for longer than it waits."""
+    done = nbps("sim", "--nodes", 2, *options)
+    assert done.returncode == 0, done.stdout
+    assert "0 violations" in done.stdout
+
+
 def test_random_schedules_run_in_several_processes(nbps):
     """What they found is summed up."""
     done = nbps("sim", "--schedules", 45, "--jobs", 2, "--json")
@@ -60,6 +79,10 @@ def test_a_failing_seed_prints_the_command_that_replays_it(nbps, monkeypatch):
         (["--fault", "flood:0:1:0:1"], "kind is 'flood'"),
         (["--fault", "crash_node:0:0:7", "--nodes", 2], "crash_node: who is 7"),
         (["--model", "vap", "--value-bound", "-1"], "VAP: v0 is -1.0"),
+        (["--fault", "cut:0.02:0.1:0", "--nodes", 2], "cut of node 0 from itself"),
+        (["--fault", "pause_node:0.02:0.1:0"], "a single machine has none of"),
+        (["--schedules", 3, "--nodes", 7], "random schedules draw what nodes would set"),
+        (["--nodes", 10**9], "expected at most 1,000,000 workers"),
         (["--staleness", "-1"], "greater than or equal to 0"),
         (["--sparse", "--cached"], "sparse rows are read live"),
     ],

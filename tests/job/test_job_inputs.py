@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_a_job_that_cannot_be(options, message):
 def test_staleness_is_a_whole_number_of_any_kind_or_infinite(model):
     """NumPy integers and whole floats count as what they are; all else is refused."""
     assert [model(s).staleness for s in (0, 2.0, np.int64(3), np.float32(1), math.inf)] == [0, 2, 3, 1, math.inf]
-    for wrong in (-1, 0.5, math.nan, "1", None, True):
+    for wrong in (-1, 0.5, math.nan, "1", None, True, 10**400):
         with pytest.raises(ConfigError, match=f"{model.__name__}: staleness is"):
             model(wrong)
 
@@ -233,3 +234,19 @@ def test_a_range_that_is_none(arguments):
         nbps.init.uniform(*arguments)
     with pytest.raises(ConfigError, match=r"init\.normal"):
         nbps.init.normal(0, -1)
+
+
+def test_a_job_closed_by_another_thread_says_so():
+    """run() ends with JobClosedError, without waiting for the end of the run."""
+
+    def work(worker):
+        for _ in range(10_000_000):
+            worker.clock()
+
+    job = nbps.Job([], workers=2, consistency=nbps.BSP())
+    with job:
+        closer = threading.Timer(0.3, job.close)
+        closer.start()
+        with pytest.raises(JobClosedError, match="another thread closed the job"):
+            job.run(work)
+        closer.join()
