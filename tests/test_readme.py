@@ -28,12 +28,14 @@ def test_two_commands_do_everything():
 
 
 def test_training_program_runs(tmp_path):
-    """The README's own training function, pasted into a file, converges."""
+    """The README's own training function, pasted into a file, converges, and a staleness is chosen for it."""
     (program,) = [block for block in _blocks("python") if "def train(worker" in block]
+    (choice,) = [block for block in _blocks("python") if "auto_staleness" in block]
     path = tmp_path / "program.py"
-    path.write_text(program + "\nassert max(losses) < 1e-9, losses\n")
+    path.write_text(program + "\nassert max(losses) < 1e-9, losses\n" + choice)
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
+    assert "workers wait" in done.stdout
 
 
 def test_first_command_trains(tmp_path):
