@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -128,12 +127,16 @@ class VAP:
 
     def __post_init__(self) -> None:
         real = isinstance(self.v0, numbers.Real) and not isinstance(self.v0, bool)
-        if not real or not 0 < self.v0 <= sys.float_info.max or not float(self.v0) > 0:
+        try:
+            v0 = float(self.v0) if real else math.nan
+        except OverflowError:  # an integer beyond all floats
+            v0 = math.inf
+        if not 0 < v0 < math.inf:
             raise ConfigError(
                 f"VAP: v0 is {self.v0!r}; expected a finite number > 0, in the units of the tables' values; "
                 f"ASP() has no bound at all"
             )
-        object.__setattr__(self, "v0", float(self.v0))
+        object.__setattr__(self, "v0", v0)
 
     @property
     def staleness(self) -> float:

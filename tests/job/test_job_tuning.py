@@ -8,7 +8,7 @@ import time
 import pytest
 
 import nbps
-from nbps.errors import ConfigError, NotRecordedError
+from nbps.errors import ConfigError
 from nbps.tuning import StalenessTrial, choose_staleness
 
 
@@ -103,6 +103,9 @@ def test_what_needs_no_slack_is_tried_once():
         ({"tolerance": -0.1}, "tolerance is -0.1; expected a share from 0 to 1"),
         ({"tolerance": math.nan}, "tolerance is nan"),
         ({"tolerance": 2}, "tolerance is 2"),
+        ({"record_staleness": False}, "record_staleness is set by the trials"),
+        ({"consistency": nbps.SSP(1)}, "consistency is set by the trials"),
+        ({"candidates": 3}, "candidates is 3; expected several numbers"),
     ],
     ids=str,
 )
@@ -112,9 +115,7 @@ def test_arguments_that_cannot_be_used(options, message):
         nbps.auto_staleness(print, tables=[], workers=1, **options)
 
 
-def test_a_function_without_clocks_and_a_job_without_records_are_refused():
-    """Nothing could be chosen from either."""
+def test_a_function_without_clocks_is_refused():
+    """Nothing could be chosen from it."""
     with pytest.raises(ConfigError, match=r"completed no clock; expected it to call worker\.clock\(\)"):
         nbps.auto_staleness(lambda worker: None, tables=[], workers=1)
-    with pytest.raises(NotRecordedError):
-        nbps.auto_staleness(lambda worker: worker.clock(), tables=[], workers=1, record_staleness=False)

@@ -209,7 +209,7 @@ def test_impatience_counts_from_the_first_poll():
         job.run(work)
 
 
-@pytest.mark.parametrize("v0", [0, -1, math.inf, math.nan, True, None, "1"])
+@pytest.mark.parametrize("v0", [0, -1, math.inf, math.nan, True, None, "1", 10**400])
 def test_a_bound_is_a_finite_number_above_zero(v0):
     """Anything else is refused where the model is made."""
     with pytest.raises(ConfigError, match=r"VAP: v0 is .*; expected a finite number > 0"):
