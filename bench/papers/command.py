@@ -202,7 +202,7 @@ def compact(path: Path) -> None:
 
 def main() -> None:
     """Run everything, print it, write it."""
-    given = options(__doc__, repeats=3, add=add_arguments)
+    given = options(__doc__, repeats=2, add=add_arguments)
     if given.arguments.out is None and not given.smoke:
         given = replace(given, out=given.out / "papers")
     size = plan.SMOKE if given.smoke else replace(plan.FULL, workers=given.arguments.workers)

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from papers.plan import SINGLE
-from papers.records import Differential, RunRecord, rounded
+from papers.records import Differential, Floats, RunRecord, rounded
 
 Runs = Mapping[tuple[str, str], Sequence[RunRecord]]  # repeats by condition and label
 Numbers = dict[str, Any]
@@ -50,10 +52,16 @@ def objective(runs: Runs, target: float) -> dict[str, dict[str, Numbers]]:
             "seconds_to_target": spread([run.curve.first_below(target, run.curve.seconds) for run in own]),
             "clocks_to_target": spread([run.curve.first_below(target, run.curve.clocks) for run in own]),
             "final_objective": spread([run.final_objective for run in own]),
-            "curve": {name: [rounded(value) for value in values] for name, values in vars(middle).items()},
+            "curve": {name: _thinned(values) for name, values in vars(middle).items()},
         }
 
     return each(runs, describe)
+
+
+def _thinned(values: Floats) -> list[float | None]:
+    """Return about 20 of the values, the first and the last among them: enough to draw."""
+    places = np.unique(np.append(np.arange(0, len(values), max(1, len(values) // 20)), len(values) - 1))
+    return [rounded(value) for value in values[places]]
 
 
 def time_shares(runs: Runs) -> dict[str, dict[str, Numbers]]:
@@ -62,7 +70,7 @@ def time_shares(runs: Runs) -> dict[str, dict[str, Numbers]]:
     def describe(own: Sequence[RunRecord]) -> Numbers:
         shares = [run.shares() for run in own]
         means = {name: rounded(statistics.fmean(one[name] for one in shares)) for name in shares[0]}
-        return {"shares": {name: spread([one[name] for one in shares]) for name in shares[0]}, "mean_shares": means}
+        return {"shares": {"waiting": spread([one["waiting"] for one in shares])}, "mean_shares": means}
 
     return each(runs, describe)
 

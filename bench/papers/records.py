@@ -239,7 +239,6 @@ class RunRecord:
             "compute_cpu_s": distribution(trace.cpu_s),
             "sync_s": distribution(trace.sync_s),
             "exchange_s_mean": rounded(max(0.0, trace.sync_s.sum() - self.wait_s.sum()) / trace.sync_s.size),
-            "wait_s": distribution(self.wait_s),
             "differential": {
                 "counts": {str(d): n for d, n in sorted(self.differential.counts.items())},
                 "mean": rounded(self.differential.mean),
@@ -251,12 +250,8 @@ class RunRecord:
 
 
 def distribution(seconds: Floats) -> dict[str, Any]:
-    """Return mean, standard deviation, least, median and largest of times."""
-    return {
-        "mean": rounded(seconds.mean()),
-        "sd": rounded(seconds.std()),
-        **{f"q{100 * q:g}": rounded(np.quantile(seconds, q)) for q in (0, 0.5, 1)},
-    }
+    """Return mean and standard deviation of times."""
+    return {"mean": rounded(seconds.mean()), "sd": rounded(seconds.std())}
 
 
 def rounded(value: float) -> float | None:
