@@ -245,8 +245,6 @@ class Node:
 
     def _on_link_down(self, event: LinkDown) -> None:
         self.links[event.peer].up = False
-        if event.peer in self._gone:
-            self.links[event.peer].forget()
 
     def _on_tick(self, event: Tick) -> None:
         settings, now = self.settings, self._now

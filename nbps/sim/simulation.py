@@ -228,9 +228,10 @@ class Simulation:
         yield from who.core.begin(clock)
         yield from self.program(who)
         yield from who.core.finish()
-        who.done = True
-        who.finished_at = self.now
-        self._running -= 1
+        if who.alive:
+            who.done = True
+            who.finished_at = self.now
+            self._running -= 1
 
     # ----------------------------------------------------------------- workers
 
@@ -247,8 +248,10 @@ class Simulation:
         try:
             while True:
                 action = send(answer)
+                if not who.alive:  # killed in the middle of an operation that others interrupted
+                    return
                 answer = perform[type(action)](who, action)
-                if answer is _PARKED:
+                if answer is _PARKED or not who.alive:
                     return
                 if preemption and self._random.random() < preemption:
                     self._schedule(self.now + self._interruption_s(), _RESUME, (who, life, answer))

@@ -284,6 +284,23 @@ def test_nodes_leave_together_when_nothing_is_missing_anywhere():
     assert cluster.ends == []
 
 
+def test_a_connection_that_breaks_while_nodes_leave_loses_no_farewell():
+    """Who has heard a farewell still owes its own, also after the connection broke."""
+    cluster = Cluster(2, ESSP)
+    for node in (0, 1):
+        cluster.tell(node, Committed(FINISHED))
+    cluster.deliver(0, 1)
+    cluster.deliver(1, 0)  # node 0 says farewell
+    cluster.deliver(0, 1)
+    cluster.wire[1, 0].clear()
+    for event in (LinkDown, LinkUp):
+        for node in (0, 1):
+            cluster.tell(node, event(1 - node))
+    finish(cluster, [])
+    assert sorted(cluster.left) == [0, 1]
+    assert cluster.ends == []
+
+
 def test_a_node_that_has_left_is_not_lost():
     """Where the last acknowledgement is lost, its receiver leaves too, without an error, after failure_timeout_s."""
     cluster = Cluster(2, ESSP, failure_timeout_s=3.0)
