@@ -248,12 +248,17 @@ class Simulation:
         try:
             while True:
                 action = send(answer)
+                if not preemption:
+                    answer = perform[type(action)](who, action)
+                    if answer is _PARKED:
+                        return
+                    continue
                 if not who.alive:  # killed in the middle of an operation that others interrupted
                     return
                 answer = perform[type(action)](who, action)
                 if answer is _PARKED or not who.alive:
                     return
-                if preemption and self._random.random() < preemption:
+                if self._random.random() < preemption:
                     self._schedule(self.now + self._interruption_s(), _RESUME, (who, life, answer))
                     return
         except StopIteration:
