@@ -118,13 +118,7 @@ def auto_staleness(
     """
     if model not in (SSP, ESSP):
         raise ConfigError(f"auto_staleness: model is {model!r}; expected the class nbps.ESSP or nbps.SSP")
-    for name in ("consistency", "staleness", "record_staleness"):
-        if name in options:
-            raise ConfigError(
-                f"auto_staleness: {name} is set by the trials; expected `model`, `candidates` or other options of Job"
-            )
-    if not isinstance(candidates, Iterable):
-        raise ConfigError(f"auto_staleness: candidates is {candidates!r}; expected several numbers of clocks")
+    _check(candidates, options)
     tables = tuple(tables)
     models = {choice.staleness: choice for choice in map(model, candidates)}
     if not models:
@@ -139,6 +133,16 @@ def auto_staleness(
         if trials[-1].wait_share <= tolerance:
             break
     return choose_staleness(trials, tolerance)
+
+
+def _check(candidates: Iterable[float], options: dict[str, Any]) -> None:
+    for name in ("consistency", "staleness", "record_staleness"):
+        if name in options:
+            raise ConfigError(
+                f"auto_staleness: {name} is set by the trials; expected `model`, `candidates` or other options of Job"
+            )
+    if not isinstance(candidates, Iterable):
+        raise ConfigError(f"auto_staleness: candidates is {candidates!r}; expected several numbers of clocks")
 
 
 def choose_staleness(trials: Sequence[StalenessTrial], tolerance: float) -> StalenessChoice:
