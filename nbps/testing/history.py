@@ -198,6 +198,7 @@ class _Checker:
         self._collect()
 
     def violations(self) -> list[Violation]:
+        """Judge all entries in the order of their times, then the state after the end."""
         judge: dict[type, Callable[..., None]] = {
             Add: self._add,
             Read: self._read,

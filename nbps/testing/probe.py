@@ -208,6 +208,7 @@ class _Probe:
         self._write = write
 
     def run(self) -> list[Entry]:
+        """Run the probe in this worker; return what it recorded."""
         worker, plan, draw = self.worker, self.plan, self.random
         self._record(Passed(worker.rank, worker.current_clock, time.monotonic()))
         for _ in range(plan.clocks):

@@ -164,6 +164,7 @@ def test_a_commit_wakes_who_sleeps_at_a_barrier():
     with nbps.Job([table], workers=3, consistency=nbps.VAP(1e-6)) as job:
         job._board.words[layout.TIMEOUT] = 3600
         job.run(work)
+        assert job.table("t").to_numpy().tolist() == [[3]]
 
 
 def test_a_single_worker_and_live_tables_have_nothing_in_transit():
