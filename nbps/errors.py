@@ -52,6 +52,22 @@ class ClockTimeoutError(Error, TimeoutError):
     """A worker waited longer than the job's ``clock_timeout_s`` for the slowest one."""
 
 
+class TransportError(Error, ConnectionError):
+    """Nodes cannot reach each other, or do not accept each other."""
+
+
+class ConnectionLostError(TransportError):
+    """A connection to another node ended, or delivered what is no frame; it is never used again."""
+
+
+class NodeError(Error, RuntimeError):
+    """The job ended on this node because of another one: lost, refused, or a failure there."""
+
+
+class CheckpointError(Error, ValueError):
+    """A checkpoint cannot be written, found or loaded."""
+
+
 class ProtocolError(Error, RuntimeError):
     """A worker or node was driven against the protocol, or breaks an invariant: a bug of nbps or of its driver."""
 

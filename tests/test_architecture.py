@@ -18,16 +18,26 @@ import nbps
 LAYERS = {
     "nbps.errors": set(),
     "nbps.kernels": set(),
-    "nbps.transport": {"nbps.core", "nbps.errors"},
     "nbps.core": {"nbps.errors"},
-    "nbps.runtime": {"nbps.core", "nbps.kernels", "nbps.errors"},
-    "nbps.testing": {"nbps", "nbps.errors", "nbps.kernels", "nbps.core"},
+    "nbps.runtime.segments": {"nbps.errors"},
+    "nbps.transport": {"nbps.core", "nbps.kernels", "nbps.runtime.segments", "nbps.errors"},
+    "nbps.runtime": {"nbps.core", "nbps.kernels", "nbps.runtime.segments", "nbps.transport", "nbps.errors"},
+    "nbps.testing": {"nbps", "nbps.errors", "nbps.kernels", "nbps.core", "nbps.runtime.segments", "nbps.transport"},
     "nbps.sim": {"nbps", "nbps.core", "nbps.errors", "nbps.testing"},
-    "nbps": {"nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.core", "nbps.transport"},
+    "nbps": {"nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.runtime.segments", "nbps.core", "nbps.transport"},
     "nbps.data": {"nbps.errors"},
-    "nbps.models": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data"},
+    "nbps.models": {"nbps", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.runtime.segments", "nbps.data"},
     "nbps.__main__": {"nbps.cli"},
-    "nbps.cli": {"nbps", "nbps.sim", "nbps.errors", "nbps.kernels", "nbps.runtime", "nbps.data", "nbps.models"},
+    "nbps.cli": {
+        "nbps",
+        "nbps.sim",
+        "nbps.errors",
+        "nbps.kernels",
+        "nbps.runtime",
+        "nbps.runtime.segments",
+        "nbps.data",
+        "nbps.models",
+    },
 }
 
 

@@ -1,0 +1,192 @@
+"""What a transport is: frames of bytes between two nodes, whole, in order, none twice, as long as a connection lives.
+
+Nothing here blocks, except `Transport.connect` up to its time limit: one thread drives all connections of a node from
+one ``poll``. Who is at the other end, and what the bytes mean, is decided above.
+
+The contract, which `nbps.testing.transports.TransportContract` checks:
+
+- Frames arrive whole, unchanged, in the order of `Connection.send`, none twice; a gap or a changed bit ends the
+  connection instead.
+- `Connection.send` takes a frame or refuses it; what it refused it has not seen. At least one frame fits always.
+- When one end is closed or its process dies, the other end receives what was sent before, then `ConnectionLostError`.
+- After an error a connection is never used again: every call raises `ConnectionLostError`, `close` does nothing.
+- Nothing is left behind: no descriptor, thread, file or segment.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Buffer = bytes | bytearray | memoryview | Bytes
+
+GREETING_LIMIT = 1 << 16  # bytes of a frame before the two ends know each other
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files for TLS 1.3 with certificates on both sides, in PEM format.
+
+    Attributes
+    ----------
+    certificate, key : Path
+        Of this node.
+    authority : Path
+        Certificates that sign those of the other nodes.
+    """
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What both ends of a connection may be told.
+
+    Attributes
+    ----------
+    frame_limit : int
+        Longest payload that is received, in bytes; a longer one ends the connection before memory is taken for it.
+        `Connection.frame_limit` can be raised when the other end is known.
+    queue_bytes : int
+        What `Connection.send` holds at most; beyond it frames are refused.
+    user_timeout_s : float
+        A connection whose bytes are not acknowledged for so long has ended (TCP_USER_TIMEOUT).
+    tls : Tls or None
+    """
+
+    frame_limit: int = GREETING_LIMIT
+    queue_bytes: int = 64 << 20
+    user_timeout_s: float = 30.0
+    tls: Tls | None = None
+
+
+class Connection(abc.ABC):
+    """One end of a connection.
+
+    Attributes
+    ----------
+    peer : str
+        Address of the other end, for messages.
+    frame_limit : int
+        Longest payload that is received, in bytes.
+    bytes_sent, bytes_received : int
+        With headers.
+    """
+
+    peer: str
+    frame_limit: int
+    bytes_sent: int
+    bytes_received: int
+
+    @abc.abstractmethod
+    def fileno(self) -> int:
+        """Descriptor that polls readable when `receive` may have something, also that the connection ended."""
+
+    @property
+    @abc.abstractmethod
+    def wants_write(self) -> bool:
+        """Whether something is queued, and `flush` is to be called when the descriptor polls writable."""
+
+    @abc.abstractmethod
+    def send(self, *parts: Buffer) -> bool:
+        """Send the concatenation of `parts` as one frame, as far as goes without blocking, and queue the rest.
+
+        Returns
+        -------
+        bool
+            False if the queue is full: nothing was taken. The buffers must stay unchanged until they were sent.
+
+        Raises
+        ------
+        ConnectionLostError
+            If the connection has ended.
+        """
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Go on sending what is queued, as far as goes without blocking.
+
+        Raises
+        ------
+        ConnectionLostError
+            If the connection has ended.
+        """
+
+    @abc.abstractmethod
+    def receive(self) -> Bytes | None:
+        """Return the payload of the next frame, uint8[n], the caller's own; None if it is not complete yet.
+
+        Call it until it returns None before polling again: several frames may have arrived at once.
+
+        Raises
+        ------
+        ConnectionLostError
+            If the connection has ended, or what arrived is no frame: says what was found.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the connection; what is still queued is dropped. Idempotent."""
+
+
+class Listener(abc.ABC):
+    """Accepts connections at one address.
+
+    Attributes
+    ----------
+    address : str
+        Where it listens, as `Transport.connect` takes it, with the port that was chosen.
+    """
+
+    address: str
+
+    @abc.abstractmethod
+    def fileno(self) -> int:
+        """Descriptor that polls readable when `accept` may have a connection."""
+
+    @abc.abstractmethod
+    def accept(self) -> Connection | None:
+        """Return a new connection; None if there is none now. A peer that fails to set one up is not our error."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop listening; accepted connections stay. Idempotent."""
+
+
+class Transport(abc.ABC):
+    """A way to connect nodes."""
+
+    name: str
+
+    @abc.abstractmethod
+    def listen(self, address: str, options: Options) -> Listener:
+        """Listen at `address`.
+
+        Raises
+        ------
+        TransportError
+            If that is not possible: a port in use, an address that is not this machine's, a malformed address.
+        """
+
+    @abc.abstractmethod
+    def connect(self, address: str, options: Options, timeout_s: float) -> Connection:
+        """Connect to who listens at `address`, trying again until it does, for `timeout_s` at most.
+
+        Raises
+        ------
+        TransportError
+            If nobody answered; says how long was tried, and the last error.
+        """
+
+
+def total_bytes(parts: Sequence[Buffer]) -> int:
+    """Return the length of the concatenation of `parts`."""
+    return sum(part.nbytes if isinstance(part, (memoryview, np.ndarray)) else len(part) for part in parts)
