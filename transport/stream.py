@@ -1,0 +1,239 @@
+"""Frames over a stream of bytes: what TCP and TLS have in common.
+
+- Sending is lazy about copies: a short frame is joined into one buffer, the parts of a long one are queued as they are.
+- Receiving reads many short frames at once into a buffer that is used again, and a long one into its own array.
+- An error of writing is told by `receive`, after what arrived before: the other end may have sent its last frames and
+  gone, and they must not be lost because we wrote to it meanwhile. Until then frames are taken and dropped.
+"""
+
+from __future__ import annotations
+
+import abc
+import errno
+import itertools
+import os
+from collections import deque
+from typing import NoReturn
+
+import numpy as np
+from nbps.transport.frames import HEADER_BYTES, NUMBERS, check_payload, pack_header, payload_checksum, read_header
+from nbps.transport.interface import Buffer, Bytes, Connection, Options, total_bytes
+
+from nbps.errors import ConnectionLostError
+
+_BUFFER_BYTES = 1 << 16
+_AFTER_LONG_BYTES = 1 << 12  # read at once after a long frame: the next is likely long too, and this much is copied
+_JOINED_BYTES = 1 << 13  # frames up to this length are copied into one buffer, which costs less than two
+_GATHERED = 64  # buffers given to the system at once
+
+
+class StreamConnection(Connection):
+    """A connection over something that takes and gives bytes without blocking."""
+
+    def __init__(self, peer: str, options: Options) -> None:
+        self.peer = peer
+        self.frame_limit = options.frame_limit
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._queue_limit = options.queue_bytes
+        self._lost: str | None = None  # why it ended; every call raises it
+        self._broken: str | None = None  # why writing failed, while there may be something to receive
+        self._queue: deque[memoryview] = deque()
+        self._queued = 0  # bytes in _queue
+        self._sent = 0  # frames, modulo NUMBERS
+        self._received = 0
+        self._array: Bytes = np.empty(_BUFFER_BYTES, np.uint8)
+        self._buffer = memoryview(self._array)
+        self._begin, self._end = 0, 0  # what of the buffer is not parsed yet
+        self._read_bytes = _BUFFER_BYTES
+        self._empty = False  # whether the last read took all there was
+        self._payload: Bytes | None = None  # of a long frame that is arriving
+        self._rest = self._buffer[:0]  # what of it is still to come
+        self._checksum = 0  # its announced one
+
+    # ------------------------------------------------------------------ what subclasses do
+
+    @abc.abstractmethod
+    def _write(self, buffers: list[memoryview]) -> int:
+        """Return how many bytes of `buffers`, in their order, were taken; 0 if none can be now."""
+
+    @abc.abstractmethod
+    def _read(self, into: memoryview) -> int:
+        """Return how many bytes were read, at least 1; -1 if none are there now, 0 if none will come.
+
+        It sets ``_empty`` if the next call would return -1.
+        """
+
+    @abc.abstractmethod
+    def _release(self) -> None:
+        """Close the descriptor, not waiting for anything."""
+
+    @abc.abstractmethod
+    def _no_more_writing(self) -> None:
+        """Have the descriptor poll readable until the end of what arrived is read."""
+
+    # ------------------------------------------------------------------ sending
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether something is queued."""
+        return bool(self._queue)
+
+    def send(self, *parts: Buffer) -> bool:
+        """Send the concatenation of `parts` as one frame; False if the queue is full."""
+        if self._queue:
+            self.flush()
+        if self._lost is not None:
+            raise ConnectionLostError(self._lost)
+        if self._broken is not None:
+            return True
+        length = total_bytes(parts)
+        if self._queue and self._queued + HEADER_BYTES + length > self._queue_limit:
+            return False
+        header = pack_header(self._sent, length, payload_checksum(parts))
+        self._sent = (self._sent + 1) % NUMBERS
+        if length <= _JOINED_BYTES:
+            buffers = [memoryview(b"".join((header, *parts)))]
+        else:
+            buffers = [memoryview(header), *(view for part in parts if (view := memoryview(part).cast("B")).nbytes)]
+        self._queue.extend(buffers)
+        self._queued += HEADER_BYTES + length
+        if self._queued == HEADER_BYTES + length:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Go on sending what is queued."""
+        if self._lost is not None:
+            raise ConnectionLostError(self._lost)
+        while self._queue:
+            try:
+                taken = self._write(list(itertools.islice(self._queue, _GATHERED)))
+            except OSError as error:
+                self._broken = _reason(error)
+                self._drop_queue()
+                self._no_more_writing()
+                return
+            if taken == 0:
+                return
+            self.bytes_sent += taken
+            self._queued -= taken
+            while taken:
+                first = self._queue[0]
+                if taken < first.nbytes:
+                    self._queue[0] = first[taken:]
+                    break
+                taken -= first.nbytes
+                self._queue.popleft()
+
+    # ------------------------------------------------------------------ receiving
+
+    def receive(self) -> Bytes | None:
+        """Return the payload of the next frame; None if it is not complete yet."""
+        if self._lost is not None:
+            raise ConnectionLostError(self._lost)
+        try:
+            while True:
+                frame = self._next_frame()
+                if frame is not None:
+                    self._received = (self._received + 1) % NUMBERS
+                    return frame
+                if self._empty:
+                    self._empty = False
+                    return None
+                if not self._read_more():
+                    return None
+        except OSError as error:
+            self._lose(self._broken or _reason(error))
+
+    def _next_frame(self) -> Bytes | None:
+        """Return the next payload if it is all here; raise if what is here is none."""
+        if self._payload is not None:
+            if self._rest.nbytes:
+                return None
+            payload, checksum, self._payload = self._payload, self._checksum, None
+        else:
+            begin, end = self._begin, self._end
+            if begin == end:
+                return None
+            header = read_header(self._buffer[begin : min(end, begin + HEADER_BYTES)], self._received, self.frame_limit)
+            if header is None:
+                return None
+            length, checksum = header
+            begin += HEADER_BYTES
+            if length > end - begin:
+                self._begin_long(length, checksum, begin, end)
+                return None
+            payload = self._array[begin : begin + length].copy()
+            self._begin = begin + length
+        check_payload(payload, checksum, self._received)
+        return payload
+
+    def _begin_long(self, length: int, checksum: int, begin: int, end: int) -> None:
+        """Go on receiving into an array of its own; `begin` to `end` of the buffer is its first part."""
+        here = end - begin
+        self._payload = np.empty(length, np.uint8)
+        self._payload[:here] = self._array[begin:end]
+        self._rest = memoryview(self._payload)[here:]
+        self._checksum = checksum
+        self._begin = self._end = 0
+        self._read_bytes = _AFTER_LONG_BYTES if length > _BUFFER_BYTES else _BUFFER_BYTES
+
+    def _read_more(self) -> bool:
+        """Read once; return whether something came."""
+        if self._payload is not None:
+            count = self._read(self._rest)
+        else:
+            if self._begin:  # less than a header is left over
+                left = self._end - self._begin
+                self._array[:left] = self._array[self._begin : self._end]
+                self._begin, self._end = 0, left
+            count = self._read(self._buffer[self._end : self._end + self._read_bytes])
+        if count < 0:
+            return False
+        if count == 0:
+            self._lose(self._broken or f"the other end closed it{self._unfinished()}")
+        self.bytes_received += count
+        if self._payload is not None:
+            self._rest = self._rest[count:]
+        else:
+            self._end += count
+        return True
+
+    def _unfinished(self) -> str:
+        if self._payload is not None:
+            here = self._payload.nbytes - self._rest.nbytes
+            return f" within a frame, after {here:,} of {self._payload.nbytes:,} bytes"
+        return " within the header of a frame" if self._end else ""
+
+    # ------------------------------------------------------------------ ending
+
+    def close(self) -> None:
+        """End the connection; what is still queued is dropped."""
+        if self._lost is None:
+            self._end_with(f"connection to {self.peer}: was closed here")
+
+    def _lose(self, reason: str) -> NoReturn:
+        self._end_with(f"connection to {self.peer}: {reason}")
+        raise ConnectionLostError(self._lost) from None
+
+    def _end_with(self, message: str) -> None:
+        self._lost = message
+        self._drop_queue()
+        self._payload, self._rest = None, self._buffer[:0]
+        self._release()
+
+    def _drop_queue(self) -> None:
+        self._queue.clear()
+        self._queued = 0
+
+
+def _reason(error: OSError) -> str:
+    """Say what an error of the system, or one of ours, means for a connection."""
+    if isinstance(error, ConnectionLostError):
+        return str(error)
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return "the other end is gone"
+    if error.errno == errno.ETIMEDOUT:
+        return "the other end did not acknowledge what was sent in time: is its machine, or the network, down?"
+    return os.strerror(error.errno) if error.errno else str(error)
