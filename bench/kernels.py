@@ -14,6 +14,7 @@ import numpy as np
 import row_loops
 from measure import Line, Options, in_turn, options, report
 from nbps.kernels import replica
+from nbps.kernels.rows import NOBODY_LOOKS
 
 import nbps
 
@@ -89,7 +90,7 @@ def measure_replica(given: Options) -> list[Line]:
     def flush(step: int, scratch: np.ndarray = no_norm) -> float:
         if step:
             values[::step] += 1
-        return timed(lambda: replica.flush(values, base, parent, 0, delta, scratch))
+        return timed(lambda: replica.flush(values, base, parent, NOBODY_LOOKS, 0, delta, scratch))
 
     candidates: dict[str, Callable[[], float]] = {
         "memcpy of the table": lambda: timed(lambda: np.copyto(copy, parent)),

@@ -8,16 +8,20 @@ sees those additions. Parking follows the futex protocol: a waiter announces its
 at the slots again and only then sleeps; a ticker stores its slot, fences, and looks for waiters. The fences make it
 impossible that both look too early.
 
+An agent that exchanges rows with other nodes sleeps in the kernel on sockets, so workers wake it by a write to a
+descriptor. It announces that it sleeps, fences and looks at the board again, as a parked worker does; who changed the
+board fences, and then looks whether it sleeps.
+
 Under a value bound (VAP) a waiter also wakes for news, since others may wait for it to take them in. What it looks at
 are then all committed slots, so every tick wakes it, not only one that raises the lowest.
 """
 
 from __future__ import annotations
 
-from .atomics import fence, fetch_add, load_acquire, pause, store_release
-from .futex import futex_wait, futex_wake
+from .atomics import exchange, fence, fetch_add, load_acquire, pause, store_release
+from .futex import futex_wait, futex_wake, write_one
 from .jit import kernel
-from .layout import ABORT, FINISHED, LINE, SEQUENCE, TIMEOUT, WAITERS
+from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, LINE, ONE, SEQUENCE, TIMEOUT, WAITERS
 
 OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
 
@@ -48,6 +52,24 @@ def tick(board, first, count, slot, clock):
     store_release(board, slot, clock)
     fence()
     if load_acquire(board, WAITERS) > 0 and lowest(board, first, count) > before:
+        fetch_add(board, SEQUENCE, 1)
+        futex_wake(board, SEQUENCE)
+
+
+@kernel
+def ring(board):
+    """Wake the agent if it sleeps, so that it sees what was stored on the board before."""
+    fence()
+    if load_acquire(board, AGENT_SLEEPS) != 0 and exchange(board, AGENT_SLEEPS, 0) != 0:
+        write_one(board, DOORBELL, ONE)
+
+
+@kernel
+def publish(board, word, value):
+    """Set `word` and wake everybody who waits: it is one of the rare news that are no clock."""
+    store_release(board, word, value)
+    fence()
+    if load_acquire(board, WAITERS) > 0:
         fetch_add(board, SEQUENCE, 1)
         futex_wake(board, SEQUENCE)
 
@@ -89,14 +111,15 @@ def snapshot(board, first, count, out):
 
 
 @kernel
-def publish_seen(board, first, workers, reader, committed):
+def publish_seen(board, first, sources, workers, reader, committed):
     """Say that `reader` has taken in what `committed`, a snapshot, stood for; wake who may wait for that.
 
-    `first` is the word of the first seen slot. What `reader` says about itself stays.
+    `first` is the word of the first seen slot, of which each worker has `sources`. What `reader` says about itself
+    stays.
     """
     rose = False
     for k in range(workers):
-        slot = first + (k * workers + reader) * LINE
+        slot = first + (k * sources + reader) * LINE
         if k != reader and committed[k] > load_acquire(board, slot):
             store_release(board, slot, committed[k])
             rose = True

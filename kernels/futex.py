@@ -14,6 +14,7 @@ from numba.extending import overload
 from .atomics import address, step
 
 _SYS_FUTEX = 98 if platform.machine() in ("aarch64", "arm64", "riscv64") else 202
+_SYS_WRITE = 64 if platform.machine() in ("aarch64", "arm64", "riscv64") else 1
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1  # not the private forms: the word lies in memory that processes share
 _EVERYONE = 2**31 - 1
 
@@ -39,6 +40,11 @@ def futex_wake(array, index):
     step()
 
 
+def write_one(array, descriptor_index, one_index):
+    """Write the 8 bytes of ``array[one_index]`` to the descriptor ``array[descriptor_index]``: ring an eventfd."""
+    step()
+
+
 @overload(futex_wait, inline="always")
 def _(array, index, expected, timeout_index):
     def wait(array, index, expected, timeout_index):
@@ -55,3 +61,11 @@ def _(array, index):
         _syscall(_SYS_FUTEX, address(array, index), _FUTEX_WAKE, _EVERYONE, 0, 0, 0)
 
     return wake
+
+
+@overload(write_one, inline="always")
+def _(array, descriptor_index, one_index):
+    def write(array, descriptor_index, one_index):
+        _syscall(_SYS_WRITE, array[descriptor_index], address(array, one_index), 8, 0, 0, 0)
+
+    return write

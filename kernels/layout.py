@@ -1,16 +1,21 @@
 """Where things lie on the board of clocks; free of Numba, for processes that only look at it.
 
 The board is a flat int64 array in shared memory, cut into lines of `LINE` words so that no two writers share a cache
-line (nor the pair of lines that x86 fetches together)::
+line (nor the pair of lines that x86 fetches together). *Sources* are the node's workers and, where an agent exchanges
+rows with other nodes, after them one shard for every node::
 
     line 0            the abort flag: read by all, written once
     line 1            futex words: written when a worker parks
-    workers lines     committed slots: slot k = c says that every update of worker k from clocks < c is visible
-    workers lines     refreshed slots: worker k has taken in what it reads in clock c (strict BSP)
-    workers lines     arrived slots: how many barriers worker k has reached
-    workers x STATS   counters of one worker, written by it alone
-    workers x workers under a value bound: seen slots, for each worker one of each reader: slot (i, j) = c says that
-                      reader j has taken in all of worker i from clocks < c. Slot (i, i) is `FINISHED`
+    line 2            the agent's doorbell: whether it sleeps, and the descriptor that wakes it
+    line 3            how many requests for rows there were, and how many ships came (VAP)
+    sources lines     committed slots: slot k = c says that every update of source k from clocks < c is visible here
+    sources lines     refreshed slots: worker k has taken in what it reads in clock c (strict BSP)
+    sources lines     arrived slots: how many barriers worker k, or all workers of node k, have reached
+    sources lines     needed slots: the highest visible clock that worker k has waited for; ships taken in (VAP)
+    sources x STATS   counters of one worker, written by it alone
+    sources x sources under a value bound: seen slots, for each worker one of each reader: slot (i, j) = c says that
+                      reader j has taken in all of worker i from clocks < c. Slot (i, i) is `FINISHED`. The first shard
+                      stands for all other nodes as one reader
 """
 
 from __future__ import annotations
@@ -22,7 +27,12 @@ ABORT = 0
 SEQUENCE = LINE
 WAITERS = LINE + 1
 TIMEOUT = LINE + 2  # a struct timespec: seconds, nanoseconds
-HEADER_LINES = 2
+AGENT_SLEEPS = 2 * LINE
+DOORBELL = 2 * LINE + 1  # a descriptor that workers and agent inherited; -1 where there is no agent
+ONE = 2 * LINE + 2  # the number that is written to it
+WANTED = 3 * LINE
+INSTALLS = 3 * LINE + 1
+HEADER_LINES = 4
 
 # Counters of one worker, in words from the start of its statistics. Clock differentials are visible clock minus
 # reader's clock, so never positive; bin d counts those of -d, the last bin all below as well. The share of the value
@@ -32,31 +42,36 @@ HISTOGRAM, HISTOGRAM_BINS = 16, 64
 STATS_LINES = (HISTOGRAM + HISTOGRAM_BINS) // LINE
 
 
-def committed(worker: int) -> int:
-    """Word of the committed slot of `worker`."""
-    return (HEADER_LINES + worker) * LINE
+def committed(source: int) -> int:
+    """Word of the committed slot of `source`."""
+    return (HEADER_LINES + source) * LINE
 
 
-def refreshed(workers: int, worker: int) -> int:
-    """Word of the refreshed slot of `worker`, one of `workers`."""
-    return (HEADER_LINES + workers + worker) * LINE
+def refreshed(sources: int, worker: int) -> int:
+    """Word of the refreshed slot of `worker`, one of `sources`."""
+    return committed(sources + worker)
 
 
-def arrived(workers: int, worker: int) -> int:
-    """Word of the barrier slot of `worker`, one of `workers`."""
-    return (HEADER_LINES + 2 * workers + worker) * LINE
+def arrived(sources: int, source: int) -> int:
+    """Word of the barrier slot of `source`, one of `sources`."""
+    return committed(2 * sources + source)
 
 
-def statistics(workers: int, worker: int) -> int:
-    """First word of the counters of `worker`, one of `workers`."""
-    return (HEADER_LINES + 3 * workers + STATS_LINES * worker) * LINE
+def needed(sources: int, worker: int) -> int:
+    """Word of the visible clock that `worker`, one of `sources`, waited for; the next is how many ships it took in."""
+    return committed(3 * sources + worker)
 
 
-def seen(workers: int, worker: int, reader: int) -> int:
-    """Word of what `reader` says about `worker`, both of `workers`; the next reader's is the next line."""
-    return statistics(workers, workers) + (worker * workers + reader) * LINE
+def statistics(sources: int, worker: int) -> int:
+    """First word of the counters of `worker`, one of `sources`."""
+    return committed(4 * sources + STATS_LINES * worker)
 
 
-def board_words(workers: int, bounded: bool) -> int:
+def seen(sources: int, worker: int, reader: int) -> int:
+    """Word of what `reader` says about `worker`, both of `sources`; the next reader's is the next line."""
+    return statistics(sources, sources) + (worker * sources + reader) * LINE
+
+
+def board_words(sources: int, bounded: bool) -> int:
     """Size of the board in int64 words; `bounded` is whether there are seen slots."""
-    return seen(workers, workers if bounded else 0, 0)
+    return seen(sources, sources if bounded else 0, 0)

@@ -35,7 +35,7 @@ def board_requests(bounded: bool) -> list[Request]:
         *always,
         (board.poll, (words, 0, 1, 0, 0, 0, 0, 1, 0)),
         (board.snapshot, (words, 0, 1, slots)),
-        (board.publish_seen, (words, 0, 1, 0, slots)),
+        (board.publish_seen, (words, 0, 1, 1, 0, slots)),
     ]
 
 
@@ -53,7 +53,7 @@ def table_requests(dtype: str, access: str, check_finite: bool) -> list[Request]
     if access == "exclusive":
         requests.append((rows.put_rows, (table, ids, deltas)))
     if access == "cached":
-        requests.append((replica.flush, (values, values, values, 0, deltas[0], np.zeros(0))))
+        requests.append((replica.flush, (values, values, values, rows.NOBODY_LOOKS, 0, deltas[0], np.zeros(0))))
         requests.append((replica.refresh, (values, values, values)))
     return requests
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import kernel
-from .rows import add_row_lossless
+from .rows import add_row_lossless, mark_row
 
 
 @kernel
-def flush(values, base, parent, first, delta, peaks):
+def flush(values, base, parent, dirty, first, delta, peaks):
     """Send what the worker added: ``d = values - base; parent += d; base += d``, without loss.
 
     Starts at row `first` and goes around: workers that flush the same rows in the same order collide on every one
-    (ten times slower). `delta` is scratch of shape (width,), and so is `peaks`, float64; of shape (0,) if the norm is
-    not wanted, which costs a tenth of the speed.
+    (ten times slower). Rows sent are marked in `dirty` (`rows.mark_row`). `delta` is scratch of shape (width,), and so
+    is `peaks`, float64; of shape (0,) if the norm is not wanted, which costs a tenth of the speed.
 
     Returns
     -------
@@ -46,6 +46,7 @@ def flush(values, base, parent, first, delta, peaks):
             if peaks.size > 0:
                 _raise_peaks(peaks, delta)
             add_row_lossless(parent[i], delta)
+            mark_row(dirty, i)
             sent += 1
     norm = 0.0
     for j in range(peaks.size):

@@ -15,8 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .atomics import PACK_BYTES, add_pack_relaxed, add_relaxed, address, pack_lanes
+from .atomics import PACK_BYTES, add_pack_relaxed, add_relaxed, address, pack_lanes, store_release
 from .jit import kernel
+
+
+NOBODY_LOOKS = np.zeros(0, np.uint8)
 
 
 class TableKernel(NamedTuple):
@@ -28,10 +31,27 @@ class TableKernel(NamedTuple):
         The shared rows (``direct``, ``exclusive``) or this worker's own copy (``cached``).
     atomic : int
         1 where additions must not lose those of other workers, else 0.
+    dirty : ndarray, uint8[rows] or uint8[0]
+        Marks of changed rows, which an agent sends to other nodes; empty where nobody looks for them.
     """
 
     values: np.ndarray
     atomic: int
+    dirty: np.ndarray = NOBODY_LOOKS
+
+
+@kernel(inline=True)
+def mark_row(dirty, row):
+    """Mark row `row` as changed, after it was: who clears a mark reads the row afterwards."""
+    if dirty.size > 0:
+        store_release(dirty, row, 1)
+
+
+@kernel
+def mark_rows(table, first, last):
+    """Mark rows `first` to `last` - 1 of `table` as changed, after kernels of one's own wrote to them."""
+    for row in range(first, last if table.dirty.size > 0 else first):
+        store_release(table.dirty, row, 1)
 
 
 @kernel(inline=True)
@@ -69,6 +89,7 @@ def inc_row(table, row, delta):
     else:
         for j in range(target.size):
             target[j] += delta[j]
+    mark_row(table.dirty, row)
 
 
 @kernel(inline=True)
@@ -77,6 +98,7 @@ def put_row(table, row, source):
     target = table.values[row]
     for j in range(target.size):
         target[j] = source[j]
+    mark_row(table.dirty, row)
 
 
 @kernel

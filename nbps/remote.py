@@ -36,11 +36,10 @@ def open_worker(rank: int, spec: WorkerSpec) -> None:
     _worker = Worker(spec, rank)
 
 
-def run(rank: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Carry out one `Job.run` in this worker."""
+def run(rank: int, clock: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Carry out one `Job.run`, which starts at `clock`, in this worker."""
     assert _worker is not None
-    assert _worker.rank == rank
-    _worker._begin()
+    _worker._begin(clock)
     result = function(_worker, *args, **kwargs)
     _worker._finish()
     return result

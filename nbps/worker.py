@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nbps.errors import TableError
+from nbps.kernels import rows
 from nbps.runtime.clock import Clock
 from nbps.runtime.segments import attach
 from nbps.worker_spec import TableSpec, WorkerSpec
@@ -19,39 +20,42 @@ class Worker:
     Attributes
     ----------
     rank, size : int
-        This worker's number, 0 to size - 1, and the number of workers.
+        This worker's number, 0 to size - 1, and the number of workers, on all nodes.
     node : int
-        The machine it runs on; 0 on a single box.
+        The node it runs on; 0 on a single box.
     random : numpy.random.Generator
         Random numbers of this worker's own, from the job's seed and the rank.
     state : dict
         Whatever the function wants to find again in the next `Job.run` of this job.
     """
 
-    def __init__(self, spec: WorkerSpec, rank: int) -> None:
-        self.rank = rank
-        self.size = spec.workers
-        self.node = 0
-        self.random = np.random.default_rng([spec.seed, rank])
+    def __init__(self, spec: WorkerSpec, local: int) -> None:
+        self.rank = spec.first + local
+        self.size = spec.size
+        self.node = spec.node
+        self.random = np.random.default_rng([spec.seed, self.rank])
         self.state: dict[str, Any] = {}
         self._clock = Clock(
             attach(spec.board).view(np.int64),
             spec.workers,
-            rank,
+            spec.shards,
+            local,
+            first=spec.first,
             terms=spec.terms(),
             oversubscribed=spec.oversubscribed,
             timeout_s=spec.clock_timeout_s,
             recording=spec.record_staleness,
         )
-        self._tables = {table.name: self._attach(table, spec) for table in spec.tables}
-
-    def _attach(self, table: TableSpec, spec: WorkerSpec) -> WorkerTable:
-        values = table.layout.view()
-        if table.access != "cached":
-            return LiveTable(self._clock, table, values)
         # Workers that send the same rows in the same order collide on every one: each starts elsewhere.
-        first = table.layout.rows * self.rank // self.size
-        return CachedTable(self._clock, table, values, first)
+        share = local / spec.workers
+        self._tables = {table.name: self._attach(table, share) for table in spec.tables}
+
+    def _attach(self, table: TableSpec, share: float) -> WorkerTable:
+        values = table.layout.view()
+        marks = rows.NOBODY_LOOKS if table.marks is None else attach(table.marks)
+        if table.access != "cached":
+            return LiveTable(self._clock, table, values, marks)
+        return CachedTable(self._clock, table, values, marks, first=int(table.layout.rows * share))
 
     @property
     def current_clock(self) -> int:
@@ -101,8 +105,8 @@ class Worker:
         """
         self._clock.barrier()
 
-    def _begin(self) -> None:
-        self._clock.begin()
+    def _begin(self, clock: int) -> None:
+        self._clock.begin(clock)
 
     def _finish(self) -> None:
         self._clock.finish()

@@ -11,10 +11,14 @@ from nbps.runtime.dense import Layout
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a worker must know of a table."""
+    """What a worker must know of a table.
+
+    `marks` is the segment with a byte for each row that changed, where an agent looks for them.
+    """
 
     name: str
     layout: Layout
+    marks: str | None
     access: str
     staleness: float
     check_finite: bool
@@ -22,9 +26,25 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker must know of its job."""
+    """What a worker must know of its job.
+
+    Attributes
+    ----------
+    workers : int
+        On this node.
+    shards : int
+        Slots that the agent has on the board: one for each node, or 0 without an agent.
+    node : int
+        Rank of this node.
+    first, size : int
+        Rank of this node's first worker, and number of workers of all nodes.
+    """
 
     workers: int
+    shards: int
+    node: int
+    first: int
+    size: int
     board: str
     tables: tuple[TableSpec, ...]
     consistency: Consistency
@@ -32,6 +52,7 @@ class WorkerSpec:
     clock_timeout_s: float
     oversubscribed: bool
     record_staleness: bool
+    checkpoint_every: int
 
     def terms(self) -> Terms:
         """Return what the workers agreed upon, as their protocol wants it."""
@@ -41,4 +62,5 @@ class WorkerSpec:
             eager=model.eager,
             ordered=model.ordered and any(table.access == "cached" for table in self.tables),
             v0=model.v0 if isinstance(model, VAP) else None,
+            checkpoint_every=self.checkpoint_every,
         )

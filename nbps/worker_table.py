@@ -30,11 +30,11 @@ class WorkerTable:
         worker's clock let in; ids are not checked there.
     """
 
-    def __init__(self, clock: Clock, spec: TableSpec, values: Array) -> None:
+    def __init__(self, clock: Clock, spec: TableSpec, values: Array, marks: Array) -> None:
         self.name = spec.name
         self.shape = values.shape
         self.dtype = values.dtype
-        self.kernel = rows.TableKernel(values, int(spec.access == "direct"))
+        self.kernel = rows.TableKernel(values, int(spec.access == "direct"), marks)
         self._clock = clock
         self._copy: int | None = None  # the clock's number of this table's copy, if it has one
         self._check_finite = spec.check_finite
@@ -87,6 +87,14 @@ class WorkerTable:
         """
         numbers = self._checked_ids(ids)
         rows.inc_rows(self.kernel, numbers, self._checked_deltas(numbers, deltas))
+
+    def mark(self, first: int, last: int) -> None:
+        """Say that rows `first` to `last` - 1 were changed by kernels that write to ``kernel.values`` themselves.
+
+        `inc`, `put` and the kernels of `nbps.kernels` say so themselves. Changes that nobody marked do not reach other
+        nodes; on a single box this does nothing.
+        """
+        rows.mark_rows(self.kernel, first, last)
 
     def put(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Overwrite rows of an ``exclusive`` table; shapes as in `inc`.
@@ -164,9 +172,10 @@ class LiveTable(WorkerTable):
 class CachedTable(WorkerTable):
     """A private copy, sent and refreshed at clocks: access mode ``cached``."""
 
-    def __init__(self, clock: Clock, spec: TableSpec, parent: Array, first: int) -> None:
-        super().__init__(clock, spec, parent.copy())
+    def __init__(self, clock: Clock, spec: TableSpec, parent: Array, marks: Array, first: int) -> None:
+        super().__init__(clock, spec, parent.copy(), rows.NOBODY_LOOKS)  # what is in a copy is marked when it is sent
         self._parent = parent
+        self._marks = marks
         self._base = self.kernel.values.copy()
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
@@ -176,7 +185,7 @@ class CachedTable(WorkerTable):
     def flush(self) -> tuple[int, float]:
         """Add what this worker changed to the shared rows; return how many rows that were, and their norm."""
         rows_sent, norm = replica.flush(
-            self.kernel.values, self._base, self._parent, self._first, self._scratch, self._peaks
+            self.kernel.values, self._base, self._parent, self._marks, self._first, self._scratch, self._peaks
         )
         return rows_sent, norm
 

@@ -62,11 +62,11 @@ class ArrayMemory(SimMemory):
         first = owner * self.shard_rows
         return self._packed(_collect(self.values, self.base, self.marked, first, self._index, self._values))
 
-    def apply(self, rows: Rows) -> None:
+    def apply(self, source: int, rows: Rows) -> None:
         """Add a batch of another node to owned rows."""
         _apply(self.values, self.version, self.owned.start, rows.index, rows.values)
 
-    def gather(self, subscriber: int) -> Rows | None:
+    def gather(self, subscriber: int, everything: bool = False) -> Rows | None:
         """Take the values of rows that changed since `subscriber` was given them."""
         given, first = self.given[subscriber], self.owned.start
         return self._packed(_gather(self.values, self.marked, self.version, given, first, self._index, self._values))

@@ -27,6 +27,8 @@ class Link:
         Messages acknowledged + 1 to sent, in order.
     received : int
         Number of the last message taken from the peer; never falls.
+    told : int
+        `received`, as the last frame sent has said; 0 <= told <= received.
     owed_at : float or None
         When the first message came, taken or refused, after the last frame that was sent; None if none did.
     up : bool
@@ -37,13 +39,13 @@ class Link:
 
     __slots__ = (
         "acknowledged", "heard_at", "incarnation", "kept", "moved_at", "owed_at", "peer", "received", "sent", "sent_at",
-        "up",
+        "told", "up",
     )  # fmt: skip
 
     def __init__(self, peer: int, incarnation: int, now: float) -> None:
         self.peer = peer
         self.incarnation = incarnation
-        self.sent = self.acknowledged = self.received = 0
+        self.sent = self.acknowledged = self.received = self.told = 0
         self.kept: deque[Frame] = deque()
         self.owed_at: float | None = None
         self.up = True
@@ -57,12 +59,14 @@ class Link:
         frame = Frame(self.incarnation, self.sent, self.received, message)
         self.kept.append(frame)
         self.owed_at = None
+        self.told = self.received
         self.sent_at = now
         return frame
 
     def answer(self, now: float) -> Frame:
         """Return a frame that only acknowledges, and shows that this node lives."""
         self.owed_at = None
+        self.told = self.received
         self.sent_at = now
         return Frame(self.incarnation, 0, self.received, None)
 

@@ -23,11 +23,17 @@ class Memory(Protocol):
         changed.
         """
 
-    def apply(self, rows: Rows) -> None:
-        """Add a batch of another node to the rows owned here, and mark them as changed for every subscriber."""
+    def apply(self, source: int, rows: Rows) -> None:
+        """Add a batch of node `source` to the rows owned here; every other subscriber must be told.
 
-    def gather(self, subscriber: int) -> Rows | None:
-        """Take the values of the owned rows that changed since `subscriber` was last given them."""
+        `source` has its own additions; it is told of a row when somebody else changed it.
+        """
+
+    def gather(self, subscriber: int, everything: bool) -> Rows | None:
+        """Take the values of the owned rows that changed since `subscriber` was last given them.
+
+        With `everything`, at the end of a run, also of rows to which it does not subscribe.
+        """
 
     def install(self, owner: int, rows: Rows, unapplied: Sequence[Rows], answered: int) -> None:
         """Take in values of `owner`: ``base' = value + unapplied; values += base' - base; base = base'``.

@@ -76,8 +76,11 @@ class Settings:
         Messages to one peer that may be unacknowledged before pushes and ships to it wait, batches that may be
         unapplied, and rounds that not everybody has taken in (VAP). What waits is not lost: later batches bring it.
     retry_s : float
-        Everything unacknowledged is sent again after so long without progress; what was received is acknowledged after
-        a quarter of it, if nothing else was sent meanwhile.
+        Everything unacknowledged is sent again after so long without progress; infinite where connections lose nothing
+        as long as they stand.
+    ack_s : float
+        What was received is acknowledged after so long, if nothing else was sent meanwhile, or when it is half a
+        window.
     heartbeat_s : float
         A node sends at least so often on every link.
     failure_timeout_s : float
@@ -92,6 +95,7 @@ class Settings:
     clock: int = 0
     window: int = 64
     retry_s: float = 0.5
+    ack_s: float = 0.125
     heartbeat_s: float = 1.0
     failure_timeout_s: float = 30.0
 
@@ -201,6 +205,9 @@ class Node:
             for replica in self.replicas.values():
                 replica.push(event.clock)
             self.shard.commit(event.clock, 0)
+        if event.clock == FINISHED and not self.settings.terms.pushes:
+            for replica in self.replicas.values():
+                replica.need(FINISHED)  # a run ends with the same rows everywhere
 
     def _on_needed(self, event: Needed) -> None:
         if not self.settings.terms.pushes:
@@ -236,6 +243,8 @@ class Node:
             self._on_message[type(message)](event.source, message)
         if len(link.kept) < self.settings.window:
             self._use_room(event.source)
+        if link.up and link.received - link.told >= max(1, self.settings.window // 2):
+            self._out.append(Send(event.source, link.answer(self._now)))
 
     def _on_link_up(self, event: LinkUp) -> None:
         link = self.links[event.peer]
@@ -257,12 +266,15 @@ class Node:
             if not link.up:
                 continue
             self._send_again(peer, link)
-            owed = link.owed_at is not None and now - link.owed_at >= settings.retry_s / 4
+            owed = link.owed_at is not None and now - link.owed_at >= settings.ack_s
             if owed or now - link.sent_at >= settings.heartbeat_s:
                 self._out.append(Send(peer, link.answer(now)))
 
     def _on_received_after_end(self, event: Received) -> None:
-        self.links[event.source].accept(event.frame, self._now)  # what it acknowledges counts, what it says does not
+        link = self.links[event.source]
+        link.accept(event.frame, self._now)  # what it acknowledges counts, what it says does not
+        if link.up and link.owed_at is not None:
+            self._out.append(Send(event.source, link.answer(self._now)))  # it may wait for just that to end as well
 
     def _on_tick_after_end(self, event: Tick) -> None:
         for peer, link in self.links.items():
@@ -354,6 +366,8 @@ class Node:
         Who leaves too early would be taken for lost; a last acknowledgement that is lost costs its receiver a wait for
         `failure_timeout_s`, no error.
         """
+        if any(replica.asked is not None for replica in self.replicas.values()):
+            return  # who is asked must not leave before it has answered
         if not self._leaving:
             self._leaving = True
             for node in self._others:

@@ -103,7 +103,7 @@ class Shard:
             self.held[source].append(batch.rows)
         else:
             if batch.rows is not None:
-                self._memory.apply(batch.rows)
+                self._memory.apply(source, batch.rows)
             self.applied[source] = batch.number
             if self._bounded:
                 self._ship_round(source, batch.number)
@@ -145,7 +145,8 @@ class Shard:
         self.ships[node] += 1
         # The rows are read after the clock: what is in them is never older than what is said about them.
         clock, applied, answered = self.clock, self.applied[node], self.answered[node]
-        self._post(node, Ship(self.ships[node], clock, applied, answered, self._memory.gather(node)))
+        rows = self._memory.gather(node, clock == FINISHED)
+        self._post(node, Ship(self.ships[node], clock, applied, answered, rows))
 
     def _hear(self, source: int, clock: int) -> None:
         before = self.clocks[source]
@@ -176,7 +177,7 @@ class Shard:
                 if held:
                     rows = held.popleft()
                     if rows is not None:
-                        self._memory.apply(rows)
+                        self._memory.apply(node, rows)
                     self.applied[node] += 1
         if clock != FINISHED:
             self.rounds = clock

@@ -15,26 +15,31 @@ _PARK_NS = 50_000_000
 class Board:
     """The board of `workers` workers in a segment of its own, owned by this process.
 
-    With `bounded` it has the seen slots that a value bound (VAP) needs; they take 128 bytes for each pair of workers.
+    With `shards` there are slots for an agent, which sleeps on the descriptor `doorbell`. With `bounded` it has the seen slots that a value bound (VAP) needs; they take 128 bytes for each pair of workers.
     """
 
-    def __init__(self, workers: int, bounded: bool = False) -> None:
+    def __init__(self, workers: int, bounded: bool = False, shards: int = 0, doorbell: int = -1) -> None:
         self.workers = workers
+        self._sources = sources = workers + shards
         self._bounded = bounded
-        self.segment = Segment("board", 8 * layout.board_words(workers, bounded))
+        self.segment = Segment("board", 8 * layout.board_words(sources, bounded))
         self.words: npt.NDArray[np.int64] = attach(self.segment.name).view(np.int64)
         self.words[layout.TIMEOUT + 1] = _PARK_NS
+        self.words[layout.DOORBELL] = doorbell
+        self.words[layout.ONE] = 1
 
-    def reset(self) -> None:
-        """Set every slot to its value before a run; only while no worker runs."""
-        refreshed, arrived = layout.refreshed(self.workers, 0), layout.arrived(self.workers, 0)
-        self.words[layout.committed(0) : layout.statistics(self.workers, 0)] = 0
+    def reset(self, clock: int = 0) -> None:
+        """Set every slot to its value before a run that starts at `clock`; only while no worker runs."""
+        words, sources = self.words, self._sources
+        words[layout.WANTED] = words[layout.INSTALLS] = 0
+        words[layout.committed(0) : layout.refreshed(sources, 0)] = clock
         # Nobody may send before all have taken in what was there when the run began.
-        self.words[refreshed:arrived] = -1
+        words[layout.refreshed(sources, 0) : layout.arrived(sources, 0)] = clock - 1
+        words[layout.arrived(sources, 0) : layout.statistics(sources, 0)] = 0
         if self._bounded:
-            self.words[layout.seen(self.workers, 0, 0) :] = 0
-            own = (self.workers + 1) * layout.LINE  # from one worker's slot about itself to that of the next
-            self.words[layout.seen(self.workers, 0, 0) :: own] = layout.FINISHED
+            words[layout.seen(sources, 0, 0) :] = clock
+            own = (sources + 1) * layout.LINE  # from one worker's slot about itself to that of the next
+            words[layout.seen(sources, 0, 0) :: own] = layout.FINISHED
 
     def abort(self) -> None:
         """Make every wait end at once, now and later."""
@@ -47,5 +52,5 @@ class Board:
 
     def statistics(self, worker: int) -> npt.NDArray[np.int64]:
         """Copy of the counters of `worker`."""
-        start = layout.statistics(self.workers, worker)
+        start = layout.statistics(self._sources, worker)
         return self.words[start : start + layout.STATS_LINES * layout.LINE].copy()

@@ -1,4 +1,4 @@
-"""One worker's clock on one box: the driver of `nbps.core.worker.Worker`.
+"""One worker's clock on its node: the driver of `nbps.core.worker.Worker`.
 
 The core says what happens in which order and knows no clock, memory or process; this class carries its actions out with
 kernels on the shared board and on the worker's copies, measures the time spent in waits, and keeps the counters.
@@ -41,6 +41,7 @@ _WARN_S = 30.0  # a worker that waits this long says for whom
 # Looks at the board before sleeping: about 20 us, longer than a clock takes to arrive from a running worker, short
 # beside a time slice. With more workers than cores the one waited for may need this very core: no looks at all.
 _SPINS = 500
+_SHARED = (Group.COMMITTED, Group.ARRIVED)  # groups that shards have slots in
 
 
 class Copy(Protocol):
@@ -54,7 +55,9 @@ class Copy(Protocol):
 
 
 class Clock:
-    """The clock of worker `rank` of `workers` on the board `words`.
+    """The clock of worker `rank` of `workers` on the board `words` of this node, whose first worker is number `first`.
+
+    With an agent the board has `shards` slots more, one for each node, and the agent is told what it waits for.
 
     Attributes
     ----------
@@ -66,32 +69,38 @@ class Clock:
         self,
         words: npt.NDArray[np.int64],
         workers: int,
+        shards: int,
         rank: int,
+        first: int,
         terms: Terms,
         oversubscribed: bool,
         timeout_s: float,
         recording: bool,
     ) -> None:
         self.core = Worker(rank, terms)
+        self._first_worker = first
         self._copies: list[Copy] = []
         self._words = words
         self._workers = workers
+        self._shards = shards
+        self._sources = sources = workers + shards
         self._timeout_s = timeout_s
         self._spins = 0 if oversubscribed else _SPINS
         self._first = (
             layout.committed(0),
-            layout.refreshed(workers, 0),
-            layout.arrived(workers, 0),
-            layout.seen(workers, rank, 0),
+            layout.refreshed(sources, 0),
+            layout.arrived(sources, 0),
+            layout.seen(sources, rank, 0),
         )
         # Where this worker publishes, and the slots for the lowest of which others wait: this one alone, unless all
         # wait for all and for no news.
         slots = [first + rank * layout.LINE for first in self._first[: Group.SEEN]]
         self._published = [(slot, slot, 1) for slot in slots]
         if not terms.ordered and terms.v0 is None:
-            self._published[Group.COMMITTED] = (slots[0], self._first[0], workers)
+            self._published[Group.COMMITTED] = (slots[0], self._first[0], sources)
         self._committed = np.empty(workers, np.int64)  # the last snapshot
-        start = layout.statistics(workers, rank)
+        self._must_ask = shards > 0 and not terms.pushes  # others ship only what somebody waits for
+        start = layout.statistics(sources, rank)
         # Elements of a memoryview are Python's own integers: adding to one takes half the time of NumPy's.
         self._counters = words[start : start + layout.STATS_LINES * layout.LINE].data
         self._share = words[start + layout.TRANSIT_SHARE :][:1].view(np.float64)
@@ -127,12 +136,12 @@ class Clock:
 
     # ----------------------------------------------------------------- steps
 
-    def begin(self) -> None:
-        """Start a run at clock 0; the job's driver has reset the board."""
+    def begin(self, clock: int = 0) -> None:
+        """Start a run at `clock`; the job's driver has reset the board."""
         self._sampled = not self._recording
         self._said = None
-        self._before = self._counters[layout.CLOCKS]
-        self._drive(self.core.begin())
+        self._before = self._counters[layout.CLOCKS] - clock
+        self._drive(self.core.begin(clock))
         self._resumed_ns, self._waited_ns = time.perf_counter_ns(), 0
 
     def tick(self, wait: bool) -> None:
@@ -163,7 +172,7 @@ class Clock:
             # Who catches a time-out and calls again first completes what timed out.
             left, self._left = self._left, None
             if inspect.getgeneratorstate(left[0]) == inspect.GEN_CLOSED:
-                raise AbortedError(f"worker {self.core.rank} was stopped at clock {self.now}: the job is ending")
+                raise AbortedError(f"{self._name(self.core.rank)} was stopped at clock {self.now}: the job is ending")
             self._go_on(*left)
         self._go_on(step, None)
 
@@ -202,9 +211,12 @@ class Clock:
     def _publish(self, action: Publish) -> None:
         slot, first, count = self._published[action.group]
         board.tick(self._words, first, count, slot, action.value)
+        if self._shards:
+            board.ring(self._words)
 
     def _lowest(self, action: Lowest) -> int:
-        return int(board.lowest_other(self._words, self._first[action.group], self._workers, self.core.rank))
+        count = self._sources if action.group is Group.COMMITTED else self._workers
+        return int(board.lowest_other(self._words, self._first[action.group], count, self.core.rank))
 
     def _snapshot(self, action: Snapshot) -> npt.NDArray[np.int64]:
         board.snapshot(self._words, self._first[Group.COMMITTED], self._workers, self._committed)
@@ -214,8 +226,8 @@ class Clock:
         committed = action.committed
         if committed is None:
             committed = np.full(self._workers, FINISHED)
-        first = layout.seen(self._workers, 0, 0)
-        board.publish_seen(self._words, first, self._workers, self.core.rank, committed)
+        first = layout.seen(self._sources, 0, 0)
+        board.publish_seen(self._words, first, self._sources, self._workers, self.core.rank, committed)
 
     def _refresh(self, action: Refresh) -> None:
         self._copies[action.copy].refresh()
@@ -234,6 +246,8 @@ class Clock:
 
     def _await(self, action: Await) -> None:
         start = time.perf_counter_ns()
+        if self._must_ask and action.group is Group.COMMITTED:
+            self._ask(action.target)
         word, count = self._slots(action)
         while (status := board.gate(self._words, word, count, action.target, self._spins)) != board.OPEN:
             self._check_patience(status, action, start)
@@ -245,7 +259,7 @@ class Clock:
         since = self._polled[1] if self._polled is not None and self._polled[0] == action else start
         self._polled = None
         word, count = self._slots(action)
-        committed, seen = self._first[Group.COMMITTED], layout.seen(self._workers, 0, 0)
+        committed, seen = self._first[Group.COMMITTED], layout.seen(self._sources, 0, 0)
         arguments = (word, count, action.target, self._spins, committed, seen, self._workers, self.core.rank)
         while (status := board.poll(self._words, *arguments)) != board.OPEN:
             self._check_patience(status, action, since)
@@ -258,7 +272,16 @@ class Clock:
     def _slots(self, action: Await | Poll) -> tuple[int, int]:
         """First word and number of the slots that `action` looks at."""
         word = self._first[action.group] + action.first * layout.LINE
-        return word, self._workers if action.count == ALL else action.count
+        if action.count != ALL:
+            return word, action.count
+        return word, self._sources if action.group in _SHARED else self._workers
+
+    def _ask(self, clock: int) -> None:
+        """Have the agent fetch what is visible at `clock`, unless it did."""
+        word = layout.needed(self._sources, self.core.rank)
+        if clock > self._words[word]:
+            self._words[word] = clock
+            board.ring(self._words)
 
     def _count_wait(self, since_ns: int) -> None:
         waited = time.perf_counter_ns() - since_ns
@@ -267,12 +290,12 @@ class Clock:
 
     def _check_patience(self, status: int, action: Await | Poll, since_ns: int) -> None:
         if status == board.ABORTED:
-            raise AbortedError(f"worker {self.core.rank} was stopped at clock {self.now}: the job is ending")
+            raise AbortedError(f"{self._name(self.core.rank)} was stopped at clock {self.now}: the job is ending")
         seconds = (time.perf_counter_ns() - since_ns) / 1e9
         if seconds <= min(_WARN_S, self._timeout_s):
             return
         what, behind = action.what, self._behind(action)
-        text = f"worker {self.core.rank} at clock {self.now} has waited {seconds:.0f} s in {what}() for {behind}"
+        text = f"{self._name(self.core.rank)} at clock {self.now} has waited {seconds:.0f} s in {what}() for {behind}"
         if seconds > self._timeout_s:
             limit = f"Job(clock_timeout_s={self._timeout_s:g}) sets the limit"
             raise ClockTimeoutError(f"{text}; does it call {what}()? {limit}")
@@ -283,5 +306,10 @@ class Clock:
     def _behind(self, action: Await | Poll) -> str:
         word, count = self._slots(action)
         slots = self._words[word : word + count * layout.LINE : layout.LINE]
-        slow = [f"worker {action.first + k} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)]
+        slow = [f"{self._name(action.first + int(k))} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)]
         return ", ".join(slow) or "nobody any more"
+
+    def _name(self, source: int) -> str:
+        if source < self._workers:
+            return f"worker {self._first_worker + source}"
+        return f"the rows of node {source - self._workers}"

@@ -102,14 +102,18 @@ class SimMemory:
                     batch.append((row, delta))
         return batch or None
 
-    def apply(self, rows: Batch) -> None:
+    def apply(self, source: int, rows: Batch) -> None:
         """Add a batch of another node to owned rows."""
         for row, delta in rows:
             self.values[row] += delta
-            self.version[row - self.owned.start] += 1
+            n, given = row - self.owned.start, self.given[source]
+            up_to_date = given[n] == self.version[n]
+            self.version[n] += 1
+            if up_to_date:
+                given[n] = self.version[n]  # it has its own addition
             self.pause()
 
-    def gather(self, subscriber: int) -> Batch | None:
+    def gather(self, subscriber: int, everything: bool = False) -> Batch | None:
         """Take the values of rows that changed since `subscriber` was given them."""
         first = self.owned.start
         for row in self.owned:
@@ -119,7 +123,7 @@ class SimMemory:
         self.pause()
         given, batch = self.given[subscriber], []
         for n, version in enumerate(self.version):
-            last = given[n]
+            last = -1 if everything and given[n] is None else given[n]
             if last is not None and last < version:
                 given[n] = version
                 batch.append((first + n, self.values[first + n].copy()))

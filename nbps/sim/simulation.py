@@ -217,6 +217,7 @@ class Simulation:
             clock=clock,
             window=scenario.window,
             retry_s=scenario.retry_s,
+            ack_s=scenario.retry_s / 4,
             heartbeat_s=scenario.heartbeat_s,
             failure_timeout_s=scenario.failure_timeout_s,
         )

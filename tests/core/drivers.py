@@ -53,11 +53,11 @@ class Memory:
         self.base[owner] += delta
         return delta or None
 
-    def apply(self, rows: int) -> None:
+    def apply(self, source: int, rows: int) -> None:
         self.calls.append(("apply", rows))
         self.values[self.rank] += rows
 
-    def gather(self, subscriber: int) -> int:
+    def gather(self, subscriber: int, everything: bool) -> int:
         return self.values[self.rank]
 
     def install(self, owner: int, rows: int, unapplied: list[int], answered: int) -> None:

@@ -53,7 +53,7 @@ def add(memory, number, dtype, height, width, offset, atomic, rounds, threads):
 def ping(memory, slot, rounds, spins, pauses):
     """Tick one of two slots and wait for the other, in turns; sleep now and then where `pauses` is 1."""
     clocks = memory[8 * WORDS :].view(np.int64)
-    first = 2 * board.LINE
+    first = layout.committed(0)
     mine = first + slot * board.LINE
     random = np.random.default_rng(slot)
     board.gate(clocks, first, 2, 0, 0)
@@ -79,23 +79,23 @@ def exchange(memory, rank, rounds, spins, pauses):
         board.tick(words, slot, 1, slot, clock)
         while board.poll(words, about_me, 3, clock, int(spins), committed, seen, 3, rank) != board.OPEN:
             board.snapshot(words, committed, 3, taken)
-            board.publish_seen(words, seen, 3, rank, taken)
+            board.publish_seen(words, seen, 3, 3, rank, taken)
     # The others may still wait for this one to take in their last clocks.
     while board.poll(words, committed, 3, int(rounds), int(spins), committed, seen, 3, rank) != board.OPEN:
         board.snapshot(words, committed, 3, taken)
-        board.publish_seen(words, seen, 3, rank, taken)
+        board.publish_seen(words, seen, 3, 3, rank, taken)
     board.snapshot(words, committed, 3, taken)
-    board.publish_seen(words, seen, 3, rank, taken)
+    board.publish_seen(words, seen, 3, 3, rank, taken)
 
 
 def wait_for_abort(memory, number):
     """Park at a gate that never opens; the exit status says why the wait ended."""
     clocks = memory[8 * WORDS :].view(np.int64)
-    board.gate(clocks, 2 * board.LINE, 2, 0, 0)
+    board.gate(clocks, layout.committed(0), 2, 0, 0)
     announce(memory, number)
     status = board.TIMED_OUT
     while status == board.TIMED_OUT:
-        status = board.gate(clocks, 2 * board.LINE, 2, 1, 0)
+        status = board.gate(clocks, layout.committed(0), 2, 1, 0)
     sys.exit(0 if status == board.ABORTED else 1)
 
 

@@ -103,7 +103,7 @@ def test_what_a_reader_has_taken_in_only_grows(made, waiting, data):
         expected[layout.seen(workers, worker, reader)] = max(taken[worker, reader], committed[worker])
     if waiting and (expected != words).any():
         expected[layout.SEQUENCE] += 1
-    board.publish_seen(words, layout.seen(workers, 0, 0), workers, reader, committed)
+    board.publish_seen(words, layout.seen(workers, 0, 0), workers, workers, reader, committed)
     assert np.array_equal(words, expected)
 
 
@@ -129,10 +129,11 @@ def test_poll_opens_or_tells_news_or_waits(made, target, spins, abort):
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_the_board_gives_every_writer_cache_lines_of_its_own(workers):
     """No two slots or counters of different workers share a line, and all lie on the board."""
-    places = [layout.ABORT, layout.SEQUENCE]
+    places = [layout.ABORT, layout.SEQUENCE, layout.DOORBELL, layout.WANTED]
     places += [layout.seen(workers, worker, reader) for worker in range(workers) for reader in range(workers)]
     for worker in range(workers):
         places += [layout.committed(worker), layout.refreshed(workers, worker), layout.arrived(workers, worker)]
+        places.append(layout.needed(workers, worker))
         start = layout.statistics(workers, worker)
         places += range(start, start + layout.STATS_LINES * layout.LINE, layout.LINE)
     assert len({place // layout.LINE for place in places}) == len(places)

@@ -63,10 +63,10 @@ def test_a_wrong_pack_width_is_named(tmp_path):
 
 _FLUSH = """
 import numpy as np
-from copied import jit, replica
+from copied import jit, replica, rows
 parent = np.zeros((1, 5), np.float32)
 values, base, scratch = np.ones((1, 5), np.float32), np.zeros((1, 5), np.float32), np.zeros(5, np.float32)
-replica.flush(values, base, parent, 0, scratch, np.zeros(0))
+replica.flush(values, base, parent, rows.NOBODY_LOOKS, 0, scratch, np.zeros(0))
 print(parent[0].tolist(), sum(replica.flush.stats.cache_hits.values()), jit.cache_folder().name)
 """
 

@@ -8,6 +8,7 @@ import twins
 from hypothesis import given
 from hypothesis import strategies as st
 from nbps.kernels import replica
+from nbps.kernels.rows import NOBODY_LOOKS
 from twins import DTYPES
 
 
@@ -35,7 +36,7 @@ def test_flush_sends_the_difference(dtype):
         expected = [array.copy() for array in arrays]
         first, width = data.draw(st.integers(0, arrays[0].shape[0] - 1)), arrays[0].shape[1]
         peaks = np.full(width if wanted else 0, 9e9)  # whatever was left there
-        sent, norm = replica.flush(*arrays, first, np.empty(width, dtype), peaks)
+        sent, norm = replica.flush(*arrays, NOBODY_LOOKS, first, np.empty(width, dtype), peaks)
         rows, largest = twins.flush(*expected)
         assert (sent, norm) == (rows, largest if wanted else 0.0)
         for array, twin in zip(arrays, expected, strict=True):
@@ -62,7 +63,7 @@ def test_the_norm_of_what_has_no_usual_size(dtype, deltas, norm):
         values[shift % 2] = np.roll(np.array(deltas, dtype), shift)
         values[1 - shift % 2, 0] = 2
         found = replica.flush(
-            values, np.zeros((2, 3), dtype), np.zeros((2, 3), dtype), 0, np.empty(3, dtype), np.empty(3)
+            values, np.zeros((2, 3), dtype), np.zeros((2, 3), dtype), NOBODY_LOOKS, 0, np.empty(3, dtype), np.empty(3)
         )
         assert found[0] == 2
         assert np.array_equal(found[1], norm, equal_nan=True)
@@ -95,7 +96,7 @@ def test_a_copy_that_added_nothing_sends_nothing(dtype):
         for _ in range(5):
             parent += (random.standard_normal(parent.shape) * 10.0 ** random.integers(-6, 6)).astype(dtype)
             replica.refresh(values, base, parent)
-            assert replica.flush(values, base, parent, 0, np.empty(7, dtype), np.empty(7)) == (0, 0.0)
+            assert replica.flush(values, base, parent, NOBODY_LOOKS, 0, np.empty(7, dtype), np.empty(7)) == (0, 0.0)
             assert np.array_equal(values, parent)
 
     check()
@@ -118,7 +119,7 @@ def test_copies_agree_with_a_model_of_integers(dtype):
                 values += values.dtype.type(amount)
                 own[who] += amount
             elif action == "flush":
-                replica.flush(values, base, parent, who % 2, np.empty(width, dtype), np.empty(0))
+                replica.flush(values, base, parent, NOBODY_LOOKS, who % 2, np.empty(width, dtype), np.empty(0))
                 sent += own[who]
                 known[who] += own[who]
                 own[who] = 0

@@ -290,7 +290,7 @@ def _(patch):
     patch.setattr(shard, "min", max, raising=False)
 
 
-@fault("own slot of a shard rises with its own workers")
+@fault("own slot of a shard rises with its own workers", nodes=3, faults=())
 def _(patch):
     def commit(self, clock, number):
         self._board.publish_shard(self.rank, clock)
@@ -369,9 +369,9 @@ def _(patch):
 
 @fault("rows changed by other nodes are not shipped")
 def _(patch):
-    def apply(self, rows):
+    def apply(self, source, rows):
         before = list(self.version)
-        original(self, rows)
+        original(self, source, rows)
         self.version = before
 
     original = SimMemory.apply

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from nbps.kernels import board, replica
+from nbps.kernels.rows import NOBODY_LOOKS
 
 from nbps.core import worker as core
 from nbps.core.rules import FINISHED
@@ -130,7 +131,7 @@ class SmallWorker:
 
     def Flush(self, action):  # noqa: N802
         workers = self.job.workers
-        return self.exchange(self.job.flush, 0, np.zeros(workers, np.int64), np.zeros(workers))[1]
+        return self.exchange(self.job.flush, NOBODY_LOOKS, 0, np.zeros(workers, np.int64), np.zeros(workers))[1]
 
     def Refresh(self, action):  # noqa: N802
         self.exchange(self.job.refresh)
@@ -171,7 +172,7 @@ class SmallWorker:
 
     def PublishSeen(self, action):  # noqa: N802
         committed = (FINISHED,) * self.job.workers if action.committed is None else action.committed
-        self.call(board.publish_seen, self.job.slot(core.Group.SEEN, 0), self.job.workers, self.rank, committed)
+        self.call(board.publish_seen, self.job.slot(core.Group.SEEN, 0), self.job.workers, self.job.workers, self.rank, committed)
 
     def Record(self, action):  # noqa: N802
         pass

@@ -9,6 +9,7 @@ import numpy as np
 import programs
 import pytest
 from nbps.kernels import atomics, board, layout, replica, rows
+from nbps.kernels.rows import NOBODY_LOOKS
 
 from nbps.testing.interleave import Machine, Order
 
@@ -252,7 +253,7 @@ def explore_exchange(order, refresh, width=3, **planted):
         seen = []
         for send in (True, True, False):
             values[0] += step * send
-            flush(values, base, parent, 0, np.zeros(width, np.int64), np.zeros(0))
+            flush(values, base, parent, NOBODY_LOOKS, 0, np.zeros(width, np.int64), np.zeros(0))
             if send:
                 refresh(values, base, parent)
                 seen.append(tuple(values[0].tolist()))

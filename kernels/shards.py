@@ -1,0 +1,178 @@
+"""Rows on their way between nodes: what the agent of a node does to its tables while workers read and add to them.
+
+Of each table there are, besides the live `values`, shape (rows, width):
+
+- `dirty`, uint8[rows]: who changed a row sets its mark afterwards. The agent clears a mark by an atomic exchange and
+  reads the row then: an addition in between is taken now, or still marked.
+- `base`, shaped as `values`: what of a replica row the owner has sent, or knows from batches of this node. The agent's
+  own; so ``values - base`` is what local workers added and nobody has sent.
+- `pending`, uint64[rows]: of an owned row, one bit for each node that must be told of its value. The agent's own.
+
+A batch lists rows once, in the order of the ids that a node owns, so two batches of rows of one owner can be merged.
+"""
+
+from __future__ import annotations
+
+from .atomics import PACK_BYTES, address, exchange, pack_lanes, shift_pack_relaxed, shift_relaxed
+from .jit import kernel
+from .rows import add_row_lossless
+
+_EIGHT = 8  # marks that are looked at together
+
+
+@kernel
+def take_marked(dirty, eights, ids, out):
+    """Clear the marks of those of `ids` that are set, and write their numbers to `out`; return how many.
+
+    `ids` ascend. `eights` is `dirty` seen as int64[ceil(rows / 8)]: where ids are consecutive, eight unmarked rows are
+    passed over at a time.
+    """
+    found, k, size = 0, 0, ids.size
+    consecutive = size > 0 and ids[size - 1] - ids[0] == size - 1
+    while k < size:
+        row = ids[k]
+        if consecutive and row % _EIGHT == 0 and k + _EIGHT <= size and eights[row // _EIGHT] == 0:
+            k += _EIGHT
+            continue
+        if dirty[row] != 0 and exchange(dirty, row, 0) != 0:
+            out[found] = row
+            found += 1
+        k += 1
+    return found
+
+
+@kernel
+def take_differences(values, base, ids, out_ids, out_deltas):
+    """Take what was added to rows `ids`: ``d = values - base; base += d``; return how many rows had a difference.
+
+    Writes their numbers and differences to `out_ids` and `out_deltas`, shape (ids.size, width).
+    """
+    width = values.shape[1]
+    found = 0
+    for n in range(ids.size):
+        mine, known, delta = values[ids[n]], base[ids[n]], out_deltas[found]
+        changed = False
+        for j in range(width):
+            d = mine[j] - known[j]
+            delta[j] = d
+            known[j] += d
+            changed |= d != 0
+        if changed:
+            out_ids[found] = ids[n]
+            found += 1
+    return found
+
+
+@kernel
+def apply_rows(values, atomic, ids, deltas, pending, targets):
+    """Add ``deltas[n]`` to row ``ids[n]``, without loss where `atomic`, and have the nodes of `targets` told."""
+    width = values.shape[1]
+    for n in range(ids.size):
+        row = ids[n]
+        target, delta = values[row], deltas[n]
+        if atomic:
+            add_row_lossless(target, delta)
+        else:
+            for j in range(width):
+                target[j] += delta[j]
+        pending[row] |= targets
+
+
+@kernel
+def add_pending(pending, ids, count, targets):
+    """Have the nodes of `targets` told of the first `count` rows of `ids`."""
+    for n in range(count):
+        pending[ids[n]] |= targets
+
+
+@kernel
+def take_pending(pending, subscribers, ids, node, everything, out):
+    """Write those of `ids` to `out` of which `node`, a bit, must be told, and forget that; return how many.
+
+    Without `everything` only rows to which it subscribes count.
+    """
+    found = 0
+    for n in range(ids.size):
+        row = ids[n]
+        if pending[row] & node != 0 and (everything or subscribers[row] & node != 0):
+            pending[row] &= ~node
+            out[found] = row
+            found += 1
+    return found
+
+
+@kernel
+def copy_rows(values, ids, out):
+    """Copy row ``ids[n]`` to ``out[n]`` for every n; each element is loaded once."""
+    width = values.shape[1]
+    for n in range(ids.size):
+        source, target = values[ids[n]], out[n]
+        for j in range(width):
+            target[j] = source[j]
+
+
+@kernel
+def add_common(ids, values, other_ids, deltas):
+    """Add ``deltas[m]`` to ``values[n]`` where ``ids[n] == other_ids[m]``; both ascend."""
+    width = values.shape[1]
+    n = m = 0
+    while n < ids.size and m < other_ids.size:
+        if ids[n] < other_ids[m]:
+            n += 1
+        elif ids[n] > other_ids[m]:
+            m += 1
+        else:
+            target, delta = values[n], deltas[m]
+            for j in range(width):
+                target[j] += delta[j]
+            n += 1
+            m += 1
+
+
+@kernel
+def install_rows(values, base, atomic, ids, fresh):
+    """Take in values of an owner: ``values += fresh - base; base = fresh``, losing no addition where `atomic`.
+
+    `fresh`, shape (ids.size, width), holds this node's own batches that the owner had not applied. Where nothing is
+    unsent a value becomes the owner's to the bit, and where nothing changed nothing is written.
+    """
+    width = values.shape[1]
+    for n in range(ids.size):
+        target, known, new = values[ids[n]], base[ids[n]], fresh[n]
+        if atomic:
+            _shift_row(target, known, new)
+        else:
+            for j in range(width):
+                seen = target[j]
+                target[j] = new[j] if seen == known[j] else seen + (new[j] - known[j])
+        for j in range(width):
+            known[j] = new[j]
+
+
+@kernel(inline=True)
+def _shift_row(target, old, new):
+    lanes = pack_lanes(target)
+    head = min(target.size, (-address(target, 0) & (PACK_BYTES - 1)) // (PACK_BYTES // lanes))
+    for j in range(head):
+        shift_relaxed(target, j, old[j], new[j])
+    tail = head + (target.size - head) // lanes * lanes
+    for j in range(head, tail, lanes):
+        same = True
+        for lane in range(lanes):
+            same &= old[j + lane] == new[j + lane]
+        if not same:
+            shift_pack_relaxed(target, j, old, new, j)
+    for j in range(tail, target.size):
+        shift_relaxed(target, j, old[j], new[j])
+
+
+@kernel
+def first_foreign_id(ids, owners, owner):
+    """Return the position of the first of `ids` that is out of order, out of range or not of `owner`, or -1."""
+    last = -1
+    for n in range(ids.size):
+        row = ids[n]
+        if row <= last or row >= owners.size or owners[row] != owner:
+            return n
+        last = row
+    return -1

@@ -1,0 +1,122 @@
+"""Batches of rows as they travel: the `Rows` of the protocol core, one piece of memory for all tables.
+
+All numbers are little-endian int64. A batch begins with the number of its sections, then has six numbers for each
+section: table, encoding, rows n, width, where its ids begin, and where its values begin, in bytes from the batch's
+start. Ids are int64[n], ascending, each once; values are [n, width] of the table's dtype, or in another `Encoding`.
+Both begin at multiples of 64 bytes: they are buffers of an Arrow array of fixed-size lists as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.errors import ProtocolError
+
+Ids = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+_ALIGNMENT = 64
+_WORDS = 6  # of a section in the head
+_SECTIONS_LIMIT = 1 << 12
+
+
+class Shape(NamedTuple):
+    """What a section is made for: `rows` rows at most of `width` values of `itemsize` bytes each."""
+
+    table: int
+    encoding: int
+    rows: int
+    width: int
+    itemsize: int
+
+
+class Section(NamedTuple):
+    """Rows of one table in a batch; `values` are the bytes of the values, uint8[n * width * itemsize]."""
+
+    table: int
+    encoding: int
+    width: int
+    ids: Ids
+    values: Bytes
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
+
+
+def batch_limit(shapes: Sequence[Shape]) -> int:
+    """Return the greatest size of a batch with these sections, in bytes."""
+    end = _aligned(8 + 8 * _WORDS * len(shapes))
+    for shape in shapes:
+        end = _aligned(_aligned(end + 8 * shape.rows) + shape.rows * shape.width * shape.itemsize)
+    return end
+
+
+def new_batch(shapes: Sequence[Shape]) -> tuple[Bytes, list[Section]]:
+    """Make a batch with room for these sections; the caller fills them, and `cut` says how many rows came."""
+    batch = np.empty(batch_limit(shapes), np.uint8)
+    head = batch[: 8 + 8 * _WORDS * len(shapes)].view(np.int64)
+    head[0] = len(shapes)
+    end = _aligned(head.nbytes)
+    sections = []
+    for n, (table, encoding, rows, width, itemsize) in enumerate(shapes):
+        ids, values = end, _aligned(end + 8 * rows)
+        size = rows * width * itemsize
+        head[1 + n * _WORDS : 1 + (n + 1) * _WORDS] = (table, encoding, rows, width, ids, values)
+        sections.append(
+            Section(table, encoding, width, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size])
+        )
+        end = _aligned(values + size)
+    return batch, sections
+
+
+def cut(batch: Bytes, counts: Sequence[int]) -> Bytes | None:
+    """Say that only so many rows of each section of a new batch were filled; None if none was."""
+    if not any(counts):
+        return None
+    head = batch[: 8 + 8 * _WORDS * len(counts)].view(np.int64)
+    last = 1 + (len(counts) - 1) * _WORDS
+    if head[last + 2] > 0:  # the batch ends where the last section now does
+        row = (batch.size - int(head[last + 5])) // int(head[last + 2])
+        batch = batch[: int(head[last + 5]) + counts[-1] * row]
+    head[3::_WORDS] = counts
+    return batch
+
+
+def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> list[Section]:
+    """Return the sections of a batch, views into it.
+
+    Parameters
+    ----------
+    itemsizes, widths : sequence of int
+        Of each table.
+
+    Raises
+    ------
+    ProtocolError
+        If it is none, or names a table that does not exist or is not as wide. Whose the ids are is not checked here.
+    """
+    if batch.size < 8:
+        raise ProtocolError(f"a batch of {batch.size} bytes; expected 8 or more")
+    count = int(batch[:8].view(np.int64)[0])
+    start = 8 + 8 * _WORDS * count
+    if not 0 <= count <= _SECTIONS_LIMIT or start > batch.size:
+        raise ProtocolError(f"a batch of {batch.size} bytes claims {count} sections")
+    head = batch[8:start].view(np.int64).tolist()
+    found = []
+    for n in range(count):
+        table, encoding, rows, width, ids, values = head[n * _WORDS : (n + 1) * _WORDS]
+        if not 0 <= table < len(widths) or width != widths[table] or not 0 <= rows <= batch.size // 8:
+            raise ProtocolError(f"section {n} of a batch: table {table}, {rows} rows of width {width}; no such table")
+        size = rows * width * itemsizes[table]
+        ids_fit = ids % 8 == 0 and start <= ids <= batch.size - 8 * rows
+        if not (ids_fit and values % 8 == 0 and start <= values <= batch.size - size):
+            raise ProtocolError(f"section {n} of a batch: {rows} rows at bytes {ids} and {values} of {batch.size}")
+        found.append(
+            Section(table, encoding, width, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size])
+        )
+    return found
