@@ -5,9 +5,10 @@ bit, after a silence, or never, because both ends were closed in the middle of a
 drawn from a seed, for each direction on its own; when it happens depends on the machine. TCP's own promises stay as
 they are: without `ChaosProxy.flip` what arrives is a prefix of what was sent, in order.
 
-One thread does all the work. Controls are carried out by it too, and have taken effect when they return; counters may
-be read at any time. In the job of several nodes node i connects to all nodes before it, to node 0 at the rendezvous:
-give a node the proxy's address as ``NBPS_RENDEZVOUS``, and its link to node 0 goes through here.
+One thread does all the work. Controls are carried out by it too, and have taken effect when they return; a counter
+that is read holds all that anybody has received before. In the job of several nodes node i connects to all nodes before
+it, to node 0 at the rendezvous: give a node the proxy's address as ``NBPS_RENDEZVOUS``, and its link to node 0 goes
+through here.
 """
 
 from __future__ import annotations
@@ -51,16 +52,12 @@ class ChaosProxy:
     ----------
     address : str
         Where to connect instead of `target`.
-    accepted : int
-        Connections so far.
-    cuts : int
-        How often `cut` has closed the connections.
     """
 
     def __init__(self, target: str, seed: int = 0) -> None:
         self.target = target
-        self.accepted = 0
-        self.cuts = 0
+        self._accepted = 0
+        self._cuts = 0
         found = socket.getaddrinfo(*split_address(target), type=socket.SOCK_STREAM)
         self._family, self._target = found[0][0], found[0][4]
         self._directions = {"up": Direction("up", seed), "down": Direction("down", seed)}
@@ -94,22 +91,43 @@ class ChaosProxy:
     @property
     def bytes_up(self) -> int:
         """Bytes forwarded to the target."""
+        self._settle()
         return self._directions["up"].forwarded
 
     @property
     def bytes_down(self) -> int:
         """Bytes forwarded from the target."""
+        self._settle()
         return self._directions["down"].forwarded
 
     @property
     def flips(self) -> int:
         """Bits flipped so far; what holds one may not have been forwarded yet."""
+        self._settle()
         return sum(direction.flipped for direction in self._directions.values())
 
     @property
     def open(self) -> int:
         """Connections that are open now."""
+        self._settle()
         return len(self._links)
+
+    @property
+    def accepted(self) -> int:
+        """Connections so far."""
+        self._settle()
+        return self._accepted
+
+    @property
+    def cuts(self) -> int:
+        """How often `cut` has closed the connections so far."""
+        self._settle()
+        return self._cuts
+
+    def _settle(self) -> None:
+        # The thread counts after it has sent: it has done so when it takes up something else.
+        if not self._closing:
+            self._do(lambda: None)
 
     # --- controls
 
@@ -298,7 +316,7 @@ class ChaosProxy:
             client, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):  # it is gone already
             return
-        self.accepted += 1
+        self._accepted += 1
         target = socket.socket(self._family)
         for ours in (client, target):
             ours.setblocking(False)
@@ -320,7 +338,7 @@ class ChaosProxy:
         self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _cut(self) -> None:
-        self.cuts += 1  # first: who sees its connection end sees that it was cut
+        self._cuts += 1
         for link in list(self._links):
             self._end(link)
         for direction in self._directions.values():
