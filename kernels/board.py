@@ -21,7 +21,7 @@ from __future__ import annotations
 from .atomics import exchange, fence, fetch_add, load_acquire, pause, store_release
 from .futex import futex_wait, futex_wake, write_one
 from .jit import kernel
-from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, LINE, ONE, SEQUENCE, TIMEOUT, WAITERS
+from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, HEADER_LINES, LINE, ONE, SEQUENCE, TIMEOUT, WAITERS, WANTED
 
 OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
 
@@ -62,6 +62,53 @@ def ring(board):
     fence()
     if load_acquire(board, AGENT_SLEEPS) != 0 and exchange(board, AGENT_SLEEPS, 0) != 0:
         write_one(board, DOORBELL, ONE)
+
+
+@kernel
+def survey(board, workers, sources, out):
+    """Write what an agent must know to `out`, int64[3 + 3 * workers].
+
+    The lowest committed and arrived slot of the workers and the count of requests; then for each worker its committed
+    slot, the clock that it waited for, and how many ships it took in.
+    """
+    first, arrived, needed = (
+        HEADER_LINES * LINE,
+        (HEADER_LINES + 2 * sources) * LINE,
+        (HEADER_LINES + 3 * sources) * LINE,
+    )
+    out[0] = out[1] = FINISHED
+    out[2] = load_acquire(board, WANTED)
+    for k in range(workers):
+        clock = load_acquire(board, first + k * LINE)
+        out[0] = min(out[0], clock)
+        out[1] = min(out[1], load_acquire(board, arrived + k * LINE))
+        out[3 + k] = clock
+        out[3 + workers + k] = load_acquire(board, needed + k * LINE)
+        out[3 + 2 * workers + k] = load_acquire(board, needed + k * LINE + 1)
+
+
+@kernel
+def differs(board, workers, sources, known, out):
+    """Tell whether the board says something else than `known`, an earlier `survey`; `out` is the new one."""
+    survey(board, workers, sources, out)
+    for k in range(out.size):  # noqa: SIM110  (Numba compiles no generator expressions)
+        if out[k] != known[k]:
+            return True
+    return False
+
+
+@kernel
+def doze(board, workers, sources, known, out):
+    """Announce that the agent sleeps, unless the board says more than `known`, an earlier `survey`; return whether.
+
+    `out` is the survey made after the announcement.
+    """
+    store_release(board, AGENT_SLEEPS, 1)
+    fence()
+    if differs(board, workers, sources, known, out):
+        store_release(board, AGENT_SLEEPS, 0)
+        return False
+    return True
 
 
 @kernel

@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from . import board, replica, rows
+from . import board, replica, rows, shards
 from .jit import cache_folder, compile_lock
 from .layout import board_words
 
@@ -80,9 +80,51 @@ def prepare(requests: list[Request]) -> None:
         print(f"nbps: compiled {len(wanted)} kernels in {seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool) -> None:
-    """Prepare the clock, with a value bound or without, and tables given as (dtype, access, check_finite)."""
-    prepare(board_requests(bounded) + [request for table in sorted(tables) for request in table_requests(*table)])
+def agent_requests(dtype: str) -> list[Request]:
+    """Kernels with which an agent exchanges rows of a table."""
+    values, marks, bits, none = (
+        np.zeros((2, 4), dtype),
+        np.zeros(8, np.uint8),
+        np.zeros(2, np.uint64),
+        np.zeros(0, np.int64),
+    )
+    node, eights, batch = np.uint64(1), marks.view(np.int64), np.zeros(0, np.uint8)
+    ids, rows_ = batch.view(np.int64), batch.view(dtype).reshape(0, 4)  # as they lie in a batch
+    return [
+        (shards.take_marked, (marks, eights, none, none)),
+        (shards.take_differences, (values, values, none, ids, rows_)),
+        (shards.apply_rows, (values, 1, ids, rows_, bits, node)),
+        (shards.add_pending, (bits, none, 0, node)),
+        (shards.take_pending, (bits, bits, none, node, False, none)),
+        (shards.copy_rows, (values, ids, rows_)),
+        (shards.add_common, (ids, rows_, ids, rows_)),
+        (shards.install_rows, (values, values, 1, ids, rows_)),
+        (shards.first_foreign_id, (ids, marks, 0)),
+    ]
+
+
+def agent_board_requests() -> list[Request]:
+    """Kernels with which workers wake an agent, and it looks at their clocks."""
+    words, survey = np.zeros(board_words(2, bounded=True), np.int64), np.zeros(6, np.int64)
+    return [
+        (board.ring, (words,)),
+        (board.publish, (words, 0, 0)),
+        (board.survey, (words, 1, 2, survey)),
+        (board.differs, (words, 1, 2, survey, survey)),
+        (board.doze, (words, 1, 2, survey, survey)),
+    ]
+
+
+def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+    """Prepare the clock, with a value bound or without, and tables given as (dtype, access, check_finite).
+
+    With `agent` what exchanges them with other nodes, too.
+    """
+    requests = board_requests(bounded) + [request for table in sorted(tables) for request in table_requests(*table)]
+    if agent:
+        requests += agent_board_requests()
+        requests += [request for dtype in sorted({table[0] for table in tables}) for request in agent_requests(dtype)]
+    prepare(requests)
 
 
 def _call(requests: list[Request]) -> None:

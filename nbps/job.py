@@ -11,10 +11,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nbps import init, remote
+from nbps.agent.driver import AgentControl
+from nbps.agent.spec import AgentSpec, SharedTable
 from nbps.checks import whole
 from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.errors import AbortedError, ConfigError, JobClosedError, TableError
+from nbps.job_nodes import check_nodes, default_workers, place_of, sharding_of
 from nbps.job_table import JobTable
+from nbps.nodes import Nodes
 from nbps.report import Report
 from nbps.runtime.board import Board
 from nbps.runtime.cores import usable_cores
@@ -37,7 +41,7 @@ class Job:
     ----------
     tables : sequence of Table
     workers : int, optional
-        Processes; all cores that this process may use by default.
+        Processes on this node; by default ``NBPS_WORKERS``, else all cores that this process may use.
     consistency : BSP, SSP, ESSP, ASP, VAP
         ``ESSP(2)`` by default.
     seed : int
@@ -49,6 +53,13 @@ class Job:
         all of them need.
     staleness : mapping of str to int, optional
         Staleness of tables by name, where it shall differ from the job's and from what `Table` says.
+    nodes : Nodes, optional
+        Where this process stands among the nodes of the job; read from the environment by default
+        (`Nodes.from_environment`), one node where it says nothing.
+    failure_timeout_s : float
+        A node that is not heard for so long is lost: the job ends on all others, which name it.
+    start_timeout_s : float
+        How long the nodes wait for each other at the start.
     record_staleness : bool
         Record the clock differential of every read. Without it a ``get`` of one row takes an eighth less time, and the
         report has none.
@@ -77,17 +88,22 @@ class Job:
         preload: Callable[[], object] | None = None,
         staleness: Mapping[str, float] | None = None,
         record_staleness: bool = True,
+        nodes: Nodes | None = None,
+        failure_timeout_s: float = 30.0,
+        start_timeout_s: float = 60.0,
     ) -> None:
         self.tables = with_staleness(checked_tables(tables), {} if staleness is None else staleness)
-        self.workers = usable_cores() if workers is None else whole("Job: workers", workers, 1)
+        self.workers = default_workers() if workers is None else whole("Job: workers", workers, 1)
+        self.nodes = Nodes.from_environment() if nodes is None else nodes
         self.consistency = ESSP() if consistency is None else consistency
         self.seed = whole("Job: seed", seed, 0)
-        number = isinstance(clock_timeout_s, (int, float)) and not isinstance(clock_timeout_s, bool)
-        if not number or not clock_timeout_s > 0:
-            raise ConfigError(f"Job: clock_timeout_s is {clock_timeout_s!r}; expected seconds > 0")
-        self.clock_timeout_s = float(min(clock_timeout_s, _LONGEST_S))
+        self.clock_timeout_s = _seconds("clock_timeout_s", clock_timeout_s)
+        self.failure_timeout_s = _seconds("failure_timeout_s", failure_timeout_s)
+        self.start_timeout_s = _seconds("start_timeout_s", start_timeout_s)
         check_consistency(self.consistency, "Job")
         _check_strict(self.consistency, self.tables)
+        if self.nodes.count > 1:
+            check_nodes(self.nodes, self.tables, self.consistency)
         if not isinstance(record_staleness, bool):
             raise ConfigError(f"Job: record_staleness is {record_staleness!r}; expected True or False")
         self.record_staleness = record_staleness
@@ -96,6 +112,9 @@ class Job:
         self._views: dict[str, JobTable] = {}
         self._group: WorkerGroup | None = None
         self._board: Board | None = None
+        self._agent: AgentControl | None = None
+        self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
+        self._sizes = (self.workers,)  # workers of each node
         self._report: Report | None = None
         self._cleanup: weakref.finalize[Any, Any] | None = None
 
@@ -106,19 +125,32 @@ class Job:
         remove_orphans()
         bounded = isinstance(self.consistency, VAP)
         kinds = {(table.dtype, table.access, table.check_finite) for table in self.tables}
-        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds, bounded))]
+        several = self.nodes.count > 1
+        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+            (remote.prepare, (kinds, bounded, self.nodes.count))
+        ]
         if self._preload is not None:
             preload.append((self._preload, ()))
         held = _Held()
         self._cleanup = weakref.finalize(self, held.release)
         try:
-            self._board = board = Board(self.workers, bounded)
+            self._agent = held.agent = AgentControl() if several else None
+            doorbell = -1 if self._agent is None else self._agent.doorbell
+            self._board = board = Board(self.workers, bounded, self.nodes.count if several else 0, doorbell)
             held.segments.append(board.segment)
-            describe = functools.partial(_describe, board)
-            self._group = held.group = WorkerGroup(self.workers, preload, on_stop=board.abort, describe=describe)
+            self._group = held.group = WorkerGroup(
+                self.workers,
+                preload,
+                on_stop=self._on_stop(board),
+                describe=functools.partial(_describe, board, self.nodes.rank, several),
+                companions=int(several),
+                inherited=() if self._agent is None else self._agent.inherited,
+            )
             for table in self.tables:
                 self._create(table, held.segments)
             self._group.start()
+            if self._agent is not None:
+                self._sizes = self._agent.join(self._group, self.workers, self._agent_spec(self._agent, board))
             self._group.call(remote.open_worker, self._spec())
         except BaseException:
             self.close()
@@ -131,16 +163,19 @@ class Job:
         self.close()
 
     def run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> list[R]:
-        """Call ``function(worker, *args, **kwargs)`` in every worker; clocks start at 0.
+        """Call ``function(worker, *args, **kwargs)`` in every worker of this node; clocks start at 0.
 
         `function` may come from a notebook or ``__main__``. Workers see arrays among the arguments read-only; those
         from 64 KiB on are put into shared memory once, and not copied. When a worker returns, its updates are
         committed and it holds nobody back any more.
 
+        With several nodes every one of them calls `run`, with a function of its own script, and gets the results of its
+        own workers. It returns when all workers of all nodes have, and then every node's tables hold the same.
+
         Returns
         -------
         list
-            One result for each worker, in rank order.
+            One result for each worker of this node, in rank order.
 
         Raises
         ------
@@ -151,6 +186,8 @@ class Job:
             In its place if it cannot be raised here, or would end the program, as `SystemExit` does.
         WorkerDiedError
             If a worker process was killed.
+        NodeError
+            If another node failed, ended the job, or was lost.
         KeyboardInterrupt
             After Ctrl-C: once ends the workers in good order, twice at once.
         """
@@ -159,7 +196,12 @@ class Job:
             raise JobClosedError("run: another thread runs this job; wait for it to end")
         try:
             board.reset()
-            return group.call(remote.run, function, args, kwargs)
+            if self._agent is None:
+                return group.call(remote.run, 0, function, args, kwargs)
+            self._agent.begin(0)
+            results = group.call(remote.run, 0, function, args, kwargs, listen=self._agent.listener)
+            group.wait_for(self._agent.listener, self._agent.is_done)
+            return results
         except (Exception, AbortedError):
             if self._board is None:  # a worker ended, or a closed connection was looked at: it depends
                 raise JobClosedError("run: another thread closed the job") from None
@@ -217,6 +259,10 @@ class Job:
             error.add_note(f"while initialising table {table.name!r}")
             raise
         self._views[table.name] = JobTable(table, segment, layout, values)
+        if self._agent is not None:
+            marks = Segment(f"{table.name}-marks", -(-table.rows // 8) * 8)
+            segments.append(marks)
+            self._marks[table.name] = marks.name
 
     def _spec(self) -> WorkerSpec:
         assert self._board is not None
@@ -224,6 +270,7 @@ class Job:
             TableSpec(
                 name=table.name,
                 layout=self._views[table.name].layout,
+                marks=self._marks.get(table.name),
                 access=table.access,
                 staleness=self.consistency.staleness if table.staleness is None else table.staleness,
                 check_finite=table.check_finite,
@@ -232,14 +279,49 @@ class Job:
         )
         return WorkerSpec(
             workers=self.workers,
+            shards=self.nodes.count if self._agent is not None else 0,
+            node=self.nodes.rank,
+            first=sum(self._sizes[: self.nodes.rank]),
+            size=sum(self._sizes),
             board=self._board.segment.name,
             tables=tables,
             consistency=self.consistency,
             seed=self.seed,
             clock_timeout_s=self.clock_timeout_s,
-            oversubscribed=self.workers > usable_cores(),
+            oversubscribed=self.workers + (self._agent is not None) > usable_cores(),
             record_staleness=self.record_staleness,
+            checkpoint_every=0,
         )
+
+    def _agent_spec(self, agent: AgentControl, board: Board) -> AgentSpec:
+        tables = [(table, self._views[table.name]) for table in self.tables]
+        return AgentSpec(
+            place=place_of(self, [(table, view.to_numpy()) for table, view in tables]),
+            control=agent.remote,
+            board=board.segment.name,
+            workers=self.workers,
+            terms=self._spec().terms(),
+            tables=tuple(
+                SharedTable(
+                    table.name, view.layout, self._marks[table.name], table.access,
+                    sharding_of(table), table.replicate == "clock",
+                )
+                for table, view in tables
+            ),
+            failure_timeout_s=self.failure_timeout_s,
+            spins=self.workers + 1 < usable_cores(),
+        )  # fmt: skip
+
+    def _on_stop(self, board: Board) -> Callable[[str], None]:
+        agent = self._agent
+
+        def stop(reason: str) -> None:
+            board.abort()
+            if agent is not None:
+                agent.fail(reason)
+                agent.close()
+
+        return stop
 
     def _running(self) -> tuple[WorkerGroup, Board]:
         if self._group is None or self._board is None:
@@ -257,6 +339,7 @@ class _Held:
 
     def __init__(self) -> None:
         self.group: WorkerGroup | None = None
+        self.agent: AgentControl | None = None
         self.segments: list[Segment] = []
         self._owner = os.getpid()
 
@@ -265,6 +348,8 @@ class _Held:
         if os.getpid() != self._owner:
             return  # it has a copy of the job, which is not its to end
         try:
+            if self.agent is not None:
+                self.agent.close()
             if self.group is not None:
                 self.group.close()
         finally:
@@ -272,7 +357,18 @@ class _Held:
                 segment.unlink()
 
 
-def _describe(board: Board, rank: int) -> str:
+def _seconds(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not value > 0:
+        raise ConfigError(f"Job: {name} is {value!r}; expected seconds > 0")
+    return float(min(value, _LONGEST_S))
+
+
+def _describe(board: Board, node: int, several: bool, rank: int) -> str:
+    if rank == board.workers:
+        return f"the agent of node {node}"
+    if several:
+        return f"{_describe(board, node, False, rank)} of node {node}"
     clock = board.clock(rank)
     return f"worker {rank}" if clock is None else f"worker {rank} at clock {clock}"
 

@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 _worker: Worker | None = None  # the one worker of this process
 
 
-def prepare(tables: set[tuple[str, str, bool]], bounded: bool) -> None:
-    """Import what workers need and prepare kernels, as `prepare_job` says; in the supervisor."""
+def prepare(tables: set[tuple[str, str, bool]], bounded: bool, nodes: int) -> None:
+    """Import what workers, and with several nodes the agent, need and prepare kernels; in the supervisor."""
     import numba
 
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         raise ConfigError(
             "NUMBA_DISABLE_JIT is set; plain Python loses updates between processes: unset it to run a job"
         )
-    import nbps.worker  # noqa: F401
+    import nbps.worker
     from nbps.kernels.prepare import prepare_job
 
-    prepare_job(tables, bounded)
+    prepare_job(tables, bounded, nodes > 1)
+    if nodes > 1:
+        import nbps.agent.process  # noqa: F401
 
 
 def open_worker(rank: int, spec: WorkerSpec) -> None:

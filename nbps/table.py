@@ -16,6 +16,7 @@ from nbps.init import Initializer, constant, from_array, zeros
 
 DTYPES = ("float32", "float64", "int32", "int64")
 ACCESS_MODES = ("direct", "cached", "exclusive")
+REPLICATION = ("clock", "run")
 _NAME_LIMIT = 128
 _SIZE_LIMITS = {"rows": 2**63 - 1, "width": 2**31 - 1}  # the length of Arrow's arrays and of its fixed-size lists
 
@@ -46,6 +47,13 @@ class Table:
         Staleness of this table; the job's by default.
     check_finite : bool
         Refuse deltas with NaN or infinity.
+    sharding : {"block", "hash"} or sequence of int
+        Which node of several owns which row: additions of all nodes meet at the owner. ``block``: consecutive rows, as
+        many for every node; ``hash``: rows spread evenly, where neighbours or low numbers are used more than others;
+        a sequence gives the first row of node 1, of node 2, and so on.
+    replicate : {"clock", "run"}
+        When other nodes learn of changes: at every clock, as the consistency model says; or only when a run ends, for
+        rows that during a run nobody reads or adds to but workers of the node that owns them.
 
     Notes
     -----
@@ -63,6 +71,8 @@ class Table:
     init: Initializer | npt.ArrayLike = dataclasses.field(default_factory=zeros)
     staleness: float | None = None
     check_finite: bool = False
+    sharding: Literal["block", "hash"] | Sequence[int] = "block"
+    replicate: Literal["clock", "run"] = "clock"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 0 < len(self.name) <= _NAME_LIMIT:
@@ -75,6 +85,7 @@ class Table:
             raise ConfigError(f"table {self.name!r}: access is {self.access!r}; expected one of {expected}")
         if self.staleness is not None:
             object.__setattr__(self, "staleness", check_staleness(self.staleness, f"table {self.name!r}"))
+        self._check_nodes()
         if isinstance(self.init, str):
             raise ConfigError(
                 f"table {self.name!r}: init is {self.init!r}; expected an initialiser of nbps.init or numbers"
@@ -82,6 +93,23 @@ class Table:
         if not callable(self.init):
             fill = constant(float(self.init)) if np.ndim(self.init) == 0 else from_array(self.init)  # type: ignore[arg-type]
             object.__setattr__(self, "init", fill)
+
+    def _check_nodes(self) -> None:
+        if self.replicate not in REPLICATION:
+            expected = ", ".join(REPLICATION)
+            raise ConfigError(f"table {self.name!r}: replicate is {self.replicate!r}; expected one of {expected}")
+        if self.sharding in ("block", "hash"):
+            return
+        try:
+            starts = tuple(whole(f"table {self.name!r}: sharding", n, 0, self.rows) for n in self.sharding)
+        except (TypeError, ConfigError):
+            starts = (1, 0)
+        if isinstance(self.sharding, str) or list(starts) != sorted(starts):
+            raise ConfigError(
+                f"table {self.name!r}: sharding is {self.sharding!r}; expected 'block', 'hash', or ascending first rows "
+                f"of nodes 1, 2, ..., from 0 to {self.rows}"
+            )
+        object.__setattr__(self, "sharding", starts)
 
     def _checked_dtype(self) -> str:
         try:

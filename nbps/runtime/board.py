@@ -15,7 +15,8 @@ _PARK_NS = 50_000_000
 class Board:
     """The board of `workers` workers in a segment of its own, owned by this process.
 
-    With `shards` there are slots for an agent, which sleeps on the descriptor `doorbell`. With `bounded` it has the seen slots that a value bound (VAP) needs; they take 128 bytes for each pair of workers.
+    With `shards` there are slots for an agent, which sleeps on the descriptor `doorbell`. With `bounded` it has the
+    seen slots that a value bound (VAP) needs; they take 128 bytes for each pair of workers.
     """
 
     def __init__(self, workers: int, bounded: bool = False, shards: int = 0, doorbell: int = -1) -> None:

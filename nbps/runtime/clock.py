@@ -306,7 +306,9 @@ class Clock:
     def _behind(self, action: Await | Poll) -> str:
         word, count = self._slots(action)
         slots = self._words[word : word + count * layout.LINE : layout.LINE]
-        slow = [f"{self._name(action.first + int(k))} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)]
+        slow = [
+            f"{self._name(action.first + int(k))} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)
+        ]
         return ", ".join(slow) or "nobody any more"
 
     def _name(self, source: int) -> str:

@@ -32,6 +32,7 @@ sys.path[:] = path
 from nbps.runtime.supervisor import main
 main(driver, control, workers)
 """
+Listen = tuple[Connection, Callable[[], None]]  # something else to listen to, and who does
 # One worker is one core: libraries that would start a thread for each core in every worker are told so (as torchrun
 # does).
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -51,10 +52,15 @@ class WorkerGroup:
     ----------
     count : int
         Number of workers.
+    companions : int
+        Processes beside the workers, forked from the same supervisor: ranks `count` and up. Each carries out one call,
+        which is to last as long as the group; the end of one of them ends the group.
+    inherited : sequence of int
+        Descriptors that all these processes have under the same numbers.
     preload : sequence of (callable, args)
         Called in the supervisor before it forks.
     on_stop : callable
-        Called when the workers are to stop: makes those that wait for each other give up.
+        Called, with the reason, when the workers are to stop: makes those that wait for each other give up.
     describe : callable
         Names a worker, given its rank, in errors.
     grace_s : float
@@ -65,25 +71,30 @@ class WorkerGroup:
         self,
         count: int,
         preload: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]],
-        on_stop: Callable[[], None],
+        on_stop: Callable[[str], None],
         describe: Callable[[int], str],
         grace_s: float = 5.0,
+        companions: int = 0,
+        inherited: Sequence[int] = (),
     ) -> None:
         self.pids: list[int] = []
+        self._workers = range(count)
+        self._companions = set(range(count, count + companions))
         self._on_stop = on_stop
         self._describe = describe
         self._grace_s = grace_s
         self._exits: dict[int, int | None] = {}  # by rank; None if nobody is left who could tell
         self._closed = False
+        self._failed = ""  # whose error is being raised
         self._preload = cloudpickle.dumps(list(preload), protocol=5)
-        pairs = [socket.socketpair() for _ in range(count + 1)]
+        pairs = [socket.socketpair() for _ in range(count + companions + 1)]
         remote = [theirs.fileno() for _, theirs in pairs]
         # -P: a json.py in the working directory is not the one that is meant.
         path = [str(folder) for folder in sys.path]
         command = [sys.executable, "-P", "-c", _BOOT, json.dumps([path, os.getpid(), remote[0], remote[1:]])]
         environment = {**dict.fromkeys(_THREAD_LIMITS, "1"), **os.environ}
         # A process group of its own: Ctrl-C reaches the driver only, which decides.
-        self._supervisor = subprocess.Popen(command, pass_fds=remote, process_group=0, env=environment)
+        self._supervisor = subprocess.Popen(command, pass_fds=[*remote, *inherited], process_group=0, env=environment)
         for _, theirs in pairs:
             theirs.close()
         self._control, *self._connections = (Connection(ours.detach()) for ours, _ in pairs)
@@ -105,10 +116,15 @@ class WorkerGroup:
             raise WorkerError(f"the workers could not be started:\n{value}")
         self.pids = value
 
-    def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def accompany(self, rank: int, function: Callable[..., Any], *args: Any) -> None:
+        """Start ``function(rank, *args)`` in companion `rank`."""
+        _, message = _pack((function, args))
+        self._connections[rank].send_bytes(message)
+
+    def call(self, function: Callable[..., Any], *args: Any, listen: Listen | None = None) -> list[Any]:
         """Call ``function(rank, *args)`` in every worker; return the results in rank order.
 
-        Arrays among `args` arrive read-only.
+        Arrays among `args` arrive read-only. Meanwhile `listen` is heeded as in `wait_for`.
 
         Raises
         ------
@@ -121,22 +137,39 @@ class WorkerGroup:
         """
         segment, message = _pack((function, args))
         try:
-            for connection in self._connections:
+            for rank in self._workers:
                 with contextlib.suppress(BrokenPipeError, ConnectionError):  # its end is noticed below
-                    connection.send_bytes(message)
-            return self._collect()
-        except BaseException:
-            self._stop()
+                    self._connections[rank].send_bytes(message)
+            return self._collect(listen)
+        except BaseException as error:
+            self._stop(error)
             raise
         finally:
             if segment is not None:
                 segment.unlink()
 
-    def _collect(self) -> list[Any]:
-        waiting = set(range(len(self._connections)))
+    def wait_for(self, listen: Listen, is_done: Callable[[], bool]) -> None:
+        """Wait until `is_done`, calling ``listen[1]()`` whenever there is something on the connection ``listen[0]``.
+
+        Raises
+        ------
+        Exception
+            What the call raises, or a companion; the workers have stopped by then.
+        WorkerDiedError
+            If a companion ended.
+        """
+        try:
+            while not is_done():
+                self._ready(set(), listen)
+        except BaseException as error:
+            self._stop(error)
+            raise
+
+    def _collect(self, listen: Listen | None) -> list[Any]:
+        waiting = set(self._workers)
         results: list[Any] = [None] * len(waiting)
         while waiting:
-            for rank in self._ready(waiting):
+            for rank in self._ready(waiting, listen):
                 waiting.remove(rank)
                 answer = self._receive(rank)
                 if answer is None:
@@ -145,21 +178,36 @@ class WorkerGroup:
                         f"the other workers were stopped; tables keep what was published before"
                     )
                 if answer[0] == "error":
+                    self._failed = f"{self._describe(rank)} raised "
                     raise _remote_error(self._describe(rank), *answer[1:])
                 results[rank] = pickle.loads(answer[1])
         return results
 
-    def _ready(self, waiting: set[int]) -> list[int]:
-        """Wait for some of the `waiting` ranks to answer or end; return those that did."""
+    def _ready(self, waiting: set[int], listen: Listen | None) -> list[int]:
+        """Wait for some of the `waiting` ranks to answer or end, or for something to listen to; return those ranks."""
         # A process that a worker forked keeps its socket open, so its end is also told by the supervisor.
-        sources = [self._connections[rank] for rank in waiting]
+        sources = [self._connections[rank] for rank in waiting | self._companions]
         if not self._control.closed:
             sources.append(self._control)
+        if listen is not None:
+            sources.append(listen[0])
         # The end of a worker may have been told in an earlier run, after it had answered.
         ready = wait(sources, 0 if waiting & self._exits.keys() else None)
+        if listen is not None and listen[0] in ready:
+            listen[1]()
         if self._control in ready:
             self._read_exit()
+        for rank in self._companions:
+            if rank in self._exits or self._connections[rank] in ready:
+                self._raise_end_of(rank)
         return [rank for rank in waiting if rank in self._exits or self._connections[rank] in ready]
+
+    def _raise_end_of(self, companion: int) -> None:
+        answer, what = self._receive(companion), self._describe(companion)
+        if answer is not None and answer[0] == "error":
+            raise _remote_error(what, *answer[1:])
+        exit_ = "" if answer is not None else f": {_describe_exit(self._exit_of(companion))}"
+        raise WorkerDiedError(f"{what} (pid {self.pids[companion]}) ended{exit_}; the workers were stopped")
 
     def _read_exit(self) -> None:
         """Take one message about the end of a worker from the supervisor; its own end is that of all workers."""
@@ -185,10 +233,11 @@ class WorkerGroup:
             self._read_exit()
         return self._exits.get(rank)
 
-    def _stop(self) -> None:
-        """End all workers: ask, wait `grace_s`, kill."""
+    def _stop(self, error: BaseException) -> None:
+        """End all workers because of `error`: ask, wait `grace_s`, kill."""
+        interrupted = isinstance(error, KeyboardInterrupt)
         try:
-            self._on_stop()
+            self._on_stop("interrupted by Ctrl-C" if interrupted else f"{self._failed}{type(error).__name__}: {error}")
             self._tell(b"interrupt")
         finally:
             self.close()

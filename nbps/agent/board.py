@@ -1,0 +1,80 @@
+"""The board of clocks as the agent of a node reads and writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.core.messages import BarrierReached, Committed, Event, Needed
+from nbps.kernels import board, layout
+
+
+class AgentBoard:
+    """The board of a node with `workers` workers among `nodes`; see `nbps.core.memory.Board` for who calls what."""
+
+    def __init__(self, words: npt.NDArray[np.int64], workers: int, nodes: int) -> None:
+        self.words = words
+        self._workers = workers
+        self._sources = workers + nodes
+        self._seen = np.zeros(3 + 3 * workers, np.int64)
+        self._told = self._seen.copy()
+
+    # ----------------------------------------------------------------- what the core calls
+
+    def publish_shard(self, owner: int, clock: int) -> None:
+        """Set the committed slot of a shard, and wake who may go on."""
+        slot = layout.committed(self._workers + owner)
+        board.tick(self.words, layout.committed(0), self._sources, slot, clock)
+
+    def publish_arrived(self, node: int, count: int) -> None:
+        """Set the barrier slot of a node."""
+        board.publish(self.words, layout.arrived(self._sources, self._workers + node), count)
+
+    def publish_installs(self, count: int) -> None:
+        """Count the ships that are in the rows."""
+        board.publish(self.words, layout.INSTALLS, count)
+
+    def publish_seen(self, clocks: Sequence[int]) -> None:
+        """Say what other nodes have taken in."""
+        first = layout.seen(self._sources, 0, 0)
+        committed = np.array(clocks, np.int64)
+        board.publish_seen(self.words, first, self._sources, self._workers, self._workers, committed)
+
+    # ----------------------------------------------------------------- what the agent asks
+
+    def begin(self, clock: int) -> None:
+        """Forget the run before; the driver has reset the board to `clock`."""
+        self._told[:] = 0
+        self._told[0] = clock
+        self._told[3 : 3 + self._workers] = clock
+
+    def news(self) -> list[Event]:
+        """Return what the workers have done since the last call."""
+        seen, told, workers = self._seen, self._told, self._workers
+        board.survey(self.words, workers, self._sources, seen)
+        events: list[Event] = []
+        if seen[0] > told[0]:
+            events.append(Committed(int(seen[0])))
+        if seen[1] > told[1]:
+            events.append(BarrierReached(int(seen[1])))
+        events += [Needed(int(seen[k])) for k in range(3 + workers, 3 + 2 * workers) if seen[k] > told[k]]
+        told[:] = seen
+        return events
+
+    def has_news(self) -> bool:
+        """Whether `news` would say something."""
+        return bool(board.differs(self.words, self._workers, self._sources, self._told, self._seen))
+
+    def doze(self) -> bool:
+        """Announce that the agent sleeps; False if there is news."""
+        return bool(board.doze(self.words, self._workers, self._sources, self._told, self._seen))
+
+    def wake(self) -> None:
+        """Take the announcement back."""
+        self.words[layout.AGENT_SLEEPS] = 0
+
+    def abort(self) -> None:
+        """Make every wait of the workers end at once."""
+        board.publish(self.words, layout.ABORT, 1)

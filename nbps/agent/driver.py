@@ -1,0 +1,109 @@
+"""The driver's side of the agent: tells it when runs begin, and learns how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from multiprocessing.connection import Connection
+
+from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, Traffic
+from nbps.errors import NodeError
+from nbps.runtime.group import Listen, WorkerGroup
+
+
+def serve_agent(rank: int, spec: AgentSpec) -> None:
+    """Be the agent of this node, in a process of its own, until the job is over."""
+    from nbps.agent.process import Agent
+
+    Agent(spec).serve()
+
+
+class AgentControl:
+    """What a driver holds of its node's agent: the sockets to it, and the descriptor that wakes it.
+
+    Attributes
+    ----------
+    doorbell : int
+        An eventfd that workers and agent inherit.
+    remote : int
+        The agent's end of the sockets; it inherits that too.
+    traffic : Traffic
+        As told after the last run.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.connection = Connection(ours.detach())
+        self.remote = theirs.detach()
+        self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.traffic = Traffic()
+        self._workers: tuple[int, ...] | None = None
+        self._done = True
+
+    @property
+    def inherited(self) -> tuple[int, int]:
+        """What workers and agent inherit."""
+        return self.remote, self.doorbell
+
+    def begin(self, clock: int) -> None:
+        """Tell the agent that a run begins; the board has been reset."""
+        self._done = False
+        self._say(Run(clock))
+
+    def fail(self, reason: str) -> None:
+        """Have all nodes told why this one cannot go on."""
+        self._say(Fail(reason))
+
+    def _say(self, message: Run | Fail) -> None:
+        with contextlib.suppress(OSError):  # it has ended, which is noticed where its answers are awaited
+            self.connection.send(message)
+
+    def listen(self) -> None:
+        """Take one message of the agent, which is there.
+
+        Raises
+        ------
+        NodeError
+            If the job has ended.
+        """
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            return  # its process has ended: the supervisor tells how
+        if isinstance(message, Joined):
+            self._workers = message.workers
+        elif isinstance(message, Done):
+            self.traffic = message.traffic
+            self._done = True
+        elif isinstance(message, Ended):
+            raise NodeError(message.reason)
+
+    @property
+    def listener(self) -> Listen:
+        """What `WorkerGroup` is to listen to while it waits."""
+        return self.connection, self.listen
+
+    def is_done(self) -> bool:
+        """Whether the run that began last is over everywhere."""
+        return self._done
+
+    def join(self, group: WorkerGroup, rank: int, spec: AgentSpec) -> tuple[int, ...]:
+        """Start the agent as companion `rank` of `group`; return the workers of each node when all have been found.
+
+        Raises
+        ------
+        NodeError, TransportError
+            If nodes are missing, refuse each other, or define other tables.
+        """
+        group.accompany(rank, serve_agent, spec)
+        group.wait_for(self.listener, lambda: self._workers is not None)
+        assert self._workers is not None
+        return self._workers
+
+    def close(self) -> None:
+        """Have the agent end. Idempotent."""
+        if not self.connection.closed:
+            self.connection.close()
+            os.close(self.remote)
+            os.close(self.doorbell)

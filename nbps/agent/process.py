@@ -1,0 +1,331 @@
+"""The agent's loop: board, sockets and driver in, the node of the protocol core in the middle, actions out.
+
+Each `Job.run` is an incarnation of the node, numbered from 0. Between two runs the next one's node already lives: it
+tells others that this machine does, but what they say about the next run waits until the driver begins it, since the
+rows shall stay as the last run left them. Frames that came too early are kept, and a link has at most a window of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+from collections import deque
+from multiprocessing.connection import Connection as DriverConnection
+
+import numpy as np
+
+from nbps.agent.board import AgentBoard
+from nbps.agent.memory import NodeMemory, TableShare
+from nbps.agent.sharding import row_owners
+from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, SharedTable, Traffic
+from nbps.core.messages import (
+    Action,
+    End,
+    Event,
+    Frame,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Received,
+    Send,
+    Stop,
+    Tick,
+    WorkerLost,
+)
+from nbps.core.node import Node, Settings, State
+from nbps.errors import ConnectionLostError, ProtocolError
+from nbps.kernels import layout
+from nbps.runtime.segments import attach
+from nbps.transport.interface import Connection
+from nbps.transport.mesh import Mesh
+from nbps.transport.wire import HEADER_BYTES, decode, encode
+
+_log = logging.getLogger("nbps.agent")
+
+_ACK_S = 0.1
+_TICK_S = 0.05
+_SLEEP_MS = 50  # the driver's death, of which the supervisor tells by SIGKILL, needs no waking
+_SPIN_S = 50e-6  # longer than a frame takes there and back, short beside a time slice
+_FAREWELL_S = 2.0  # how long others have to hear why this node goes
+_CLOSED = "its job was closed"
+
+
+class Agent:
+    """The agent of one node; `serve` returns when the driver has closed the job, or it has ended."""
+
+    def __init__(self, spec: AgentSpec) -> None:
+        self._spec = spec
+        place = spec.place
+        self._rank, self._nodes = place.rank, place.nodes
+        self._driver = DriverConnection(spec.control)
+        self._board = AgentBoard(attach(spec.board).view(np.int64), spec.workers, place.nodes)
+        self._doorbell = int(self._board.words[layout.DOORBELL])
+        self._memory = NodeMemory(place.rank, place.nodes, [_share(table, place.nodes) for table in spec.tables])
+        self._mesh = Mesh(place, frame_limit=HEADER_BYTES + self._memory.batch_limit + (1 << 16))
+        self._connections: dict[int, Connection] = {}
+        self._ranks: dict[int, int] = {}  # of each connection's descriptor
+        self._backlog: dict[int, deque[Frame]] = {}  # frames that a full connection refused
+        self._early: deque[tuple[int, Frame]] = deque()  # of a run that has not begun here
+        self._poll = select.poll()
+        self._incarnation = 0
+        self._running = False  # a run has begun and not ended
+        self._closing_at: float | None = None
+        self._tick_at = 0.0
+        self._traffic = Traffic()  # of connections that are gone
+        self._previous: Node | None = None
+
+    def serve(self) -> None:
+        """Find the other nodes, then exchange rows until the job is over."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides, and says so
+        try:
+            members = self._mesh.open()
+            self._driver.send(Joined(tuple(int(member.card["workers"]) for member in members)))
+            for source in (self._driver.fileno(), self._doorbell, self._mesh.fileno()):
+                self._poll.register(source, select.POLLIN)
+            self._node = self._new_node(0)  # others are heard from now on
+            self._take_connections()
+            while not self._is_over():
+                self._turn()
+        finally:
+            for connection in self._connections.values():
+                connection.close()
+            self._mesh.close()
+
+    # ----------------------------------------------------------------- the loop
+
+    def _turn(self) -> None:
+        """Look at everything once; sleep if there is nothing to do."""
+        if self._running:
+            for event in self._board.news():
+                self._handle(event)
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self._tick_at = now + _TICK_S
+            self._handle(Tick())
+        for descriptor, _ in self._wait():
+            self._look_at(descriptor)
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Return the descriptors that are ready, none if the board has news; sleep if there is neither."""
+        if not self._running:
+            return self._poll.poll(_SLEEP_MS)
+        until = time.monotonic() + (_SPIN_S if self._spec.spins else 0)
+        while True:
+            ready = self._poll.poll(0)
+            if ready or self._board.has_news():
+                return ready
+            if time.monotonic() >= until:
+                break
+        if not self._board.doze():
+            return []
+        ready = self._poll.poll(_SLEEP_MS)
+        self._board.wake()
+        return ready
+
+    def _look_at(self, descriptor: int) -> None:
+        rank = self._ranks.get(descriptor)
+        if rank is not None:
+            self._look_at_peer(rank)
+        elif descriptor == self._doorbell:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(descriptor)
+        elif descriptor == self._driver.fileno():
+            self._listen_to_driver()
+        elif descriptor == self._mesh.fileno():
+            self._take_connections()
+
+    def _is_over(self) -> bool:
+        if self._closing_at is None:
+            return False
+        return self._node.state is State.LEFT or time.monotonic() > self._closing_at + _FAREWELL_S
+
+    # ----------------------------------------------------------------- the driver
+
+    def _listen_to_driver(self) -> None:
+        try:
+            message = self._driver.recv()
+        except (EOFError, OSError):  # it has closed the job
+            self._poll.unregister(self._driver.fileno())
+            self._close(_CLOSED)
+            return
+        if isinstance(message, Run):
+            self._begin(message.clock)
+        elif isinstance(message, Fail):
+            self._close(message.reason)
+
+    def _begin(self, clock: int) -> None:
+        if self._node.state is not State.RUNNING:
+            return  # the driver will find out that the job has ended
+        self._board.begin(clock)
+        self._running = True
+        early, self._early = self._early, deque()
+        for rank, frame in early:
+            self._take(rank, frame)
+
+    def _close(self, reason: str) -> None:
+        """Tell the others that this node goes, and go."""
+        if self._closing_at is None:
+            self._closing_at = time.monotonic()
+            self._handle(WorkerLost(reason))
+
+    def _tell(self, message: Done | Ended) -> None:
+        try:
+            self._driver.send(message)
+        except OSError:  # it closes the job, or was killed: its end of the sockets says so
+            _log.debug("node %d: the driver is gone and did not hear: %s", self._rank, message)
+
+    # ----------------------------------------------------------------- the node
+
+    def _new_node(self, incarnation: int, clock: int = 0) -> Node:
+        spec = self._spec
+        timeout_s = spec.failure_timeout_s
+        settings = Settings(
+            rank=self._rank,
+            nodes=self._nodes,
+            terms=spec.terms,
+            incarnation=incarnation,
+            clock=clock,
+            retry_s=float("inf"),  # connections lose nothing while they stand
+            ack_s=_ACK_S,
+            heartbeat_s=min(1.0, timeout_s / 10),
+            failure_timeout_s=timeout_s,
+        )
+        self._incarnation = incarnation
+        node = Node(settings, self._memory, self._board, time.monotonic())
+        for link in node.links.values():
+            link.up = link.peer in self._connections
+        return node
+
+    def _handle(self, event: Event) -> None:
+        node = self._node
+        for action in node.handle(event, time.monotonic()):
+            self._carry_out(action)
+
+    def _carry_out(self, action: Action) -> None:
+        if isinstance(action, Send):
+            self._send(action.peer, action.frame)
+        elif isinstance(action, End):
+            self._running = False
+            self._board.abort()
+            self._tell(Ended(action.reason))
+        elif isinstance(action, Leave) and self._running:
+            self._running = False
+            self._previous = self._node
+            self._node = self._new_node(self._incarnation + 1)
+            self._tell(Done(self._count_traffic()))
+
+    def _take(self, rank: int, frame: Frame) -> None:
+        """Take a frame of node `rank`, keep it for later, or answer it for a run that is over."""
+        node, message = self._node, frame.message
+        if frame.incarnation == self._incarnation and (
+            self._running or message is None or node.state is not State.RUNNING
+        ):
+            self._handle(Received(rank, frame))
+        elif frame.incarnation >= self._incarnation:
+            node.links[rank].heard_at = time.monotonic()
+            if isinstance(message, Stop):  # what it did before in a run that never comes shall not change the rows
+                self._handle(WorkerLost(f"node {rank} ended the job: {message.reason}"))
+            elif message is not None:
+                self._early.append((rank, frame))
+        elif self._previous is not None and frame.incarnation == self._incarnation - 1:
+            link = self._previous.links[rank]
+            link.accept(frame, time.monotonic())
+            if link.owed_at is not None:  # it cannot leave before it knows that this was heard
+                self._send(rank, link.answer(time.monotonic()))
+
+    # ----------------------------------------------------------------- connections
+
+    def _take_connections(self) -> None:
+        for rank, connection in self._mesh.poll():
+            if rank in self._connections:
+                self._drop(rank)
+            self._connections[rank] = connection
+            self._ranks[connection.fileno()] = rank
+            self._backlog[rank] = deque()
+            self._poll.register(connection.fileno(), select.POLLIN)
+            self._handle(LinkUp(rank))
+
+    def _lose(self, rank: int, error: Exception) -> None:
+        _log.info("node %d lost its connection to node %d: %s", self._rank, rank, error)
+        self._drop(rank)
+        self._mesh.lost(rank)
+
+    def _drop(self, rank: int) -> None:
+        connection = self._connections.pop(rank)
+        self._traffic = _sum(self._traffic, connection)
+        self._poll.unregister(connection.fileno())
+        del self._ranks[connection.fileno()]
+        del self._backlog[rank]
+        connection.close()
+        self._handle(LinkDown(rank))
+
+    def _look_at_peer(self, rank: int) -> None:
+        connection = self._connections[rank]
+        try:
+            if connection.wants_write:
+                connection.flush()
+            self._send_backlog(rank, connection)
+        except ConnectionLostError as error:
+            self._lose(rank, error)
+            return
+        while self._connections.get(rank) is connection:  # handling a frame may find it broken
+            try:
+                payload = connection.receive()
+                frame = None if payload is None else decode(payload)
+            except (ConnectionLostError, ProtocolError) as error:
+                self._lose(rank, error)
+                return
+            if frame is None:
+                return
+            self._take(rank, frame)
+
+    def _send(self, rank: int, frame: Frame) -> None:
+        connection = self._connections.get(rank)
+        if connection is None:
+            return  # the link keeps it until there is one again
+        backlog = self._backlog[rank]
+        try:
+            if backlog or not connection.send(*encode(frame)):
+                backlog.append(frame)
+        except ConnectionLostError as error:
+            self._lose(rank, error)
+            return
+        self._watch(connection, bool(backlog))
+
+    def _send_backlog(self, rank: int, connection: Connection) -> None:
+        backlog = self._backlog[rank]
+        while backlog and connection.send(*encode(backlog[0])):
+            backlog.popleft()
+        self._watch(connection, bool(backlog))
+
+    def _watch(self, connection: Connection, waits: bool) -> None:
+        wanted = select.POLLIN | (select.POLLOUT if connection.wants_write or waits else 0)
+        self._poll.modify(connection.fileno(), wanted)
+
+    def _count_traffic(self) -> Traffic:
+        total = self._traffic
+        for connection in self._connections.values():
+            total = _sum(total, connection)
+        return total._replace(rows_sent=self._memory.rows_sent, rows_received=self._memory.rows_received)
+
+
+def _share(table: SharedTable, nodes: int) -> TableShare:
+    return TableShare(
+        name=table.name,
+        values=table.layout.view(),
+        dirty=attach(table.marks),
+        owners=row_owners(table.layout.rows, nodes, table.sharding),
+        atomic=table.access != "exclusive",
+        replicated=table.replicated,
+    )
+
+
+def _sum(traffic: Traffic, connection: Connection) -> Traffic:
+    return traffic._replace(
+        bytes_sent=traffic.bytes_sent + connection.bytes_sent,
+        bytes_received=traffic.bytes_received + connection.bytes_received,
+    )

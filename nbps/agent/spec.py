@@ -1,0 +1,111 @@
+"""What an agent must know, and what it and its driver say to each other; free of Numba: the driver imports it.
+
+Messages go over a pair of sockets as pickles: both ends are processes of one job on one machine. The driver says
+`Run` when its workers begin, `Fail` when they cannot go on, and closes its end when the job is over. The agent answers
+with `Joined` once, with `Done` after each run, and with `Ended` if the job is over for whatever reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nbps.core.worker import Terms
+from nbps.runtime.dense import Layout
+from nbps.transport.place import Place
+
+
+@dataclass(frozen=True)
+class SharedTable:
+    """What an agent must know of a table.
+
+    Attributes
+    ----------
+    name : str
+    layout : Layout
+        Where its values are.
+    marks : str
+        The segment with a byte for each row that changed.
+    access : str
+    sharding : {"block", "hash"} or tuple of int
+        Which node owns which row (`nbps.agent.sharding`).
+    replicated : bool
+        Whether other nodes are told of changes during a run, or only at its end.
+    """
+
+    name: str
+    layout: Layout
+    marks: str
+    access: str
+    sharding: str | tuple[int, ...]
+    replicated: bool
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """What an agent must know of its job.
+
+    Attributes
+    ----------
+    place : Place
+        Of this node among the others.
+    control : int
+        Descriptor of its end of the sockets to the driver.
+    board : str
+    workers : int
+        On this node.
+    terms : Terms
+    tables : tuple of SharedTable
+    failure_timeout_s : float
+        A node that is not heard for so long is lost.
+    spins : bool
+        Whether there are cores enough to look for news without sleeping.
+    """
+
+    place: Place
+    control: int
+    board: str
+    workers: int
+    terms: Terms
+    tables: tuple[SharedTable, ...]
+    failure_timeout_s: float
+    spins: bool
+
+
+class Run(NamedTuple):
+    """The workers begin at `clock`; the board has been reset."""
+
+    clock: int
+
+
+class Fail(NamedTuple):
+    """The workers of this node cannot go on."""
+
+    reason: str
+
+
+class Joined(NamedTuple):
+    """All nodes have found each other; each has so many `workers`."""
+
+    workers: tuple[int, ...]
+
+
+class Traffic(NamedTuple):
+    """What an agent has sent and received since it started."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    rows_sent: int = 0
+    rows_received: int = 0
+
+
+class Done(NamedTuple):
+    """The run is over, and every node has the same rows."""
+
+    traffic: Traffic
+
+
+class Ended(NamedTuple):
+    """The job is over for this node."""
+
+    reason: str
