@@ -31,6 +31,7 @@ from nbps.consistency import ASP, BSP, ESSP, SSP, VAP
 from nbps.errors import Error
 from nbps.job import Job
 from nbps.job_table import JobTable
+from nbps.nodes import Nodes
 from nbps.report import Report
 from nbps.table import Table
 from nbps.tuning import auto_staleness
@@ -48,6 +49,7 @@ __all__ = [
     "Error",
     "Job",
     "JobTable",
+    "Nodes",
     "Report",
     "Table",
     "Worker",

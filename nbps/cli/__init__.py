@@ -1,4 +1,4 @@
-"""The command line: ``nbps train``, ``nbps recommend``, ``nbps sim``, ``nbps doctor``.
+"""The command line: ``nbps train``, ``nbps recommend``, ``nbps run``, ``nbps sim``, ``nbps doctor``.
 
 Only typer is imported here. What a command needs beyond it is imported when the command runs, because NumPy,
 Numba and Arrow take longer than printing a help page should.
@@ -13,6 +13,7 @@ import typer
 from nbps.cli.doctor import doctor
 from nbps.cli.failure import FailureGroup
 from nbps.cli.recommend import recommend
+from nbps.cli.run import run
 from nbps.cli.simulate import sim
 from nbps.cli.train import train
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(train)
 app.command()(recommend)
+app.command(context_settings={"allow_interspersed_args": False})(run)
 app.command()(sim)
 app.command()(doctor)
 
