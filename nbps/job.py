@@ -209,6 +209,11 @@ class Job:
         finally:
             self._run_lock.release()
 
+    @property
+    def size(self) -> int:
+        """Workers of all nodes."""
+        return sum(self._sizes)
+
     def table(self, name: str) -> JobTable:
         """Return the table called `name`; readable until the job is closed.
 

@@ -48,8 +48,8 @@ def check_nodes(nodes: Nodes, tables: Sequence[Table], model: Consistency) -> No
             )
         if isinstance(model, VAP) and table.access != "cached":
             raise ConfigError(
-                f"Job: {model} with table {table.name!r}, access {table.access!r}, on {nodes.count} nodes: additions to "
-                f"live rows are not counted as in transit, but other nodes see them later; expected access='cached'"
+                f"Job: {model} with table {table.name!r}, access {table.access!r}, on {nodes.count} nodes: additions "
+                f"to live rows are not counted as in transit, but other nodes see them later; expected access='cached'"
             )
 
 

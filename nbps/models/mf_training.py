@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,16 +15,17 @@ import numpy.typing as npt
 
 from nbps.consistency import ESSP, SSP
 from nbps.data import Ratings
-from nbps.errors import DataError
+from nbps.errors import ConfigError, DataError
 from nbps.job import Job
+from nbps.job_nodes import default_workers
 from nbps.kernels.mf_layout import LANES, STATE_WIDTH
 from nbps.models import mf_worker
 from nbps.models.blocks import Partition, Schedule, build_schedule
 from nbps.models.history import EpochRecord
 from nbps.models.mf_state import Factors
 from nbps.models.mf_worker import Assignment
+from nbps.nodes import Nodes
 from nbps.report import Report
-from nbps.runtime.cores import usable_cores
 from nbps.table import Table
 
 if TYPE_CHECKING:
@@ -41,7 +43,9 @@ class Trainer:
     """A job that trains `factors` on `data` epoch by epoch; a context manager."""
 
     def __init__(self, model: MatrixFactorization, factors: Factors, data: Ratings, test: Ratings | None) -> None:
-        self._workers = usable_cores() if model.workers is None else model.workers
+        nodes = Nodes.from_environment()
+        local = default_workers() if model.workers is None else model.workers
+        self._workers = local * nodes.count
         consistency = ESSP() if model.consistency is None else model.consistency
         width = -(-factors.rank // LANES) * LANES
         per_worker = _blocks_per_worker(consistency.staleness, self._workers, factors, width, len(data))
@@ -57,14 +61,27 @@ class Trainer:
         access = _ITEM_ACCESS[model.schedule]
         self._assignment = _assign(self._schedule, model, data, test, factors)
         root, bias_unit = _units(factors.scale)
+        users, items = self._schedule.users, self._schedule.items
+        # A user's rows are read and changed by one worker only: they stay on its node.
+        firsts = [int(first) for first in users.starts[local : self._workers : local]]
         self._job = Job(
             [
-                _table("user_factors", _padded(factors.user_factors / root, width), self._schedule.users, "exclusive"),
-                _table("user_state", factors.user_state / bias_unit, self._schedule.users, "exclusive"),
-                _table("item_factors", _padded(factors.item_factors / root, width), self._schedule.items, access),
-                _table("item_state", factors.item_state / bias_unit, self._schedule.items, access),
+                _table("user_factors", _padded(factors.user_factors / root, width), users, "exclusive", firsts),
+                _table("user_state", factors.user_state / bias_unit, users, "exclusive", firsts),
+                _table("item_factors", _padded(factors.item_factors / root, width), items, access),
+                _table("item_state", factors.item_state / bias_unit, items, access),
+                Table(
+                    mf_worker.ERRORS,
+                    self._workers,
+                    1,
+                    "float64",
+                    "exclusive",
+                    sharding=range(local, self._workers, local),
+                    replicate="run",
+                ),
             ],
-            workers=self._workers,
+            workers=local,
+            nodes=nodes,
             consistency=consistency,
             seed=model.random_state,
             preload=functools.partial(mf_worker.preload, access),
@@ -73,6 +90,11 @@ class Trainer:
     def __enter__(self) -> Self:
         self._job.__enter__()
         try:
+            if self._job.size != self._workers:
+                raise ConfigError(
+                    f"workers is {self._job.workers} on this node, {self._job.size} on all "
+                    f"{self._job.nodes.count} nodes together; expected as many on each node"
+                )
             self._job.run(mf_worker.set_up, self._assignment)
         except BaseException:
             self._job.close()
@@ -98,9 +120,10 @@ class Trainer:
         """
         before = self._job.report()
         start = time.perf_counter()
-        error = math.fsum(self._job.run(mf_worker.train_epoch, step))
+        self._job.run(mf_worker.train_epoch, step)
         seconds = time.perf_counter() - start
         after = self._job.report()
+        error = self._error()
         if not math.isfinite(error):
             raise DataError(
                 f"training diverged in epoch {number}: the error is {error}; lower learning_rate (now {step:g})"
@@ -108,15 +131,20 @@ class Trainer:
         scale = self._start.scale
         validation = None
         if self._test_size:
-            validation = scale * math.sqrt(math.fsum(self._job.run(mf_worker.evaluate)) / self._test_size)
+            self._job.run(mf_worker.evaluate)
+            validation = scale * math.sqrt(self._error() / self._test_size)
         return EpochRecord(
             epoch=number,
             train_rmse=scale * math.sqrt(error / self._ratings),
             validation_rmse=validation,
             seconds=seconds,
             ratings_per_second=self._ratings / seconds,
-            wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._workers),
+            wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._job.workers),
         )
+
+    def _error(self) -> float:
+        """Return the sum of squared errors that all workers of all nodes found last."""
+        return math.fsum(self._job.table(mf_worker.ERRORS).to_numpy()[:, 0])
 
     def factors(self) -> Factors:
         """Return a copy of the state as it is now."""
@@ -176,9 +204,12 @@ def _assign(
     )
 
 
-def _table(name: str, values: Floats, partition: Partition, access: Any) -> Table:
+def _table(name: str, values: Floats, partition: Partition, access: Any, firsts: Sequence[int] | None = None) -> Table:
+    """Make a table of rows in the order of `partition`; `firsts` if each stays on the node that owns it."""
     rows, width = values.shape
-    return Table(name, rows, width, "float32", access, _ordered(values, partition))
+    if firsts is None:
+        return Table(name, rows, width, "float32", access, _ordered(values, partition))
+    return Table(name, rows, width, "float32", access, _ordered(values, partition), sharding=firsts, replicate="run")
 
 
 def _ordered(values: Floats, partition: Partition) -> Floats:

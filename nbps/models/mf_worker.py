@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 TABLES = ("user_factors", "user_state", "item_factors", "item_state")
+ERRORS = "errors"  # a row for each worker: the sum of squared errors that it found last
 
 
 def preload(access: str) -> None:
@@ -76,8 +77,8 @@ def set_up(worker: Worker, assignment: Assignment) -> None:
     worker.state["delta"] = np.empty(width, np.float32)
 
 
-def train_epoch(worker: Worker, step: float) -> float:
-    """Train on every block once, a block a clock; return the sum of squared errors of this worker's ratings."""
+def train_epoch(worker: Worker, step: float) -> None:
+    """Train on every block once, a block a clock; leave the sum of squared errors of this worker's ratings."""
     assignment: Assignment = worker.state["assignment"]
     schedule = assignment.schedule
     users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
@@ -96,17 +97,22 @@ def train_epoch(worker: Worker, step: float) -> float:
             total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
         else:
             total += mf.sgd_block(*arguments)
+        for name in TABLES[2:]:
+            worker.table(name).mark(items.start, items.stop)
         worker.clock()
-    return total
+    for name in TABLES[:2]:
+        worker.table(name).mark(users.start, users.stop)
+    worker.table(ERRORS).put(worker.rank, total)
 
 
-def evaluate(worker: Worker) -> float:
-    """Return the sum of squared errors on this worker's part of the test ratings."""
+def evaluate(worker: Worker) -> None:
+    """Leave the sum of squared errors on this worker's part of the test ratings."""
     assignment: Assignment = worker.state["assignment"]
     part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
     users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
-    return float(mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state))
+    total = mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state)
+    worker.table(ERRORS).put(worker.rank, total)
 
 
 def _values(worker: Worker) -> tuple[Floats, ...]:
