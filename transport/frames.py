@@ -21,9 +21,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
-
-from nbps.transport.interface import Buffer
 
 from nbps.errors import ConnectionLostError
 
@@ -33,6 +30,7 @@ NUMBERS = 1 << 32  # frame numbers count modulo this
 
 _MAGIC = b"nbps"
 _FIELDS = struct.Struct("<4sHHIQQ")
+_HEADER = struct.Struct("<4sHHIQQI")
 _CHECK = struct.Struct("<I")
 _START = _FIELDS.pack(_MAGIC, VERSION, 0, 0, 0, 0)[:8]
 _SHOWN = 16  # bytes of something unknown that a message quotes
@@ -40,27 +38,19 @@ _SHOWN = 16  # bytes of something unknown that a message quotes
 # Who else may talk to a port, by what it says first.
 _STRANGERS = (
     ((b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"HTTP/", b"PRI * "), "HTTP"),
-    ((b"\x16\x03",), "TLS: switch it on at both ends or at none"),
+    ((b"\x16\x03", b"\x15\x03"), "TLS: switch it on at both ends or at none"),
     ((b"SSH-",), "SSH"),
 )
 
 
-def payload_checksum(parts: Sequence[Buffer]) -> int:
-    """Return the checksum of the concatenation of `parts`."""
-    checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return checksum
+def write_header(into: memoryview, number: int, length: int, checksum: int) -> None:
+    """Write the header of a frame to the beginning of `into`."""
+    _FIELDS.pack_into(into, 0, _MAGIC, VERSION, 0, number, length, checksum)
+    _CHECK.pack_into(into, _FIELDS.size, zlib.crc32(into[: _FIELDS.size]))
 
 
-def pack_header(number: int, length: int, checksum: int) -> bytes:
-    """Return the header of a frame."""
-    fields = _FIELDS.pack(_MAGIC, VERSION, 0, number, length, checksum)
-    return fields + _CHECK.pack(zlib.crc32(fields))
-
-
-def read_header(head: bytes | bytearray | memoryview, number: int, frame_limit: int) -> tuple[int, int] | None:
-    """Return length and checksum of frame `number`, whose header begins `head`; None if more is to come.
+def read_header(head: memoryview, number: int, frame_limit: int) -> tuple[int, int] | None:
+    """Return length and checksum of frame `number`, whose header `head` is or begins; None if more is to come.
 
     Raises
     ------
@@ -68,27 +58,20 @@ def read_header(head: bytes | bytearray | memoryview, number: int, frame_limit: 
         If these are no bytes of a header, or not of that frame, or its payload is longer than `frame_limit`.
     """
     size = len(head)
-    if head[:8] != _START[:size] and (size >= 6 or head[:4] != _MAGIC[:size]):
-        raise ConnectionLostError(_stranger(bytes(head)))
     if size < HEADER_BYTES:
+        if head[:8] != _START[:size] and (size >= 6 or head[:4] != _MAGIC[:size]):
+            raise ConnectionLostError(_stranger(bytes(head)))
         return None
-    fields = head[: _FIELDS.size]
-    _, _, _, found, length, checksum = _FIELDS.unpack(fields)
-    (check,) = _CHECK.unpack_from(head, _FIELDS.size)
-    if zlib.crc32(fields) != check:
+    magic, version, zero, found, length, checksum, check = _HEADER.unpack(head)
+    if magic != _MAGIC or version != VERSION or zero:
+        raise ConnectionLostError(_stranger(bytes(head)))
+    if zlib.crc32(head[: _FIELDS.size]) != check:
         raise ConnectionLostError("the header of a frame arrived changed: its CRC does not fit")
     if found != number:
         raise ConnectionLostError(f"frame {found} arrived where frame {number} was due: some are missing or came twice")
     if length > frame_limit:
         raise ConnectionLostError(f"a frame of {length:,} bytes was announced; at most {frame_limit:,} are taken here")
     return length, checksum
-
-
-def check_payload(payload: Buffer, checksum: int, number: int) -> None:
-    """Raise `ConnectionLostError` unless `payload` has this `checksum`."""
-    if payload_checksum([payload]) != checksum:
-        size = memoryview(payload).nbytes
-        raise ConnectionLostError(f"frame {number} of {size:,} bytes arrived changed: its checksum does not fit")
 
 
 def _stranger(head: bytes) -> str:

@@ -8,8 +8,13 @@ The contract, which `nbps.testing.transports.TransportContract` checks:
 - Frames arrive whole, unchanged, in the order of `Connection.send`, none twice; a gap or a changed bit ends the
   connection instead.
 - `Connection.send` takes a frame or refuses it; what it refused it has not seen. At least one frame fits always.
-- When one end is closed or its process dies, the other end receives what was sent before, then `ConnectionLostError`.
+- When one end is closed or its process dies, the other end receives what was sent before, then `ConnectionLostError`:
+  also if it writes meanwhile. So only `Connection.receive` finds that the other end is gone; until it has said so,
+  frames are taken and lost.
 - After an error a connection is never used again: every call raises `ConnectionLostError`, `close` does nothing.
+
+A loop over a connection that keeps to it: poll its descriptor for reading, and for writing if `Connection.wants_write`;
+after any event call `Connection.flush` if `Connection.wants_write`, then `Connection.receive` until it returns None.
 - Nothing is left behind: no descriptor, thread, file or segment.
 """
 
@@ -129,7 +134,8 @@ class Connection(abc.ABC):
         Raises
         ------
         ConnectionLostError
-            If the connection has ended, or what arrived is no frame: says what was found.
+            If the connection has ended, or what arrived is no frame: says what was found. Every later call of any
+            method but `close` raises the same.
         """
 
     @abc.abstractmethod
@@ -154,7 +160,13 @@ class Listener(abc.ABC):
 
     @abc.abstractmethod
     def accept(self) -> Connection | None:
-        """Return a new connection; None if there is none now. A peer that fails to set one up is not our error."""
+        """Return a new connection; None if there is none now. A peer that fails to set one up is not our error.
+
+        Raises
+        ------
+        TransportError
+            If this process may open no more descriptors.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -189,4 +201,7 @@ class Transport(abc.ABC):
 
 def total_bytes(parts: Sequence[Buffer]) -> int:
     """Return the length of the concatenation of `parts`."""
-    return sum(part.nbytes if isinstance(part, (memoryview, np.ndarray)) else len(part) for part in parts)
+    length = 0
+    for part in parts:
+        length += part.nbytes if isinstance(part, (memoryview, np.ndarray)) else len(part)
+    return length

@@ -13,10 +13,12 @@ import errno
 import itertools
 import os
 from collections import deque
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import numpy as np
-from nbps.transport.frames import HEADER_BYTES, NUMBERS, check_payload, pack_header, payload_checksum, read_header
+from nbps.kernels import checksum
+from nbps.transport.frames import HEADER_BYTES, NUMBERS, read_header, write_header
 from nbps.transport.interface import Buffer, Bytes, Connection, Options, total_bytes
 
 from nbps.errors import ConnectionLostError
@@ -25,6 +27,7 @@ _BUFFER_BYTES = 1 << 16
 _AFTER_LONG_BYTES = 1 << 12  # read at once after a long frame: the next is likely long too, and this much is copied
 _JOINED_BYTES = 1 << 13  # frames up to this length are copied into one buffer, which costs less than two
 _GATHERED = 64  # buffers given to the system at once
+_NO_HEADER = bytes(HEADER_BYTES)
 
 
 class StreamConnection(Connection):
@@ -43,13 +46,14 @@ class StreamConnection(Connection):
         self._sent = 0  # frames, modulo NUMBERS
         self._received = 0
         self._array: Bytes = np.empty(_BUFFER_BYTES, np.uint8)
-        self._buffer = memoryview(self._array)
+        self._buffer = self._array.data
         self._begin, self._end = 0, 0  # what of the buffer is not parsed yet
         self._read_bytes = _BUFFER_BYTES
         self._empty = False  # whether the last read took all there was
         self._payload: Bytes | None = None  # of a long frame that is arriving
         self._rest = self._buffer[:0]  # what of it is still to come
         self._checksum = 0  # its announced one
+        self._state = np.empty(checksum.STATE_WORDS, np.uint64)  # where checksums are computed
 
     # ------------------------------------------------------------------ what subclasses do
 
@@ -88,43 +92,74 @@ class StreamConnection(Connection):
         if self._broken is not None:
             return True
         length = total_bytes(parts)
-        if self._queue and self._queued + HEADER_BYTES + length > self._queue_limit:
+        size = HEADER_BYTES + length
+        if self._queue and self._queued + size > self._queue_limit:
             return False
-        header = pack_header(self._sent, length, payload_checksum(parts))
+        buffers = self._framed(parts, length)
         self._sent = (self._sent + 1) % NUMBERS
-        if length <= _JOINED_BYTES:
-            buffers = [memoryview(b"".join((header, *parts)))]
-        else:
-            buffers = [memoryview(header), *(view for part in parts if (view := memoryview(part).cast("B")).nbytes)]
-        self._queue.extend(buffers)
-        self._queued += HEADER_BYTES + length
-        if self._queued == HEADER_BYTES + length:
-            self.flush()
+        if self._queue:
+            self._queue.extend(buffers)
+            self._queued += size
+            return True
+        taken = self._try_to_write(buffers)
+        if taken != size and self._broken is None:
+            self._queue.extend(buffers)
+            self._queued = size
+            self._drop_sent(taken)
         return True
+
+    def _framed(self, parts: Sequence[Any], length: int) -> list[memoryview]:
+        """Return the buffers of a frame."""
+        if length <= _JOINED_BYTES:
+            joined = bytearray().join((_NO_HEADER, *parts))
+            view = memoryview(joined)
+            found = checksum.checksum(self._state, np.frombuffer(joined, np.uint8), HEADER_BYTES)
+            write_header(view, self._sent, length, found)
+            return [view]
+        checksum.start(self._state)
+        header = memoryview(bytearray(HEADER_BYTES))
+        buffers = [header]
+        for part in parts:
+            if total_bytes([part]):
+                array = np.frombuffer(part, np.uint8)
+                checksum.absorb(self._state, array, 0)
+                buffers.append(array.data)
+        write_header(header, self._sent, length, checksum.finish(self._state))
+        return buffers
 
     def flush(self) -> None:
         """Go on sending what is queued."""
         if self._lost is not None:
             raise ConnectionLostError(self._lost)
         while self._queue:
-            try:
-                taken = self._write(list(itertools.islice(self._queue, _GATHERED)))
-            except OSError as error:
-                self._broken = _reason(error)
-                self._drop_queue()
-                self._no_more_writing()
+            offered = list(itertools.islice(self._queue, _GATHERED))
+            taken = self._try_to_write(offered)
+            if self._broken is not None or self._drop_sent(taken):
                 return
-            if taken == 0:
-                return
-            self.bytes_sent += taken
-            self._queued -= taken
-            while taken:
-                first = self._queue[0]
-                if taken < first.nbytes:
-                    self._queue[0] = first[taken:]
-                    break
-                taken -= first.nbytes
-                self._queue.popleft()
+
+    def _try_to_write(self, buffers: list[memoryview]) -> int:
+        """Return how many bytes of `buffers` were taken; sets ``_broken`` if none will be any more."""
+        try:
+            taken = self._write(buffers)
+        except OSError as error:
+            self._broken = self._say(error)
+            self._drop_queue()
+            self._no_more_writing()
+            return 0
+        self.bytes_sent += taken
+        return taken
+
+    def _drop_sent(self, taken: int) -> bool:
+        """Take the first `taken` bytes off the queue; return whether less was taken than was offered."""
+        self._queued -= taken
+        for _ in range(min(len(self._queue), _GATHERED)):
+            first = self._queue[0]
+            if taken < first.nbytes:
+                self._queue[0] = first[taken:]
+                return True
+            taken -= first.nbytes
+            self._queue.popleft()
+        return False
 
     # ------------------------------------------------------------------ receiving
 
@@ -144,14 +179,14 @@ class StreamConnection(Connection):
                 if not self._read_more():
                     return None
         except OSError as error:
-            self._lose(self._broken or _reason(error))
+            self._lose(self._broken or self._say(error))
 
     def _next_frame(self) -> Bytes | None:
         """Return the next payload if it is all here; raise if what is here is none."""
         if self._payload is not None:
             if self._rest.nbytes:
                 return None
-            payload, checksum, self._payload = self._payload, self._checksum, None
+            payload, announced, self._payload = self._payload, self._checksum, None
         else:
             begin, end = self._begin, self._end
             if begin == end:
@@ -159,23 +194,26 @@ class StreamConnection(Connection):
             header = read_header(self._buffer[begin : min(end, begin + HEADER_BYTES)], self._received, self.frame_limit)
             if header is None:
                 return None
-            length, checksum = header
+            length, announced = header
             begin += HEADER_BYTES
             if length > end - begin:
-                self._begin_long(length, checksum, begin, end)
+                self._begin_long(length, announced, begin, end)
                 return None
             payload = self._array[begin : begin + length].copy()
             self._begin = begin + length
-        check_payload(payload, checksum, self._received)
+        if checksum.checksum(self._state, payload, 0) != announced:
+            raise ConnectionLostError(
+                f"frame {self._received} of {payload.size:,} bytes arrived changed: its checksum does not fit"
+            )
         return payload
 
-    def _begin_long(self, length: int, checksum: int, begin: int, end: int) -> None:
+    def _begin_long(self, length: int, announced: int, begin: int, end: int) -> None:
         """Go on receiving into an array of its own; `begin` to `end` of the buffer is its first part."""
         here = end - begin
         self._payload = np.empty(length, np.uint8)
         self._payload[:here] = self._array[begin:end]
-        self._rest = memoryview(self._payload)[here:]
-        self._checksum = checksum
+        self._rest = self._payload.data[here:]
+        self._checksum = announced
         self._begin = self._end = 0
         self._read_bytes = _AFTER_LONG_BYTES if length > _BUFFER_BYTES else _BUFFER_BYTES
 
@@ -227,13 +265,12 @@ class StreamConnection(Connection):
         self._queue.clear()
         self._queued = 0
 
-
-def _reason(error: OSError) -> str:
-    """Say what an error of the system, or one of ours, means for a connection."""
-    if isinstance(error, ConnectionLostError):
-        return str(error)
-    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-        return "the other end is gone"
-    if error.errno == errno.ETIMEDOUT:
-        return "the other end did not acknowledge what was sent in time: is its machine, or the network, down?"
-    return os.strerror(error.errno) if error.errno else str(error)
+    def _say(self, error: OSError) -> str:
+        """Say what an error of the system, or one of ours, means for the connection."""
+        if isinstance(error, ConnectionLostError):
+            return str(error)
+        if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+            return "the other end is gone"
+        if error.errno == errno.ETIMEDOUT:
+            return "the other end did not acknowledge what was sent in time: is its machine, or the network, down?"
+        return os.strerror(error.errno) if error.errno else str(error)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import functools
 import os
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
+from nbps.kernels import checksum
+from nbps.kernels.prepare import prepare
 from nbps.transport.addresses import join_address, split_address
 from nbps.transport.interface import Connection, Listener, Options, Transport
-from nbps.transport.stream import StreamConnection
+from nbps.transport.tcp_connection import TcpConnection
 
-from nbps.errors import ConnectionLostError, TransportError
+from nbps.errors import TransportError
 
 _SOCKET_BYTES = 4 << 20  # of each of the two buffers of a socket
 _BACKLOG = 1024
+_SHORTEST_ATTEMPT_S = 0.001
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5  # between two attempts to connect
-_DRAINED_BYTES = 16 << 20
 
 # An attempt that fails so may succeed later: the other node starts at any time before or after us.
 _MAY_PASS = {
@@ -44,10 +48,11 @@ class TcpTransport(Transport):
     def listen(self, address: str, options: Options) -> TcpListener:
         """Listen at ``host:port``; port 0 has the system choose one."""
         host, port = split_address(address)
+        wrap = _wrapper(options, server_side=True)
         try:
-            family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        except socket.gaierror as error:
-            raise TransportError(f"cannot listen at {address}: {host!r} is not known here ({error.strerror})") from None
+            family, where = _resolve(host, port)[0]
+        except OSError as error:
+            raise TransportError(f"cannot listen at {address}: host {host!r} is not known here ({error})") from error
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
             listening.setblocking(False)
@@ -59,20 +64,25 @@ class TcpTransport(Transport):
         except OSError as error:
             listening.close()
             raise TransportError(f"cannot listen at {address}: {_advice(error, host)}") from error
-        return TcpListener(listening, host, options)
+        return TcpListener(listening, host, wrap)
 
     def connect(self, address: str, options: Options, timeout_s: float) -> Connection:
-        """Connect to ``host:port``."""
+        """Connect to ``host:port``; a TLS handshake goes on when the connection is used."""
         host, port = split_address(address)
+        wrap = _wrapper(options, server_side=False)
         start = time.monotonic()
         pause = _FIRST_PAUSE_S
         while True:
-            left = timeout_s - (time.monotonic() - start)
             try:
-                return TcpConnection(_attempt(host, port, max(left, 0.001)), address, options)
+                connected = _attempt(host, port, start + timeout_s)
+                try:
+                    return wrap(connected, address)
+                except OSError:  # it ended at once
+                    connected.close()
+                    raise
             except OSError as error:
                 last = error
-            left = timeout_s - (time.monotonic() - start)
+            left = start + timeout_s - time.monotonic()
             passing = isinstance(last, (TimeoutError, socket.gaierror)) or last.errno in _MAY_PASS
             if left <= 0 or not passing:
                 tried = f"tried for {time.monotonic() - start:.1f} s" if passing else "one attempt"
@@ -84,16 +94,39 @@ class TcpTransport(Transport):
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _attempt(host: str, port: int, timeout_s: float) -> socket.socket:
-    """Return a connected socket; try the addresses of `host` in turn."""
+_Wrapper = Callable[[socket.socket, str], TcpConnection]  # of a connected socket and its other end's address
+
+
+def _wrapper(options: Options, server_side: bool) -> _Wrapper:
+    """Return what makes connections of sockets."""
+    prepare(checksum.requests())  # compiled before the first frame: nothing may hold up a node's loop
+    if options.tls is None:
+        return lambda connected, peer: TcpConnection(connected, peer, options)
+    from nbps.transport.tls import TlsConnection, tls_context
+
+    context = tls_context(options.tls, server_side)
+    return lambda connected, peer: TlsConnection(connected, peer, options, context, server_side)
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
+    """Return family and address of sockets at `host` and `port`."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except ValueError as error:  # what cannot be the name of a host
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
+    return [(family, where) for family, _, _, _, where in found]
+
+
+def _attempt(host: str, port: int, deadline: float) -> socket.socket:
+    """Return a connected socket; try the addresses of `host` in turn, each at least once."""
     last: OSError | None = None
-    for family, *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, where in _resolve(host, port):
         connecting = socket.socket(family, socket.SOCK_STREAM)
         try:
             _set_buffers(connecting)
-            connecting.settimeout(timeout_s)
+            connecting.settimeout(max(deadline - time.monotonic(), _SHORTEST_ATTEMPT_S))
             connecting.connect(where)
-            # A local port that nobody listens at may be chosen as our own: then we answer ourselves.
+            # A local port that nobody listens at may be chosen as our own: then we would answer ourselves.
             if connecting.getsockname() == connecting.getpeername():
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             return connecting
@@ -107,9 +140,9 @@ def _attempt(host: str, port: int, timeout_s: float) -> socket.socket:
 class TcpListener(Listener):
     """Accepts TCP connections."""
 
-    def __init__(self, listening: socket.socket, host: str, options: Options) -> None:
+    def __init__(self, listening: socket.socket, host: str, wrap: _Wrapper) -> None:
         self._socket = listening
-        self._options = options
+        self._wrap = wrap
         self.address = join_address(host, listening.getsockname()[1])
 
     def fileno(self) -> int:
@@ -127,61 +160,32 @@ class TcpListener(Listener):
                     "raise the limit of open files (ulimit -n) or run fewer nodes"
                 ) from error
             return None  # also an error of a connection that ended before it was accepted
-        return TcpConnection(accepted, join_address(*where[:2]), self._options)
+        try:
+            return self._wrap(accepted, join_address(*where[:2]))
+        except OSError:  # it ended at once
+            accepted.close()
+            return None
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
 
 
-class TcpConnection(StreamConnection):
-    """A connected TCP socket."""
-
-    def __init__(self, connected: socket.socket, peer: str, options: Options) -> None:
-        super().__init__(peer, options)
-        self._socket = connected
-        connected.setblocking(False)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * options.user_timeout_s))
-
-    def fileno(self) -> int:
-        """Descriptor to poll."""
-        if self._lost is not None:
-            raise ConnectionLostError(self._lost)
-        return self._socket.fileno()
-
-    def _write(self, buffers: list[memoryview]) -> int:
-        try:
-            return self._socket.sendmsg(buffers)
-        except BlockingIOError:
-            return 0
-
-    def _read(self, into: memoryview) -> int:
-        try:
-            count = self._socket.recv_into(into)
-        except BlockingIOError:
-            return -1
-        self._empty = 0 < count < into.nbytes
-        return count
-
-    def _no_more_writing(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def _release(self) -> None:
-        # Closing with unread bytes resets the connection, and what the other end has not read yet could be lost.
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-            for _ in range(_DRAINED_BYTES // self._array.nbytes):
-                if not self._socket.recv_into(self._array):
-                    break
-        self._socket.close()
+@functools.cache
+def _large_buffers() -> list[int]:
+    """Return which socket buffers may be as large as we ask; a smaller fixed one is worse than one that grows."""
+    with socket.socket() as probe:
+        options = [socket.SO_SNDBUF, socket.SO_RCVBUF]
+        for option in options:
+            probe.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
+        # Linux doubles what was asked for, to have room for its own data.
+        return [option for option in options if probe.getsockopt(socket.SOL_SOCKET, option) >= 2 * _SOCKET_BYTES]
 
 
 def _set_buffers(unconnected: socket.socket) -> None:
     """Ask for large socket buffers; before connecting, since they decide the window."""
-    unconnected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-    unconnected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+    for option in _large_buffers():
+        unconnected.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
 
 
 def _advice(error: OSError, host: str) -> str:
