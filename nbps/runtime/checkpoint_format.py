@@ -72,7 +72,8 @@ class Fields:
 
     def get(self, key: str) -> Any:
         """Return what is called `key`, whatever it is."""
-        self._checked(key, None, key in self.record, "to be there")
+        if key not in self.record:
+            raise CheckpointError(f"{self.where}: {key} is missing")
         return self.record[key]
 
     def whole(self, key: str, low: int = 0, high: int = _INT64_MAX) -> int:
