@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,14 @@ from nbps.errors import ConfigError, TransportError
 from nbps.launchers import LOOPBACK, find_place
 from nbps.node_settings import MAKE_ONE, VARIABLES, settings
 from nbps.transport import transport_names
-from nbps.transport.addresses import join_address, split_address
+from nbps.transport.addresses import split_address
 from nbps.transport.interface import Tls
 
 # Transports that stay on this machine: their addresses are names, not host and port, and need no secret.
 _LOCAL = ("inproc", "shm")
 _LOCAL_HOSTS = ("localhost", "localhost.localdomain", "ip6-localhost")
-_JOB_LIMIT = 200  # characters; the name travels in the first frame of every connection
+_LOCAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")  # the other nodes' names begin so and are longer
+_JOB_LIMIT = 150  # characters; a connection begins with the name and a number, 200 at most
 
 # What a field is called in messages, by where it was read.
 _PLACES = {
@@ -51,7 +53,7 @@ class Nodes:
         This one's number, from 0.
     rendezvous : str, optional
         Where node 0 can be reached, the same on every node: ``host:port``, ``[::1]:5000`` for IPv6; for the transport
-        ``shm`` any name. Required if there are several nodes.
+        ``shm`` a name. Required if there are several nodes.
     transport : str
         ``tcp``, ``shm`` for nodes on one machine, or one that an installed package registers.
     job : str
@@ -60,10 +62,11 @@ class Nodes:
         Shared by all nodes, which prove to each other that they know it. Required, unless `insecure`, where other
         machines can reach a node: if `rendezvous` or `bind` is not loopback.
     bind : str
-        IP address at which this node listens. Default: loopback if `rendezvous` is, else every IPv4 address of this
-        machine (every address if `rendezvous` is an IPv6 address). Not the rendezvous host: that often stands for
-        127.0.1.1 in the ``/etc/hosts`` of node 0 itself, or belongs to a gateway. To listen in one network only, give
-        this machine's address there.
+        IP address at which this node listens. By default node 0 listens where `rendezvous` says, and each other node
+        at the address from which it reaches node 0: nothing is open in other networks. Two cases need more. Where
+        `rendezvous` names a host, node 0 listens at all its IPv4 addresses (``0.0.0.0``), because ``/etc/hosts`` of a
+        machine often gives its own name a loopback address. Behind a gateway that passes connections on, as in a
+        container with published ports, give ``0.0.0.0`` (``::`` for IPv6) for node 0.
     tls : Tls, optional
         Certificates with which connections are encrypted.
     insecure : bool
@@ -83,8 +86,6 @@ class Nodes:
     --------
     >>> import nbps
     >>> nodes = nbps.Nodes(count=2, rank=1, rendezvous="10.0.0.1:29500", secret=b"of all nodes")
-    >>> nodes.listen_address
-    '0.0.0.0:0'
     >>> print(nodes)
     node 1 of 2 (says: argument), rendezvous at tcp 10.0.0.1:29500
     """
@@ -116,8 +117,8 @@ class Nodes:
             self._check_alone()
             return
         host = self._host()
-        if not self.bind:
-            object.__setattr__(self, "bind", _default_bind(host))
+        if not self.bind and self.rank == 0 and not (_is_address(host) or _is_loopback(host)):
+            object.__setattr__(self, "bind", "0.0.0.0")
         if self.count > 1 and not (self._is_local() or self.secret or self.insecure):
             self._check_reach(host)
 
@@ -157,15 +158,6 @@ class Nodes:
             )
         return cls(source="default")
 
-    @property
-    def listen_address(self) -> str:
-        """Address at which this node listens: node 0 where the others look for it, the others at any free port."""
-        if self.rendezvous is None:
-            raise ConfigError("a job of one node listens nowhere; expected a Nodes with a rendezvous")
-        if self._is_local():
-            return self.rendezvous if self.rank == 0 else f"{self.rendezvous}-{self.rank}"
-        return join_address(self.bind, 0 if self.rank else split_address(self.rendezvous)[1])
-
     def __str__(self) -> str:
         if self.count == 1:
             return "one node"
@@ -197,10 +189,10 @@ class Nodes:
                 f"{self._name('transport')} is {self.transport!r}; expected one of {names}; others come with packages "
                 f"that register them"
             )
-        if not isinstance(self.job, str) or not 0 < len(self.job) <= _JOB_LIMIT:
+        if not isinstance(self.job, str) or not (0 < len(self.job) <= _JOB_LIMIT and self.job.isprintable()):
             raise ConfigError(
-                f"{self._name('job')} is {self.job!r}; expected a name of 1 to {_JOB_LIMIT} characters, the same on "
-                f"every node"
+                f"{self._name('job')} is {self.job!r}; expected a name of 1 to {_JOB_LIMIT} printable characters, the "
+                f"same on every node"
             )
 
     def _check_trust(self) -> None:
@@ -237,9 +229,10 @@ class Nodes:
         """Return the host of the rendezvous, or loopback for a name on this machine."""
         name, expected = self._name("rendezvous"), "expected host:port of node 0, as in 10.0.0.1:29500 or [::1]:29500"
         if self._is_local():
-            if not isinstance(self.rendezvous, str) or not self.rendezvous:
+            if not isinstance(self.rendezvous, str) or not _LOCAL_NAME.fullmatch(self.rendezvous):
                 raise ConfigError(
-                    f"{name} is {self.rendezvous!r}; expected a name that no other job on this machine has"
+                    f"{name} is {self.rendezvous!r}; expected a name for {self.transport}, of at most 40 letters, "
+                    f"digits, dots, underscores and hyphens, that no other job on this machine has"
                 )
             return LOOPBACK
         try:
@@ -264,7 +257,7 @@ class Nodes:
     def _check_reach(self, host: str) -> None:
         """Refuse to be reachable from other machines; `host` is the one of the rendezvous."""
         for name, where, shown in (("rendezvous", host, self.rendezvous), ("bind", self.bind, self.bind)):
-            if not _is_loopback(where):
+            if where and not _is_loopback(where):
                 one, insecure = ("the same secret", "insecure=True")
                 if self.source in _PLACES:
                     one, insecure = "NBPS_SECRET or NBPS_SECRET_FILE, the same", "NBPS_INSECURE=1"
@@ -284,11 +277,3 @@ def _is_address(text: object) -> bool:
 
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback if _is_address(host) else host.lower() in _LOCAL_HOSTS
-
-
-def _default_bind(host: str) -> str:
-    """Return where to listen for nodes that find node 0 at `host`."""
-    version = ipaddress.ip_address(host).version if _is_address(host) else 4
-    if _is_loopback(host):
-        return "127.0.0.1" if version == 4 else "::1"
-    return "0.0.0.0" if version == 4 else "::"

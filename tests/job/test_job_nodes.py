@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import os
 import pickle
@@ -14,6 +13,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from nbps.transport import Tls
+from nbps.transport.place import Place
 
 from nbps import Nodes
 from nbps.errors import ConfigError
@@ -211,7 +211,7 @@ def without(environ, *names):
         (OURS | {"NBPS_TRANSPORT": "pigeon"}, ["NBPS_TRANSPORT is 'pigeon'", "'shm', 'tcp'"]),
         (OURS | {"NBPS_TRANSPORT": ""}, ["NBPS_TRANSPORT is empty"]),
         (OURS | {"NBPS_JOB": " "}, ["NBPS_JOB is empty"]),
-        (OURS | {"NBPS_JOB": "x" * 201}, ["NBPS_JOB is 'xxx", "1 to 200 characters"]),
+        (OURS | {"NBPS_JOB": "x" * 151}, ["NBPS_JOB is 'xxx", "1 to 150 printable"]),
         (OURS | {"NBPS_SECRET": " \n"}, ["NBPS_SECRET is empty", "token_hex"]),
         (OURS | {"NBPS_SECRET": "a", "NBPS_SECRET_FILE": "b"}, ["NBPS_SECRET and NBPS_SECRET_FILE are both set"]),
         (OURS | {"NBPS_BIND": "eth0"}, ["NBPS_BIND is 'eth0'", "expected an IP address", "0.0.0.0"]),
@@ -280,6 +280,9 @@ def test_a_bad_variable_is_named(environ, words):
         ({"count": 2, "rendezvous": "", "transport": "shm"}, "Nodes: rendezvous is ''; expected a name"),
         ({"transport": None}, "Nodes: transport is None"),
         ({"job": ""}, "Nodes: job is ''"),
+        ({"job": "a\nb"}, "Nodes: job is 'a\\nb'"),
+        ({"count": 2, "rendezvous": "x" * 41, "transport": "shm"}, "at most 40 letters"),
+        ({"count": 2, "rendezvous": "a b", "transport": "shm"}, "at most 40 letters"),
         ({"secret": "text"}, "Nodes: secret is of type str; expected bytes"),
         ({"bind": "here"}, "Nodes: bind is 'here'"),
         ({"insecure": 1}, "Nodes: insecure is 1"),
@@ -294,50 +297,57 @@ def test_a_bad_argument_is_named(arguments, words):
     assert words in str(caught.value)
 
 
+def listens(nodes: Nodes) -> str:
+    """Where node 0 of a job listens: what the transport makes of `nodes`."""
+    place = Place(0, nodes.count, str(nodes.rendezvous), "j", 1, nodes.secret, nodes.transport, nodes.bind)
+    return place.listening_address()
+
+
 @pytest.mark.parametrize(
-    ("address", "bind", "rank", "trusted", "listens"),
+    ("address", "bind", "private", "where"),
     [
-        ("127.0.0.1:5000", "", 0, False, "127.0.0.1:5000"),
-        ("127.0.0.1:5000", "", 1, False, "127.0.0.1:0"),
-        ("127.8.9.1:5000", "", 1, False, "127.0.0.1:0"),
-        ("localhost:5000", "", 0, False, "127.0.0.1:5000"),
-        ("LocalHost:5000", "", 1, False, "127.0.0.1:0"),
-        ("[::1]:5000", "", 0, False, "[::1]:5000"),
-        ("[::1]:5000", "", 1, False, "[::1]:0"),
-        ("10.0.0.1:5000", "", 0, True, "0.0.0.0:5000"),
-        ("10.0.0.1:5000", "", 1, True, "0.0.0.0:0"),
-        ("gpu01:5000", "", 0, True, "0.0.0.0:5000"),
-        ("gpu01:5000", "10.0.0.2", 1, True, "10.0.0.2:0"),
-        ("gpu01:5000", "fd00::2", 1, True, "[fd00::2]:0"),
-        ("[fd00::1]:5000", "", 0, True, "[::]:5000"),
-        ("[fd00::1]:5000", "", 1, True, "[::]:0"),
-        ("127.0.0.1:5000", "0.0.0.0", 1, True, "0.0.0.0:0"),
-        ("127.0.0.1:5000", "10.0.0.2", 0, True, "10.0.0.2:5000"),
-        ("localhost.example.org:5000", "", 1, True, "0.0.0.0:0"),
+        ("127.0.0.1:5000", "", True, "127.0.0.1:5000"),
+        ("127.8.9.1:5000", "", True, "127.8.9.1:5000"),
+        ("localhost:5000", "", True, "localhost:5000"),
+        ("LocalHost:5000", "127.0.0.1", True, "127.0.0.1:5000"),
+        ("[::1]:5000", "", True, "[::1]:5000"),
+        ("[::1]:5000", "::1", True, "[::1]:5000"),
+        ("10.0.0.1:5000", "", False, "10.0.0.1:5000"),
+        ("10.0.0.1:5000", "0.0.0.0", False, "0.0.0.0:5000"),
+        ("gpu01:5000", "", False, "0.0.0.0:5000"),
+        ("gpu01:5000", "10.0.0.2", False, "10.0.0.2:5000"),
+        ("gpu01:5000", "fd00::2", False, "[fd00::2]:5000"),
+        ("[fd00::1]:5000", "", False, "[fd00::1]:5000"),
+        ("127.0.0.1:5000", "0.0.0.0", False, "0.0.0.0:5000"),
+        ("127.0.0.1:5000", "10.0.0.2", False, "10.0.0.2:5000"),
+        ("localhost.example.org:5000", "", False, "0.0.0.0:5000"),
     ],
 )
-def test_other_machines_need_a_secret(address, bind, rank, trusted, listens):
+def test_other_machines_need_a_secret(address, bind, private, where):
     """Loopback is listened at only if all are there; any other address is refused without secret or insecure=True."""
-    arguments = {"count": 2, "rank": rank, "rendezvous": address, "bind": bind}
-    for trust in ({"secret": b"x"}, {"insecure": True}, *([] if trusted else [{}])):
-        assert Nodes(**arguments, **trust).listen_address == listens
-    if trusted:
-        with pytest.raises(ConfigError, match=r"other machines can reach.*token_hex\(32\)"):
+    environ = {"NBPS_NODES": "2", "NBPS_RENDEZVOUS": address} | ({"NBPS_BIND": bind} if bind else {})
+    for rank in range(2):
+        arguments = {"count": 2, "rank": rank, "rendezvous": address, "bind": bind}
+        environ["NBPS_NODE_RANK"] = str(rank)
+        for trust in ({"secret": b"x"}, {"insecure": True}, *([{}] if private else [])):
+            nodes = Nodes(**arguments, **trust)
+            # Nodes other than 0 listen at the address from which they reach it.
+            assert nodes.bind == bind if rank else listens(nodes) == where
+        assert Nodes.from_environment(environ | {"NBPS_INSECURE": "yes"}) == Nodes(**arguments, insecure=True)
+        if private:
+            assert Nodes.from_environment(environ) == Nodes(**arguments)
+            continue
+        with pytest.raises(ConfigError, match=r"other machines can reach.*the same secret on.*token_hex\(32\)"):
             Nodes(**arguments)
-        environ = {"NBPS_NODES": "2", "NBPS_NODE_RANK": str(rank), "NBPS_RENDEZVOUS": address}
-        environ |= {"NBPS_BIND": bind} if bind else {}
-        with pytest.raises(ConfigError, match=r"NBPS_SECRET or NBPS_SECRET_FILE, the same on every node .*NBPS_INSEC"):
+        with pytest.raises(ConfigError, match=r"NBPS_SECRET or NBPS_SECRET_FILE, the same on .* or NBPS_INSECURE=1"):
             Nodes.from_environment(environ)
-        assert Nodes.from_environment(environ | {"NBPS_INSECURE": "1"}).listen_address == listens
 
 
 def test_names_on_this_machine_need_no_secret():
-    """Nodes over shared memory meet at a name; each listens at one of its own."""
-    nodes = [Nodes(3, rank, rendezvous="any name", transport="shm") for rank in range(3)]
-    assert len({node.listen_address for node in nodes}) == 3
-    assert nodes[0].listen_address == "any name"
-    with pytest.raises(ConfigError, match="listens nowhere"):
-        Nodes().listen_address  # noqa: B018
+    """Nodes over shared memory meet at a name."""
+    nodes = Nodes(3, 0, rendezvous="job-17.a", transport="shm")
+    assert listens(nodes) == "job-17.a"
+    assert not nodes.secret
 
 
 def test_the_secret_is_kept(tmp_path):
@@ -519,17 +529,16 @@ def test_any_slurm_list_is_read_or_refused(text):
         assert repr(text.strip()) in str(error)  # noqa: PT017
 
 
-@hypothesis.given(st.ip_addresses(), st.integers(1, 65535), st.booleans())
-def test_every_address_is_taken(address, port, first):
-    """IPv4 and IPv6: the node listens in the same family, at loopback exactly if the address is."""
+@hypothesis.given(st.ip_addresses(), st.integers(1, 65535))
+def test_every_address_is_taken(address, port):
+    """IPv4 and IPv6: node 0 listens exactly there, and needs a secret exactly if that is not loopback."""
     text = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
-    nodes = Nodes(2, 0 if first else 1, text, secret=b"x")
-    host, _, listening = nodes.listen_address.rpartition(":")
-    bound = ipaddress.ip_address(host.strip("[]"))
-    assert bound.version == address.version
-    assert bound.is_loopback == address.is_loopback
-    assert bound.is_unspecified != address.is_loopback
-    assert int(listening) == (port if first else 0)
+    assert listens(Nodes(2, 0, text, secret=b"x")) == text
+    if address.is_loopback:
+        Nodes(2, 1, text)
+    else:
+        with pytest.raises(ConfigError, match="no secret"):
+            Nodes(2, 1, text)
 
 
 @hypothesis.given(
@@ -549,4 +558,4 @@ def test_no_environment_crashes(environ):
         assert any(name in str(error) for name in (*environ, *SRUN, "NBPS_", "RANK", "WORLD_SIZE"))  # noqa: PT017
     else:
         assert 0 <= nodes.rank < nodes.count
-        assert nodes.count == 1 or nodes.listen_address
+        assert nodes.count == 1 or nodes.rendezvous
