@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import random
@@ -94,12 +95,11 @@ def run(
         Nodes.from_environment(environment)  # what is wrong is said once, not by every node
     fill_standard_descriptors()
     ending = Launch([*(["-m"] if module else []), script, *(arguments or [])], environments, grace).run()
-    if ending.interrupted_by is not None:
-        typer.secho("interrupted", err=True, fg="red", bold=True)
-    elif ending.rank is not None:
+    if ending.rank is not None:
         first = " first" if len(environments) > 1 else ""
         text = f"error: node {ending.rank} failed{first}: {describe(ending.status)}"
-        typer.secho(text, err=True, fg="red", bold=True)
+        with contextlib.suppress(OSError):  # a terminal that was closed; the exit code still says it
+            typer.secho("interrupted" if ending.interrupted_by else text, err=True, fg="red", bold=True)
     raise typer.Exit(ending.exit_code)
 
 

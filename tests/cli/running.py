@@ -1,0 +1,121 @@
+"""``nbps run`` as a process, with its output in pipes or at a terminal of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PROGRAM = Path(__file__).with_name("node_programs.py")
+LIMIT_S = 60
+# Makes the terminal on standard input the process's own, so that Ctrl-C typed there reaches it.
+_AT_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def facts(folder: Path, rank: int) -> dict:
+    return json.loads((folder / f"facts-{rank}.json").read_text())
+
+
+def ready(folder: Path, nodes: int) -> list[int]:
+    """Process numbers of the nodes, when all are ready."""
+    paths = [folder / f"ready-{rank}" for rank in range(nodes)]
+    while not all(path.exists() for path in paths):
+        time.sleep(0.01)
+    return [int(path.read_text()) for path in paths]
+
+
+def gone(pids: list[int]) -> bool:
+    """Whether all have ended, after waiting for it: one that stays makes the test's time limit end it."""
+    while any(Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in status(pid) for pid in pids):
+        time.sleep(0.01)
+    return True
+
+
+def status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "\nState:\tZ"
+
+
+def start(command) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start ``nbps run`` with these arguments; kills it if the test did not end it."""
+    started = []
+
+    def begin(*arguments: object, **how: object) -> subprocess.Popen[bytes]:
+        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
+        started.append(subprocess.Popen([*command, "run", *map(str, arguments)], process_group=0, **how))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def play(start) -> Callable[..., tuple[int, str, str]]:
+    """Run ``nbps run`` to its end: exit code, standard output and error."""
+
+    def run(*arguments: object, **how: object) -> tuple[int, str, str]:
+        process = start(*arguments, **how)
+        out, err = process.communicate(timeout=LIMIT_S)
+        return process.returncode, (out or b"").decode(), (err or b"").decode()
+
+    return run
+
+
+class Terminal:
+    """A terminal at which ``nbps run`` was typed."""
+
+    def __init__(self, line: list[str]) -> None:
+        self.fd, end = os.openpty()
+        self.seen = b""
+        arguments = [sys.executable, "-c", _AT_TERMINAL, *line]
+        self.process = subprocess.Popen(arguments, stdin=end, stdout=end, stderr=end, start_new_session=True)
+        os.close(end)
+
+    def read_until(self, text: bytes) -> None:
+        """Read until `text` has appeared."""
+        while text not in self.seen:
+            self.seen += os.read(self.fd, 4096)
+
+    def read_all(self) -> bytes:
+        """Read to the end of all who write there."""
+        with contextlib.suppress(OSError):  # EIO: nobody is left
+            while part := os.read(self.fd, 4096):
+                self.seen += part
+        return self.seen
+
+    def close(self) -> None:
+        """Close it; once more does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+    def type(self, keys: bytes) -> None:
+        """Type `keys`."""
+        os.write(self.fd, keys)
+
+
+def terminal(command) -> Iterator[Callable[..., Terminal]]:
+    """Type ``nbps run`` at a terminal of its own."""
+    opened = []
+
+    def begin(*arguments: object) -> Terminal:
+        opened.append(Terminal([*command, "run", *map(str, arguments)]))
+        return opened[-1]
+
+    yield begin
+    for one in opened:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+        one.close()
