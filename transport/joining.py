@@ -45,7 +45,6 @@ class Visitor:
             If node 0 cannot be reached, or refuses this node.
         """
         place = self._place
-        start = time.monotonic()
         last = "no attempt was made"
         pause_s = pauses()
         while (left := until - time.monotonic()) > 0:
@@ -63,7 +62,7 @@ class Visitor:
                 last = str(error)
                 self._missing = None
                 self._caller.rest(min(next(pause_s), until - time.monotonic()))
-        waited = f"waited {time.monotonic() - start:.1f} s"
+        waited = f"waited {place.start_timeout_s:g} s"
         if self._missing is not None:
             raise NodeError(f"node {place.rank} {waited} at {place.rendezvous}: {listed(self._missing)} did not come")
         raise TransportError(
