@@ -27,6 +27,7 @@ for _name in ("kernels", "transport"):
         _spec.loader.exec_module(sys.modules[_spec.name])
 
 from nbps import errors, init
+from nbps.checkpoints import Checkpoints
 from nbps.consistency import ASP, BSP, ESSP, SSP, VAP
 from nbps.errors import Error
 from nbps.job import Job
@@ -46,6 +47,7 @@ __all__ = [
     "ESSP",
     "SSP",
     "VAP",
+    "Checkpoints",
     "Error",
     "Job",
     "JobTable",

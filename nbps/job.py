@@ -7,12 +7,17 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from nbps import init, remote
 from nbps.agent.driver import AgentControl
-from nbps.agent.spec import AgentSpec, SharedTable
+from nbps.agent.sharding import row_owners
+from nbps.agent.spec import AgentSpec, SavePlan, SharedTable
+from nbps.checkpoints import Checkpoints, Resumed, definitions, new_attempt, read_checkpoint
 from nbps.checks import whole
 from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.errors import AbortedError, ConfigError, JobClosedError, TableError
@@ -60,6 +65,8 @@ class Job:
         A node that is not heard for so long is lost: the job ends on all others, which name it.
     start_timeout_s : float
         How long the nodes wait for each other at the start.
+    checkpoints : Checkpoints, optional
+        Save the tables while the job runs.
     record_staleness : bool
         Record the clock differential of every read. Without it a ``get`` of one row takes an eighth less time, and the
         report has none.
@@ -91,6 +98,7 @@ class Job:
         nodes: Nodes | None = None,
         failure_timeout_s: float = 30.0,
         start_timeout_s: float = 60.0,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.tables = with_staleness(checked_tables(tables), {} if staleness is None else staleness)
         self.workers = default_workers() if workers is None else whole("Job: workers", workers, 1)
@@ -107,6 +115,12 @@ class Job:
         if not isinstance(record_staleness, bool):
             raise ConfigError(f"Job: record_staleness is {record_staleness!r}; expected True or False")
         self.record_staleness = record_staleness
+        if not isinstance(checkpoints, Checkpoints | None):
+            raise ConfigError(f"Job: checkpoints is {checkpoints!r}; expected nbps.Checkpoints(path, every=...)")
+        self.checkpoints = checkpoints
+        self.resumed: Resumed | None = None
+        self._run = 0  # number of the next run
+        self._saved = 0  # checkpoints between runs
         self._preload = preload
         self._run_lock = threading.Lock()
         self._views: dict[str, JobTable] = {}
@@ -126,24 +140,23 @@ class Job:
         bounded = isinstance(self.consistency, VAP)
         kinds = {(table.dtype, table.access, table.check_finite) for table in self.tables}
         several = self.nodes.count > 1
-        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-            (remote.prepare, (kinds, bounded, self.nodes.count))
-        ]
+        needs_agent = several or self.checkpoints is not None
+        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds, bounded, needs_agent))]
         if self._preload is not None:
             preload.append((self._preload, ()))
         held = _Held()
         self._cleanup = weakref.finalize(self, held.release)
         try:
-            self._agent = held.agent = AgentControl() if several else None
+            self._agent = held.agent = AgentControl() if needs_agent else None
             doorbell = -1 if self._agent is None else self._agent.doorbell
-            self._board = board = Board(self.workers, bounded, self.nodes.count if several else 0, doorbell)
+            self._board = board = Board(self.workers, bounded, self.nodes.count if needs_agent else 0, doorbell)
             held.segments.append(board.segment)
             self._group = held.group = WorkerGroup(
                 self.workers,
                 preload,
                 on_stop=self._on_stop(board),
                 describe=functools.partial(_describe, board, self.nodes.rank, several),
-                companions=int(several),
+                companions=int(needs_agent),
                 inherited=() if self._agent is None else self._agent.inherited,
             )
             for table in self.tables:
@@ -195,11 +208,13 @@ class Job:
         if not self._run_lock.acquire(blocking=False):
             raise JobClosedError("run: another thread runs this job; wait for it to end")
         try:
-            board.reset()
+            clock = self._first_clock()
+            self._run += 1
+            board.reset(clock)
             if self._agent is None:
-                return group.call(remote.run, 0, function, args, kwargs)
-            self._agent.begin(0)
-            results = group.call(remote.run, 0, function, args, kwargs, listen=self._agent.listener)
+                return group.call(remote.run, clock, function, args, kwargs)
+            self._agent.begin()
+            results = group.call(remote.run, clock, function, args, kwargs, listen=self._agent.listener)
             group.wait_for(self._agent.listener, self._agent.is_done)
             return results
         except (Exception, AbortedError):
@@ -208,6 +223,76 @@ class Job:
             raise
         finally:
             self._run_lock.release()
+
+    @classmethod
+    def resume(cls, path: str | Path, tables: Sequence[Table] | None = None, **options: Any) -> Self:
+        """Make a job that goes on from the newest complete checkpoint at `path`, with any number of nodes and workers.
+
+        The first `run` starts at the clock of the checkpoint (``worker.current_clock``), and `resumed` tells which it
+        was. All nodes call this.
+
+        Parameters
+        ----------
+        path : str or Path
+            What `Checkpoints` or `checkpoint` was given, or the folder of one checkpoint in it.
+        tables : sequence of Table, optional
+            Those of the checkpoint by default; others must have the same names, shapes and dtypes, and start with its
+            values all the same.
+        **options
+            As of `Job`.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no complete checkpoint, it is damaged, or has other tables.
+        """
+        found, resumed = read_checkpoint(path, tables)
+        job = cls(found, **options)
+        job.resumed = resumed
+        job._run = resumed.run
+        return job
+
+    def checkpoint(self, path: str | Path, state: object = None, keep: int | None = None) -> None:
+        """Save the tables between two runs; all nodes call this.
+
+        On node 0 it returns when the checkpoint is complete, on others when their part is written.
+
+        Parameters
+        ----------
+        path : str or Path
+            As of `Checkpoints`.
+        state : object
+            JSON that `resumed` gives back; that of node 0 counts.
+        keep : int, optional
+            How many checkpoints stay; all by default.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written: older ones stay as they were.
+        """
+        from nbps.runtime.checkpoint import CheckpointWriter
+
+        if self._board is None or self._run_lock.locked():
+            raise JobClosedError("checkpoint: expected an open job that is not running; use Job(checkpoints=...) there")
+        attempt = self._agent.attempt if self._agent is not None else new_attempt()
+        nodes = self.nodes
+        writer = CheckpointWriter(
+            path, f"{attempt}-saved{self._saved}", nodes.rank, nodes.count, definitions(self.tables), keep
+        )
+        self._saved += 1
+        parts = {}
+        for table in self.tables:
+            own = np.flatnonzero(row_owners(table.rows, nodes.count, sharding_of(table)) == nodes.rank)
+            parts[table.name] = own, self._views[table.name].rows(own)
+        clock = self._first_clock()
+        writer.write(clock, parts)
+        if nodes.rank == 0:
+            writer.complete(clock, self.failure_timeout_s, lambda: False, {"run": self._run, "user": state})
+
+    def _first_clock(self) -> int:
+        """Return the clock at which the next run starts."""
+        return self.resumed.clock if self.resumed is not None and self._run == self.resumed.run else 0
 
     @property
     def size(self) -> int:
@@ -295,13 +380,14 @@ class Job:
             clock_timeout_s=self.clock_timeout_s,
             oversubscribed=self.workers + (self._agent is not None) > usable_cores(),
             record_staleness=self.record_staleness,
-            checkpoint_every=0,
+            checkpoint_every=0 if self.checkpoints is None else self.checkpoints.every,
         )
 
     def _agent_spec(self, agent: AgentControl, board: Board) -> AgentSpec:
         tables = [(table, self._views[table.name]) for table in self.tables]
+        several, plan = self.nodes.count > 1, self.checkpoints
         return AgentSpec(
-            place=place_of(self, [(table, view.to_numpy()) for table, view in tables]),
+            place=place_of(self, [(table, view.to_numpy()) for table, view in tables]) if several else None,
             control=agent.remote,
             board=board.segment.name,
             workers=self.workers,
@@ -315,6 +401,9 @@ class Job:
             ),
             failure_timeout_s=self.failure_timeout_s,
             spins=self.workers + 1 < usable_cores(),
+            clock=self._first_clock(),
+            first_run=self._run,
+            save=None if plan is None else SavePlan(plan.path, plan.keep, definitions(self.tables)),
         )  # fmt: skip
 
     def _on_stop(self, board: Board) -> Callable[[str], None]:

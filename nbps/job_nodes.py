@@ -83,6 +83,7 @@ def place_of(job: Job, tables: Sequence[tuple[Table, npt.NDArray[Any]]]) -> Plac
         tls=nodes.tls,
         card={
             "version": __version__, "byte order": "little", "tables": definitions, "consistency": str(job.consistency),
+            "resumed": None if job.resumed is None else f"{job.resumed.path} at clock {job.resumed.clock}",
             "workers": job.workers, "host": platform.node(), "pid": os.getpid(),
         },
         start_timeout_s=job.start_timeout_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from nbps.errors import JobClosedError
@@ -38,6 +39,10 @@ class JobTable:
     def to_numpy(self) -> npt.NDArray[Any]:
         """Return a copy of the values, shape (rows, width)."""
         return self._live().copy()
+
+    def rows(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return a copy of rows `ids`, shape (ids.size, width)."""
+        return self._live()[ids]
 
     def to_arrow(self) -> pa.Table:
         """Return a copy as an Arrow table with one column, named as the table, of fixed-size lists."""

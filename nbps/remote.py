@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _worker: Worker | None = None  # the one worker of this process
 
 
-def prepare(tables: set[tuple[str, str, bool]], bounded: bool, nodes: int) -> None:
-    """Import what workers, and with several nodes the agent, need and prepare kernels; in the supervisor."""
+def prepare(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+    """Import what workers, and with `agent` an agent, need and prepare kernels; in the supervisor."""
     import numba
 
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
@@ -25,8 +25,8 @@ def prepare(tables: set[tuple[str, str, bool]], bounded: bool, nodes: int) -> No
     import nbps.worker
     from nbps.kernels.prepare import prepare_job
 
-    prepare_job(tables, bounded, nodes > 1)
-    if nodes > 1:
+    prepare_job(tables, bounded, agent)
+    if agent:
         import nbps.agent.process  # noqa: F401
 
 

@@ -18,8 +18,9 @@ class AgentBoard:
         self.words = words
         self._workers = workers
         self._sources = workers + nodes
-        self._seen = np.zeros(3 + 3 * workers, np.int64)
-        self._told = self._seen.copy()
+        self._seen = np.zeros(3 + 3 * workers, np.int64)  # as looked at last
+        self._told = self._seen.copy()  # as of the last call of `news`
+        self._is_new = False  # whether they differ
 
     # ----------------------------------------------------------------- what the core calls
 
@@ -51,9 +52,11 @@ class AgentBoard:
         self._told[3 : 3 + self._workers] = clock
 
     def news(self) -> list[Event]:
-        """Return what the workers have done since the last call."""
+        """Return what the workers have done, as `has_news` or `doze` saw it, since the last call."""
+        if not self._is_new:
+            return []
+        self._is_new = False
         seen, told, workers = self._seen, self._told, self._workers
-        board.survey(self.words, workers, self._sources, seen)
         events: list[Event] = []
         if seen[0] > told[0]:
             events.append(Committed(int(seen[0])))
@@ -65,11 +68,13 @@ class AgentBoard:
 
     def has_news(self) -> bool:
         """Whether `news` would say something."""
-        return bool(board.differs(self.words, self._workers, self._sources, self._told, self._seen))
+        self._is_new = board.differs(self.words, self._workers, self._sources, self._told, self._seen)
+        return self._is_new
 
     def doze(self) -> bool:
         """Announce that the agent sleeps; False if there is news."""
-        return bool(board.doze(self.words, self._workers, self._sources, self._told, self._seen))
+        self._is_new = not board.doze(self.words, self._workers, self._sources, self._told, self._seen)
+        return not self._is_new
 
     def wake(self) -> None:
         """Take the announcement back."""

@@ -30,6 +30,8 @@ class AgentControl:
         The agent's end of the sockets; it inherits that too.
     traffic : Traffic
         As told after the last run.
+    attempt : str
+        What all nodes call this life of the job.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class AgentControl:
         self.remote = theirs.detach()
         self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.traffic = Traffic()
+        self.attempt = ""
         self._workers: tuple[int, ...] | None = None
         self._done = True
 
@@ -46,10 +49,10 @@ class AgentControl:
         """What workers and agent inherit."""
         return self.remote, self.doorbell
 
-    def begin(self, clock: int) -> None:
+    def begin(self) -> None:
         """Tell the agent that a run begins; the board has been reset."""
         self._done = False
-        self._say(Run(clock))
+        self._say(Run())
 
     def fail(self, reason: str) -> None:
         """Have all nodes told why this one cannot go on."""
@@ -73,6 +76,7 @@ class AgentControl:
             return  # its process has ended: the supervisor tells how
         if isinstance(message, Joined):
             self._workers = message.workers
+            self.attempt = message.attempt
         elif isinstance(message, Done):
             self.traffic = message.traffic
             self._done = True

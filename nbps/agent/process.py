@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import select
 import signal
 import time
@@ -20,6 +21,7 @@ import numpy as np
 
 from nbps.agent.board import AgentBoard
 from nbps.agent.memory import NodeMemory, TableShare
+from nbps.agent.saver import Rows, Saver
 from nbps.agent.sharding import row_owners
 from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, SharedTable, Traffic
 from nbps.core.messages import (
@@ -60,12 +62,15 @@ class Agent:
     def __init__(self, spec: AgentSpec) -> None:
         self._spec = spec
         place = spec.place
-        self._rank, self._nodes = place.rank, place.nodes
+        self._rank, self._nodes = (0, 1) if place is None else (place.rank, place.nodes)
         self._driver = DriverConnection(spec.control)
-        self._board = AgentBoard(attach(spec.board).view(np.int64), spec.workers, place.nodes)
+        self._board = AgentBoard(attach(spec.board).view(np.int64), spec.workers, self._nodes)
         self._doorbell = int(self._board.words[layout.DOORBELL])
-        self._memory = NodeMemory(place.rank, place.nodes, [_share(table, place.nodes) for table in spec.tables])
-        self._mesh = Mesh(place, frame_limit=HEADER_BYTES + self._memory.batch_limit + (1 << 16))
+        tables = [_share(table, self._nodes) for table in spec.tables]
+        self._memory = NodeMemory(self._rank, self._nodes, tables, self._save)
+        frame_limit = HEADER_BYTES + self._memory.batch_limit + (1 << 16)
+        self._mesh = None if place is None else Mesh(place, frame_limit)
+        self._saver: Saver | None = None
         self._connections: dict[int, Connection] = {}
         self._ranks: dict[int, int] = {}  # of each connection's descriptor
         self._backlog: dict[int, deque[Frame]] = {}  # frames that a full connection refused
@@ -73,6 +78,7 @@ class Agent:
         self._poll = select.poll()
         self._incarnation = 0
         self._running = False  # a run has begun and not ended
+        self._is_done_due = False  # it has ended, and the driver is to hear of it when everything is saved
         self._closing_at: float | None = None
         self._tick_at = 0.0
         self._traffic = Traffic()  # of connections that are gone
@@ -80,50 +86,68 @@ class Agent:
 
     def serve(self) -> None:
         """Find the other nodes, then exchange rows until the job is over."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides, and says so
         try:
-            members = self._mesh.open()
-            self._driver.send(Joined(tuple(int(member.card["workers"]) for member in members)))
-            for source in (self._driver.fileno(), self._doorbell, self._mesh.fileno()):
-                self._poll.register(source, select.POLLIN)
-            self._node = self._new_node(0)  # others are heard from now on
-            self._take_connections()
+            self._join()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # from now on the driver says what is to be done
             while not self._is_over():
                 self._turn()
         finally:
             for connection in self._connections.values():
                 connection.close()
-            self._mesh.close()
+            if self._mesh is not None:
+                self._mesh.close()
+            if self._saver is not None:
+                self._saver.close()
+
+    def _join(self) -> None:
+        """Find the other nodes, and listen from then on."""
+        spec, attempt, workers = self._spec, f"{secrets.randbits(64):016x}", [self._spec.workers]
+        if self._mesh is not None:
+            members = self._mesh.open()
+            attempt, workers = f"{members[0].incarnation:016x}", [int(member.card["workers"]) for member in members]
+            self._poll.register(self._mesh.fileno(), select.POLLIN)
+        for source in (self._driver.fileno(), self._doorbell):
+            self._poll.register(source, select.POLLIN)
+        if spec.save is not None:
+            self._saver = Saver(spec.save, attempt, self._rank, self._nodes, self._ring)
+        self._driver.send(Joined(tuple(workers), attempt))
+        self._node = self._new_node(0, spec.clock)  # others are heard from now on
+        self._take_connections()
+
+    def _ring(self) -> None:
+        os.eventfd_write(self._doorbell, 1)
 
     # ----------------------------------------------------------------- the loop
 
     def _turn(self) -> None:
-        """Look at everything once; sleep if there is nothing to do."""
+        """Wait for something to do, and do it."""
+        board, ready = self._board, []
+        if not self._running:
+            ready = self._poll.poll(_SLEEP_MS)
+        elif not (self._spec.spins and (ready := self._spin())) and board.doze():
+            ready = self._poll.poll(_SLEEP_MS)
+            board.wake()
+        for descriptor, _ in ready:
+            self._look_at(descriptor)
         if self._running:
-            for event in self._board.news():
+            for event in board.news():
                 self._handle(event)
         now = time.monotonic()
         if now >= self._tick_at:
             self._tick_at = now + _TICK_S
             self._handle(Tick())
-        for descriptor, _ in self._wait():
-            self._look_at(descriptor)
+        if self._saver is not None and self._saver.error is not None:
+            self._close(f"{type(self._saver.error).__name__}: {self._saver.error}")
+        elif self._is_done_due and (self._saver is None or self._saver.idle):
+            self._is_done_due = False
+            self._tell(Done(self._count_traffic()))
+            self._look_for_stop()
 
-    def _wait(self) -> list[tuple[int, int]]:
-        """Return the descriptors that are ready, none if the board has news; sleep if there is neither."""
-        if not self._running:
-            return self._poll.poll(_SLEEP_MS)
-        until = time.monotonic() + (_SPIN_S if self._spec.spins else 0)
-        while True:
-            ready = self._poll.poll(0)
-            if ready or self._board.has_news():
-                return ready
-            if time.monotonic() >= until:
-                break
-        if not self._board.doze():
-            return []
-        ready = self._poll.poll(_SLEEP_MS)
-        self._board.wake()
+    def _spin(self) -> list[tuple[int, int]]:
+        """Look for news for a while, without sleeping; return the descriptors that are ready."""
+        until = time.monotonic() + _SPIN_S
+        while not (ready := self._poll.poll(0)) and not self._board.has_news() and time.monotonic() < until:
+            pass
         return ready
 
     def _look_at(self, descriptor: int) -> None:
@@ -135,7 +159,7 @@ class Agent:
                 os.eventfd_read(descriptor)
         elif descriptor == self._driver.fileno():
             self._listen_to_driver()
-        elif descriptor == self._mesh.fileno():
+        else:
             self._take_connections()
 
     def _is_over(self) -> bool:
@@ -153,14 +177,14 @@ class Agent:
             self._close(_CLOSED)
             return
         if isinstance(message, Run):
-            self._begin(message.clock)
+            self._begin()
         elif isinstance(message, Fail):
             self._close(message.reason)
 
-    def _begin(self, clock: int) -> None:
+    def _begin(self) -> None:
         if self._node.state is not State.RUNNING:
             return  # the driver will find out that the job has ended
-        self._board.begin(clock)
+        self._board.begin(self._node.settings.clock)
         self._running = True
         early, self._early = self._early, deque()
         for rank, frame in early:
@@ -171,6 +195,10 @@ class Agent:
         if self._closing_at is None:
             self._closing_at = time.monotonic()
             self._handle(WorkerLost(reason))
+
+    def _save(self, clock: int, rows: Rows) -> None:
+        assert self._saver is not None
+        self._saver.save(self._spec.first_run + self._incarnation, clock, rows)
 
     def _tell(self, message: Done | Ended) -> None:
         try:
@@ -216,7 +244,7 @@ class Agent:
             self._running = False
             self._previous = self._node
             self._node = self._new_node(self._incarnation + 1)
-            self._tell(Done(self._count_traffic()))
+            self._is_done_due = True
 
     def _take(self, rank: int, frame: Frame) -> None:
         """Take a frame of node `rank`, keep it for later, or answer it for a run that is over."""
@@ -227,20 +255,28 @@ class Agent:
             self._handle(Received(rank, frame))
         elif frame.incarnation >= self._incarnation:
             node.links[rank].heard_at = time.monotonic()
-            if isinstance(message, Stop):  # what it did before in a run that never comes shall not change the rows
-                self._handle(WorkerLost(f"node {rank} ended the job: {message.reason}"))
-            elif message is not None:
+            if message is not None:
                 self._early.append((rank, frame))
+                self._look_for_stop()
         elif self._previous is not None and frame.incarnation == self._incarnation - 1:
             link = self._previous.links[rank]
             link.accept(frame, time.monotonic())
             if link.owed_at is not None:  # it cannot leave before it knows that this was heard
                 self._send(rank, link.answer(time.monotonic()))
 
+    def _look_for_stop(self) -> None:
+        """Heed the end of a run that has not begun here; what came before it shall not change the rows any more."""
+        if self._is_done_due:
+            return  # the run before ended well
+        for rank, (incarnation, _, _, message) in self._early:
+            if isinstance(message, Stop) and incarnation == self._incarnation:
+                self._handle(WorkerLost(f"node {rank} ended the job: {message.reason}"))
+                return
+
     # ----------------------------------------------------------------- connections
 
     def _take_connections(self) -> None:
-        for rank, connection in self._mesh.poll():
+        for rank, connection in () if self._mesh is None else self._mesh.poll():
             if rank in self._connections:
                 self._drop(rank)
             self._connections[rank] = connection
@@ -252,7 +288,8 @@ class Agent:
     def _lose(self, rank: int, error: Exception) -> None:
         _log.info("node %d lost its connection to node %d: %s", self._rank, rank, error)
         self._drop(rank)
-        self._mesh.lost(rank)
+        if self._mesh is not None:
+            self._mesh.lost(rank)
 
     def _drop(self, rank: int) -> None:
         connection = self._connections.pop(rank)

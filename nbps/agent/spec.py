@@ -8,7 +8,8 @@ with `Joined` once, with `Done` after each run, and with `Ended` if the job is o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from nbps.core.worker import Terms
 from nbps.runtime.dense import Layout
@@ -42,13 +43,30 @@ class SharedTable:
 
 
 @dataclass(frozen=True)
+class SavePlan:
+    """Where and how an agent saves its rows while the job runs.
+
+    Attributes
+    ----------
+    path : str or Path
+    keep : int or None
+    tables : dict
+        Definitions by name.
+    """
+
+    path: str | Path
+    keep: int | None
+    tables: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class AgentSpec:
     """What an agent must know of its job.
 
     Attributes
     ----------
-    place : Place
-        Of this node among the others.
+    place : Place or None
+        Of this node among the others; None for a job of one node.
     control : int
         Descriptor of its end of the sockets to the driver.
     board : str
@@ -60,9 +78,15 @@ class AgentSpec:
         A node that is not heard for so long is lost.
     spins : bool
         Whether there are cores enough to look for news without sleeping.
+    clock : int
+        At which the first run starts.
+    first_run : int
+        Number of the first run; those before were carried out in an earlier life of the job.
+    save : SavePlan or None
+        Where checkpoints of running jobs go.
     """
 
-    place: Place
+    place: Place | None
     control: int
     board: str
     workers: int
@@ -70,12 +94,13 @@ class AgentSpec:
     tables: tuple[SharedTable, ...]
     failure_timeout_s: float
     spins: bool
+    clock: int
+    first_run: int
+    save: SavePlan | None
 
 
 class Run(NamedTuple):
-    """The workers begin at `clock`; the board has been reset."""
-
-    clock: int
+    """The workers begin; the board has been reset."""
 
 
 class Fail(NamedTuple):
@@ -85,9 +110,10 @@ class Fail(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """All nodes have found each other; each has so many `workers`."""
+    """All nodes have found each other; each has so many `workers`. They call this life of the job `attempt`."""
 
     workers: tuple[int, ...]
+    attempt: str
 
 
 class Traffic(NamedTuple):

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
@@ -237,7 +238,8 @@ class WorkerGroup:
         """End all workers because of `error`: ask, wait `grace_s`, kill."""
         interrupted = isinstance(error, KeyboardInterrupt)
         try:
-            self._on_stop("interrupted by Ctrl-C" if interrupted else f"{self._failed}{type(error).__name__}: {error}")
+            what = "".join(traceback.format_exception_only(error)).strip()  # its own str() may raise
+            self._on_stop("interrupted by Ctrl-C" if interrupted else f"{self._failed}{what}")
             self._tell(b"interrupt")
         finally:
             self.close()
