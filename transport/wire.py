@@ -26,7 +26,7 @@ kind message     fields                                  follows
 7    Confirm     number                                  nothing
 8    Visible     number                                  nothing
 9    Leaving                                             nothing
-10   Stop                                                UTF-8
+10   Stop        lost                                    UTF-8
 ==== =========== ======================================= =========
 
 No number is negative. How long rows or text are follows from the length of the payload; a text has at most 65,536
@@ -91,7 +91,7 @@ _LAYOUTS = (
     _layout(7, Confirm, 1, _NOTHING),
     _layout(8, Visible, 1, _NOTHING),
     _layout(9, Leaving, 0, _NOTHING),
-    _layout(10, Stop, 0, _TEXT),
+    _layout(10, Stop, 1, _TEXT),
 )
 _BY_MESSAGE = {layout.message: layout for layout in _LAYOUTS}
 _BY_START = {layout.kind: layout for layout in _LAYOUTS if layout.follows is not _MUST} | {
@@ -127,7 +127,7 @@ def encode(frame: Frame) -> tuple[Buffer, ...]:
         return (_packed(pack, frame, (kind, incarnation, number, acknowledged, *values)),)
     rest: Any = message[numbers]
     if follows is _TEXT:
-        return (_packed(pack, frame, (kind, incarnation, number, acknowledged)), _bytes_of(rest))
+        return (_packed(pack, frame, (kind, incarnation, number, acknowledged, *values)), _bytes_of(rest))
     if rest is None and follows is _MAY:
         return (_packed(pack, frame, (kind, incarnation, number, acknowledged, *values)),)
     if not (isinstance(rest, np.ndarray) and rest.dtype == np.uint8 and rest.ndim == 1 and rest.flags.c_contiguous):
@@ -170,7 +170,7 @@ def decode(payload: Bytes) -> Frame:
     if start & _ROWS:
         return Frame(incarnation, number, acknowledged, _made(kind, (*values, payload[HEADER_BYTES:])))
     if follows is _TEXT:
-        return Frame(incarnation, number, acknowledged, Stop(_text_of(payload)))
+        return Frame(incarnation, number, acknowledged, Stop(values[0], _text_of(payload)))
     if size != HEADER_BYTES:
         raise ProtocolError(f"a {kind.__name__} arrived with {size} bytes; expected {HEADER_BYTES}")
     return Frame(incarnation, number, acknowledged, _made(kind, (*values, None) if follows is _MAY else values))

@@ -259,10 +259,9 @@ class Agent:
                 self._early.append((rank, frame))
                 self._look_for_stop()
         elif self._previous is not None and frame.incarnation == self._incarnation - 1:
-            link = self._previous.links[rank]
-            link.accept(frame, time.monotonic())
-            if link.owed_at is not None:  # it cannot leave before it knows that this was heard
-                self._send(rank, link.answer(time.monotonic()))
+            self._previous.links[rank].up = True
+            for action in self._previous.handle(Received(rank, frame), time.monotonic()):
+                self._carry_out(action)
 
     def _look_for_stop(self) -> None:
         """Heed the end of a run that has not begun here; what came before it shall not change the rows any more."""

@@ -76,8 +76,9 @@ class Leaving(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The job ends."""
+    """The job ends; because node `lost` - 1 was not heard any more, if that is not 0."""
 
+    lost: int
     reason: str
 
 
@@ -201,9 +202,10 @@ class Leave(NamedTuple):
 
 
 class End(NamedTuple):
-    """End the workers of this node and raise `reason`."""
+    """End the workers of this node and raise `reason`; node `lost`, if any, was not heard any more."""
 
     reason: str
+    lost: int | None = None
 
 
 Action = Send | Leave | End

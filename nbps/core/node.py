@@ -84,7 +84,7 @@ class Settings:
     heartbeat_s : float
         A node sends at least so often on every link.
     failure_timeout_s : float
-        A node not heard for so long is lost, and the job ends.
+        A node not heard for so long is lost, and the job ends; infinite to wait for it.
     """
 
     rank: int
@@ -260,7 +260,7 @@ class Node:
         for peer, link in self.links.items():
             if now - link.heard_at > settings.failure_timeout_s:
                 if peer not in self._gone:
-                    self._end(f"node {peer} was not heard for {now - link.heard_at:.1f} s; the job ends")
+                    self._end(f"node {peer} was not heard for {now - link.heard_at:.1f} s; the job ends", lost=peer)
                     return
                 link.forget()
             if not link.up:
@@ -307,9 +307,12 @@ class Node:
 
     def _on_leaving(self, source: int, message: Leaving) -> None:
         self._gone.add(source)
+        link = self.links[source]
+        if link.up:  # it leaves when it knows that this has arrived
+            self._out.append(Send(source, link.answer(self._now)))
 
     def _on_stop(self, source: int, message: Stop) -> None:
-        self._end(f"node {source} ended the job: {message.reason}", tell=False)
+        self._end(f"node {source} ended the job: {message.reason}", message.lost - 1 if message.lost else None, tell=False)
 
     # ----------------------------------------------------------------- parts
 
@@ -382,13 +385,13 @@ class Node:
         self.state = State.LEFT
         self._out.append(Leave())
 
-    def _end(self, reason: str, tell: bool = True) -> None:
+    def _end(self, reason: str, lost: int | None = None, tell: bool = True) -> None:
         if tell:
             for node in self._others:
-                self._post(node, Stop(reason))
+                self._post(node, Stop(0 if lost is None else lost + 1, reason))
         self.state = State.ENDED
         self._ended_at = self._now
-        self._out.append(End(reason))
+        self._out.append(End(reason, lost))
 
     def validate(self) -> None:
         """Raise `ProtocolError` if an invariant of the node or of one of its parts does not hold."""
@@ -425,5 +428,9 @@ _HANDLERS: dict[State, dict[type, Callable[[Node, Any], None]]] = {
         LinkDown: Node._on_link_down,
         Tick: Node._on_tick_after_end,
     },
-    State.LEFT: {},
+    State.LEFT: {  # as long as its driver lets it answer, nobody waits for a farewell that was lost
+        Received: Node._on_received_after_end,
+        LinkUp: Node._on_link_up,
+        LinkDown: Node._on_link_down,
+    },
 }
