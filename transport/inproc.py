@@ -171,7 +171,7 @@ class InprocConnection(Connection):
             if bell is None:  # told by `receive`, after what has arrived; nobody will read this
                 return True
             if not self._fits(length):
-                self._pair.refused[self._side] = length
+                self._pair.refused[self._side] = max(length, 1)
                 return False
             arrays = [np.frombuffer(part, np.uint8) for part in parts if total_bytes([part])]
             self._pair.queues[there].append(np.concatenate([np.empty(0, np.uint8), *arrays]))
@@ -222,7 +222,7 @@ class InprocConnection(Connection):
         """Return, once, whether a refused frame would be taken now: then the bell may be for that, and goes on."""
         length, self._pair.refused[self._side] = self._pair.refused[self._side], 0
         if length and not self._fits(length):
-            self._pair.refused[self._side] = length
+            self._pair.refused[self._side] = max(length, 1)
             return False
         return length > 0
 

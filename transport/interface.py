@@ -1,7 +1,7 @@
 """What a transport is: frames of bytes between two nodes, whole, in order, none twice, as long as a connection lives.
 
-Nothing here blocks, except `Transport.connect` up to its time limit: one thread drives all connections of a node from
-one ``poll``. Who is at the other end, and what the bytes mean, is decided above.
+Nothing here blocks, except `Transport.connect` up to its time limit and `Connection.close` for a moment: one thread
+drives all connections of a node from one ``poll``. Who is at the other end, and what the bytes mean, is decided above.
 
 The contract, which `nbps.testing.transports.TransportContract` checks:
 
@@ -98,7 +98,10 @@ class Connection(abc.ABC):
     @property
     @abc.abstractmethod
     def wants_write(self) -> bool:
-        """Whether something is queued, and `flush` is to be called when the descriptor polls writable."""
+        """Whether something is queued, and `flush` is to be called when the descriptor polls writable.
+
+        Not so while a TLS handshake waits for the other end: then `receive` goes on with it.
+        """
 
     @abc.abstractmethod
     def send(self, *parts: Buffer) -> bool:
@@ -140,7 +143,10 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End the connection; what is still queued is dropped. Idempotent."""
+        """End the connection; what is still queued is dropped. Idempotent.
+
+        It may wait for a fifth of a second at most, until the other machine has what left the queue.
+        """
 
 
 class Listener(abc.ABC):

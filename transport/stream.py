@@ -69,8 +69,8 @@ class StreamConnection(Connection):
         """
 
     @abc.abstractmethod
-    def _release(self) -> None:
-        """Close the descriptor, not waiting for anything."""
+    def _release(self, orderly: bool) -> None:
+        """Close the descriptor; if `orderly`, take care that what was sent arrives."""
 
     @abc.abstractmethod
     def _no_more_writing(self) -> None:
@@ -178,6 +178,8 @@ class StreamConnection(Connection):
                     return None
                 if not self._read_more():
                     return None
+        except ConnectionLostError as error:
+            self._lose(str(error))
         except OSError as error:
             self._lose(self._broken or self._say(error))
 
@@ -230,7 +232,7 @@ class StreamConnection(Connection):
         if count < 0:
             return False
         if count == 0:
-            self._lose(self._broken or f"the other end closed it{self._unfinished()}")
+            raise ConnectionLostError(self._broken or f"the other end closed it{self._unfinished()}")
         self.bytes_received += count
         if self._payload is not None:
             self._rest = self._rest[count:]
@@ -249,26 +251,24 @@ class StreamConnection(Connection):
     def close(self) -> None:
         """End the connection; what is still queued is dropped."""
         if self._lost is None:
-            self._end_with(f"connection to {self.peer}: was closed here")
+            self._end_with(f"connection to {self.peer}: was closed here", orderly=self._broken is None)
 
     def _lose(self, reason: str) -> NoReturn:
         self._end_with(f"connection to {self.peer}: {reason}")
         raise ConnectionLostError(self._lost) from None
 
-    def _end_with(self, message: str) -> None:
+    def _end_with(self, message: str, orderly: bool = False) -> None:
         self._lost = message
         self._drop_queue()
         self._payload, self._rest = None, self._buffer[:0]
-        self._release()
+        self._release(orderly)
 
     def _drop_queue(self) -> None:
         self._queue.clear()
         self._queued = 0
 
     def _say(self, error: OSError) -> str:
-        """Say what an error of the system, or one of ours, means for the connection."""
-        if isinstance(error, ConnectionLostError):
-            return str(error)
+        """Say what an error of the system means for the connection."""
         if isinstance(error, (ConnectionResetError, BrokenPipeError)):
             return "the other end is gone"
         if error.errno == errno.ETIMEDOUT:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
+import struct
+import termios
+import time
 
 from nbps.transport.interface import Options
 from nbps.transport.stream import StreamConnection
 
 from nbps.errors import ConnectionLostError
 
-_DRAINED_BYTES = 16 << 20  # more than a socket buffer holds
+_LINGER_S, _LOOK_AGAIN_S = 0.2, 0.0002
+_INT = struct.Struct("i")
 
 
 class TcpConnection(StreamConnection):
@@ -47,11 +52,26 @@ class TcpConnection(StreamConnection):
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _release(self) -> None:
-        # Closing with unread bytes resets the connection, and what the other end has not read yet could be lost.
+    def _release(self, orderly: bool) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-            for _ in range(_DRAINED_BYTES // self._array.nbytes):
-                if not self._socket.recv_into(self._buffer):
-                    break
+            if orderly:
+                self._linger()
         self._socket.close()
+
+    def _linger(self) -> None:
+        """Wait until the other machine has what was sent: if it writes to a closed socket it may lose the rest."""
+        deadline = time.monotonic() + _LINGER_S
+        while time.monotonic() < deadline:
+            try:
+                if self._socket.recv_into(self._buffer) > 0:  # left unread it would have the same effect
+                    continue
+            except BlockingIOError:
+                pass
+            if not self._unacknowledged():
+                return
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _unacknowledged(self) -> int:
+        (count,) = _INT.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size)))
+        return int(count)

@@ -6,6 +6,7 @@ handshake is part of sending and receiving: nobody waits for it, and frames are 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 
@@ -119,9 +120,16 @@ class TlsConnection(TcpConnection):
                 raise
             return 0
 
+    def _no_more_writing(self) -> None:
+        # Its own method would take the TLS away, and then read what is encrypted.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
     def _say(self, error: OSError) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the certificate of the other end is not accepted here: {error.verify_message}"
+        if isinstance(error, ssl.SSLEOFError) and self._secured:
+            return "the other end is gone"
         if isinstance(error, ssl.SSLEOFError):
             return "the other end closed it within the TLS handshake: does it use TLS as well, and why did it close?"
         if isinstance(error, ssl.SSLError):
