@@ -18,7 +18,6 @@ import numpy as np
 from .atomics import PACK_BYTES, add_pack_relaxed, add_relaxed, address, pack_lanes, store_release
 from .jit import kernel
 
-
 NOBODY_LOOKS = np.zeros(0, np.uint8)
 
 

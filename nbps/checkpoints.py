@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nbps.checks import whole
 from nbps.errors import CheckpointError, ConfigError
+from nbps.nodes import Nodes
 from nbps.table import Table
 
 if TYPE_CHECKING:
@@ -113,6 +114,32 @@ def read_checkpoint(path: str | Path, tables: Sequence[Table] | None) -> tuple[t
     state = manifest.state if isinstance(manifest.state, dict) else {}
     resumed = Resumed(str(manifest.path), int(state.get("run", 0)), manifest.clock, state.get("user"))
     return tuple(dataclasses.replace(table, init=_Load(manifest, table.name)) for table in tables), resumed
+
+
+def write_checkpoint(
+    path: str | Path,
+    attempt: str,
+    nodes: Nodes,
+    tables: Sequence[Table],
+    own: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]],
+    keep: int | None,
+    clock: int,
+    state: dict[str, Any],
+    timeout_s: float,
+) -> None:
+    """Write the rows that this node owns, numbers and values by table; on node 0, complete the checkpoint with `state`.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written: older ones stay as they were.
+    """
+    from nbps.runtime.checkpoint import CheckpointWriter
+
+    writer = CheckpointWriter(path, attempt, nodes.rank, nodes.count, definitions(tables), keep)
+    writer.write(clock, own)
+    if nodes.rank == 0:
+        writer.complete(clock, timeout_s, lambda: False, state)
 
 
 def _table(manifest: Manifest, name: str) -> Table:

@@ -61,7 +61,15 @@ class ConnectionLostError(TransportError):
 
 
 class NodeError(Error, RuntimeError):
-    """The job ended on this node because of another one: lost, refused, or a failure there."""
+    """The job ended on this node because of another one: lost, refused, or a failure there.
+
+    Attributes
+    ----------
+    lost : int or None
+        Rank of the node that was not heard any more, if that is why.
+    """
+
+    lost: int | None = None
 
 
 class CheckpointError(Error, ValueError):

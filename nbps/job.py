@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -13,26 +12,22 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from nbps import init, remote
-from nbps.agent.driver import AgentControl
 from nbps.agent.sharding import row_owners
-from nbps.agent.spec import AgentSpec, SavePlan, SharedTable
-from nbps.checkpoints import Checkpoints, Resumed, definitions, new_attempt, read_checkpoint
+from nbps.checkpoints import Checkpoints, Resumed, new_attempt, read_checkpoint, write_checkpoint
 from nbps.checks import whole
 from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
-from nbps.errors import AbortedError, ConfigError, JobClosedError, TableError
-from nbps.job_nodes import check_nodes, default_workers, place_of, sharding_of
+from nbps.errors import AbortedError, CheckpointError, ConfigError, JobClosedError, NodeError, TableError
+from nbps.job_nodes import check_nodes, default_workers, sharding_of, surviving_nodes
+from nbps.job_open import OpenJob
 from nbps.job_table import JobTable
 from nbps.nodes import Nodes
 from nbps.report import Report
-from nbps.runtime.board import Board
-from nbps.runtime.cores import usable_cores
-from nbps.runtime.group import WorkerGroup, fill_standard_descriptors
-from nbps.runtime.segments import Segment, remove_orphans
+from nbps.runtime.group import fill_standard_descriptors
+from nbps.runtime.segments import remove_orphans
 from nbps.table import Table, checked_tables, with_staleness
-from nbps.worker_spec import TableSpec, WorkerSpec
 
 R = TypeVar("R")
+POLICIES = ("fail", "continue", "wait")
 _LONGEST_S = 1e9  # a limit of thirty years is none
 
 
@@ -63,6 +58,11 @@ class Job:
         (`Nodes.from_environment`), one node where it says nothing.
     failure_timeout_s : float
         A node that is not heard for so long is lost: the job ends on all others, which name it.
+    on_failure : {"fail", "continue", "wait"}
+        What happens when a node is lost. ``fail``: the job ends everywhere with the reason. ``continue``: the other
+        nodes start the run again from the last checkpoint, with fewer workers, if they are more than half of the nodes
+        (or half, with node 0); else, or without a checkpoint of this run, it ends with the reason. ``wait``: nobody is
+        ever lost; a network that comes back is as if it had never been away, a machine that does not holds up the job.
     start_timeout_s : float
         How long the nodes wait for each other at the start.
     checkpoints : Checkpoints, optional
@@ -99,6 +99,7 @@ class Job:
         failure_timeout_s: float = 30.0,
         start_timeout_s: float = 60.0,
         checkpoints: Checkpoints | None = None,
+        on_failure: str = "fail",
     ) -> None:
         self.tables = with_staleness(checked_tables(tables), {} if staleness is None else staleness)
         self.workers = default_workers() if workers is None else whole("Job: workers", workers, 1)
@@ -121,14 +122,12 @@ class Job:
         self.resumed: Resumed | None = None
         self._run = 0  # number of the next run
         self._saved = 0  # checkpoints between runs
+        if on_failure not in POLICIES:
+            raise ConfigError(f"Job: on_failure is {on_failure!r}; expected one of {', '.join(POLICIES)}")
+        self.on_failure = on_failure
         self._preload = preload
         self._run_lock = threading.Lock()
-        self._views: dict[str, JobTable] = {}
-        self._group: WorkerGroup | None = None
-        self._board: Board | None = None
-        self._agent: AgentControl | None = None
-        self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
-        self._sizes = (self.workers,)  # workers of each node
+        self._open: OpenJob | None = None
         self._report: Report | None = None
         self._cleanup: weakref.finalize[Any, Any] | None = None
 
@@ -137,38 +136,18 @@ class Job:
             raise JobClosedError("this job was started before; make a new Job to run again")
         fill_standard_descriptors()
         remove_orphans()
-        bounded = isinstance(self.consistency, VAP)
-        kinds = {(table.dtype, table.access, table.check_finite) for table in self.tables}
-        several = self.nodes.count > 1
-        needs_agent = several or self.checkpoints is not None
-        preload: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, (kinds, bounded, needs_agent))]
-        if self._preload is not None:
-            preload.append((self._preload, ()))
-        held = _Held()
-        self._cleanup = weakref.finalize(self, held.release)
-        try:
-            self._agent = held.agent = AgentControl() if needs_agent else None
-            doorbell = -1 if self._agent is None else self._agent.doorbell
-            self._board = board = Board(self.workers, bounded, self.nodes.count if needs_agent else 0, doorbell)
-            held.segments.append(board.segment)
-            self._group = held.group = WorkerGroup(
-                self.workers,
-                preload,
-                on_stop=self._on_stop(board),
-                describe=functools.partial(_describe, board, self.nodes.rank, several),
-                companions=int(needs_agent),
-                inherited=() if self._agent is None else self._agent.inherited,
-            )
-            for table in self.tables:
-                self._create(table, held.segments)
-            self._group.start()
-            if self._agent is not None:
-                self._sizes = self._agent.join(self._group, self.workers, self._agent_spec(self._agent, board))
-            self._group.call(remote.open_worker, self._spec())
-        except BaseException:
-            self.close()
-            raise
+        self._start()
         return self
+
+    def _start(self) -> None:
+        self._open = OpenJob(self)
+        self._cleanup = weakref.finalize(self, self._open.release)
+        try:
+            self._open.start(self, self._preload, self._first_clock(), self._run)
+        except BaseException:
+            self._open = None
+            self._cleanup()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -204,25 +183,58 @@ class Job:
         KeyboardInterrupt
             After Ctrl-C: once ends the workers in good order, twice at once.
         """
-        group, board = self._running()
+        self._check_running()
         if not self._run_lock.acquire(blocking=False):
             raise JobClosedError("run: another thread runs this job; wait for it to end")
         try:
-            clock = self._first_clock()
-            self._run += 1
-            board.reset(clock)
-            if self._agent is None:
-                return group.call(remote.run, clock, function, args, kwargs)
-            self._agent.begin()
-            results = group.call(remote.run, clock, function, args, kwargs, listen=self._agent.listener)
-            group.wait_for(self._agent.listener, self._agent.is_done)
-            return results
+            return self._carry_out(function, args, kwargs)
         except (Exception, AbortedError):
-            if self._board is None:  # a worker ended, or a closed connection was looked at: it depends
+            if self._open is None:  # a worker ended, or a closed connection was looked at: it depends
                 raise JobClosedError("run: another thread closed the job") from None
             raise
         finally:
+            self._run += 1
             self._run_lock.release()
+
+    def _carry_out(self, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[R]:
+        while True:
+            assert self._open is not None
+            try:
+                return self._open.run(self._first_clock(), function, args, kwargs)
+            except NodeError as error:
+                if self.on_failure != "continue" or error.lost is None:
+                    raise
+                self._go_on_without(error, error.lost)
+
+    def _go_on_without(self, error: NodeError, lost: int) -> None:
+        """Open the job anew on the nodes that are left, from the last checkpoint.
+
+        Raises
+        ------
+        NodeError
+            If that cannot be: says why.
+        """
+        assert self._open is not None
+        assert self._open.agent is not None
+        self.nodes = surviving_nodes(self.nodes, self._open.agent.addresses, error, lost)
+        try:
+            if self.checkpoints is None:
+                raise CheckpointError("the job takes none; give it checkpoints=nbps.Checkpoints(path, every=...)")
+            tables, resumed = read_checkpoint(self.checkpoints.path, self.tables)
+            if resumed.run != self._run:
+                raise CheckpointError(f"the last one is of run {resumed.run}, this is run {self._run}")
+        except CheckpointError as missing:
+            raise NodeError(f"{error}; it cannot go on without node {lost} and a checkpoint: {missing}") from error
+        print(  # noqa: T201
+            f"nbps: node {lost} is lost; {self.nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        self._keep_report()
+        assert self._cleanup is not None
+        self._cleanup()
+        self.tables, self.resumed = tables, resumed
+        check_nodes(self.nodes, self.tables, self.consistency)
+        self._start()
 
     @classmethod
     def resume(cls, path: str | Path, tables: Sequence[Table] | None = None, **options: Any) -> Self:
@@ -271,24 +283,18 @@ class Job:
         CheckpointError
             If it cannot be written: older ones stay as they were.
         """
-        from nbps.runtime.checkpoint import CheckpointWriter
-
-        if self._board is None or self._run_lock.locked():
+        if self._open is None or self._run_lock.locked():
             raise JobClosedError("checkpoint: expected an open job that is not running; use Job(checkpoints=...) there")
-        attempt = self._agent.attempt if self._agent is not None else new_attempt()
-        nodes = self.nodes
-        writer = CheckpointWriter(
-            path, f"{attempt}-saved{self._saved}", nodes.rank, nodes.count, definitions(self.tables), keep
-        )
-        self._saved += 1
-        parts = {}
+        own = {}
         for table in self.tables:
-            own = np.flatnonzero(row_owners(table.rows, nodes.count, sharding_of(table)) == nodes.rank)
-            parts[table.name] = own, self._views[table.name].rows(own)
-        clock = self._first_clock()
-        writer.write(clock, parts)
-        if nodes.rank == 0:
-            writer.complete(clock, self.failure_timeout_s, lambda: False, {"run": self._run, "user": state})
+            rows = np.flatnonzero(row_owners(table.rows, self.nodes.count, sharding_of(table)) == self.nodes.rank)
+            own[table.name] = rows, self._open.views[table.name].rows(rows)
+        attempt = self._open.agent.attempt if self._open.agent is not None else new_attempt()
+        self._saved += 1
+        write_checkpoint(
+            path, f"{attempt}-saved{self._saved}", self.nodes, self.tables, own, keep, self._first_clock(),
+            {"run": self._run, "user": state}, self.failure_timeout_s,
+        )  # fmt: skip
 
     def _first_clock(self) -> int:
         """Return the clock at which the next run starts."""
@@ -297,7 +303,7 @@ class Job:
     @property
     def size(self) -> int:
         """Workers of all nodes."""
-        return sum(self._sizes)
+        return sum((self.workers,) if self._open is None else self._open.sizes)
 
     def table(self, name: str) -> JobTable:
         """Return the table called `name`; readable until the job is closed.
@@ -307,148 +313,43 @@ class Job:
         TableError
             If there is none of that name.
         """
-        if self._cleanup is None or self._board is None:
+        if self._open is None:
             raise JobClosedError(f"table {name!r}: the job is not open; use it inside `with job:`")
-        if name not in self._views:
-            known = ", ".join(map(repr, self._views)) or "none"
+        if name not in self._open.views:
+            known = ", ".join(map(repr, self._open.views)) or "none"
             raise TableError(f"unknown table {name!r}; this job's tables: {known}")
-        return self._views[name]
+        return self._open.views[name]
 
     def report(self) -> Report:
-        """Return what the job measured so far; also after it was closed."""
-        if self._board is not None:
-            counters = [self._board.statistics(rank) for rank in range(self.workers)]
-            return Report.from_counters(
-                str(self.consistency), counters, isinstance(self.consistency, VAP), self.record_staleness
-            )
+        """Return what the job measured so far on this node; also after it was closed."""
+        if self._open is not None:
+            self._keep_report()
         if self._report is None:
             raise JobClosedError("report: the job has not run; use it inside `with job:`")
         return self._report
 
+    def _keep_report(self) -> None:
+        assert self._open is not None
+        counters = [self._open.board.statistics(rank) for rank in range(self.workers)]
+        self._report = Report.from_counters(
+            str(self.consistency), counters, isinstance(self.consistency, VAP), self.record_staleness
+        )
+
     def close(self) -> None:
         """End the workers and give the shared memory back. Idempotent."""
-        if self._board is not None:
-            self._report = self.report()
+        if self._open is not None:
+            self._keep_report()
             if self._run_lock.locked():
-                self._board.abort()  # workers in a run end at their next wait, not at the end of it
-        self._board = None
-        for view in self._views.values():
-            view.close()
+                self._open.board.abort()  # workers in a run end at their next wait, not at the end of it
+        self._open = None
         if self._cleanup is not None:
             self._cleanup()
 
-    def _create(self, table: Table, segments: list[Segment]) -> None:
-        from nbps.runtime.arrow import create_table_segment
-
-        segment, layout, values = create_table_segment(table.name, table.rows, table.width, table.dtype)
-        segments.append(segment)
-        assert callable(table.init)
-        try:
-            table.init(values, init.generator(self.seed, table.name))
-        except Exception as error:
-            error.add_note(f"while initialising table {table.name!r}")
-            raise
-        self._views[table.name] = JobTable(table, segment, layout, values)
-        if self._agent is not None:
-            marks = Segment(f"{table.name}-marks", -(-table.rows // 8) * 8)
-            segments.append(marks)
-            self._marks[table.name] = marks.name
-
-    def _spec(self) -> WorkerSpec:
-        assert self._board is not None
-        tables = tuple(
-            TableSpec(
-                name=table.name,
-                layout=self._views[table.name].layout,
-                marks=self._marks.get(table.name),
-                access=table.access,
-                staleness=self.consistency.staleness if table.staleness is None else table.staleness,
-                check_finite=table.check_finite,
-            )
-            for table in self.tables
-        )
-        return WorkerSpec(
-            workers=self.workers,
-            shards=self.nodes.count if self._agent is not None else 0,
-            node=self.nodes.rank,
-            first=sum(self._sizes[: self.nodes.rank]),
-            size=sum(self._sizes),
-            board=self._board.segment.name,
-            tables=tables,
-            consistency=self.consistency,
-            seed=self.seed,
-            clock_timeout_s=self.clock_timeout_s,
-            oversubscribed=self.workers + (self._agent is not None) > usable_cores(),
-            record_staleness=self.record_staleness,
-            checkpoint_every=0 if self.checkpoints is None else self.checkpoints.every,
-        )
-
-    def _agent_spec(self, agent: AgentControl, board: Board) -> AgentSpec:
-        tables = [(table, self._views[table.name]) for table in self.tables]
-        several, plan = self.nodes.count > 1, self.checkpoints
-        return AgentSpec(
-            place=place_of(self, [(table, view.to_numpy()) for table, view in tables]) if several else None,
-            control=agent.remote,
-            board=board.segment.name,
-            workers=self.workers,
-            terms=self._spec().terms(),
-            tables=tuple(
-                SharedTable(
-                    table.name, view.layout, self._marks[table.name], table.access,
-                    sharding_of(table), table.replicate == "clock",
-                )
-                for table, view in tables
-            ),
-            failure_timeout_s=self.failure_timeout_s,
-            spins=self.workers + 1 < usable_cores(),
-            clock=self._first_clock(),
-            first_run=self._run,
-            save=None if plan is None else SavePlan(plan.path, plan.keep, definitions(self.tables)),
-        )  # fmt: skip
-
-    def _on_stop(self, board: Board) -> Callable[[str], None]:
-        agent = self._agent
-
-        def stop(reason: str) -> None:
-            board.abort()
-            if agent is not None:
-                agent.fail(reason)
-                agent.close()
-
-        return stop
-
-    def _running(self) -> tuple[WorkerGroup, Board]:
-        if self._group is None or self._board is None:
+    def _check_running(self) -> None:
+        if self._open is None or self._open.group is None:
             raise JobClosedError("run: the job is not open; use it inside `with job:`")
-        if self._group.closed:
+        if self._open.group.closed:
             raise JobClosedError("run: the workers were stopped after an error or Ctrl-C; make a new Job to run again")
-        return self._group, self._board
-
-
-class _Held:
-    """What a job holds on the machine.
-
-    It does not refer to the job, so that a job dropped without `close` gives it back as well.
-    """
-
-    def __init__(self) -> None:
-        self.group: WorkerGroup | None = None
-        self.agent: AgentControl | None = None
-        self.segments: list[Segment] = []
-        self._owner = os.getpid()
-
-    def release(self) -> None:
-        """End the workers and remove the segments; does nothing in a fork of the driver."""
-        if os.getpid() != self._owner:
-            return  # it has a copy of the job, which is not its to end
-        try:
-            if self.agent is not None:
-                self.agent.close()
-            if self.group is not None:
-                self.group.close()
-        finally:
-            for segment in self.segments:
-                segment.unlink()
 
 
 def _seconds(name: str, value: Any) -> float:
@@ -456,15 +357,6 @@ def _seconds(name: str, value: Any) -> float:
     if not number or not value > 0:
         raise ConfigError(f"Job: {name} is {value!r}; expected seconds > 0")
     return float(min(value, _LONGEST_S))
-
-
-def _describe(board: Board, node: int, several: bool, rank: int) -> str:
-    if rank == board.workers:
-        return f"the agent of node {node}"
-    if several:
-        return f"{_describe(board, node, False, rank)} of node {node}"
-    clock = board.clock(rank)
-    return f"worker {rank}" if clock is None else f"worker {rank} at clock {clock}"
 
 
 def _check_strict(model: Consistency, tables: tuple[Table, ...]) -> None:

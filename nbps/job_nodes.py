@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import platform
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from nbps.agent.sharding import NODES_LIMIT
 from nbps.checks import whole
 from nbps.consistency import VAP, Consistency
-from nbps.errors import ConfigError
+from nbps.errors import ConfigError, NodeError
 from nbps.nodes import Nodes
 from nbps.runtime.cores import usable_cores
 from nbps.table import Table
@@ -53,11 +54,34 @@ def check_nodes(nodes: Nodes, tables: Sequence[Table], model: Consistency) -> No
             )
 
 
-def place_of(job: Job, tables: Sequence[tuple[Table, npt.NDArray[Any]]]) -> Place:
+def surviving_nodes(nodes: Nodes, addresses: Sequence[str], error: NodeError, lost: int) -> Nodes:
+    """Return the place of this node among those that are left when node `lost` is.
+
+    Raises
+    ------
+    NodeError
+        If they are too few to know that they are not the ones cut off.
+    """
+    left = [rank for rank in range(nodes.count) if rank != lost]
+    if 2 * len(left) < nodes.count or (2 * len(left) == nodes.count and 0 not in left):
+        raise NodeError(
+            f"{error}; {len(left)} of {nodes.count} nodes cannot go on: they may be the ones cut off. "
+            f"Expected more than half of the nodes, or half with node 0"
+        )
+    return dataclasses.replace(
+        nodes,
+        count=len(left),
+        rank=left.index(nodes.rank),
+        rendezvous=nodes.rendezvous if lost != 0 else addresses[left[0]],
+        job=f"{nodes.job}+",  # who was lost and comes back is no member of it
+    )
+
+
+def place_of(job: Job, initial: Mapping[str, npt.NDArray[Any]]) -> Place:
     """Return the place of `job` among its nodes, with its card: in what all nodes must agree.
 
-    The card names the checksum of each table's initial values: replicas are exchanged by difference, so they must be
-    the same at the start.
+    `initial` are the values of its tables. The card names their checksums: replicas are exchanged by difference, so
+    they must be the same at the start.
     """
     from nbps import __version__
 
@@ -68,8 +92,8 @@ def place_of(job: Job, tables: Sequence[tuple[Table, npt.NDArray[Any]]]) -> Plac
             "staleness": table.staleness, "sharding": list(sharding) if isinstance(sharding, tuple) else sharding,
             "replicate": table.replicate, "initial values": f"crc32 {zlib.crc32(np.ascontiguousarray(values)):08x}",
         }
-        for table, values in tables
-        for sharding in [sharding_of(table)]
+        for table in job.tables
+        for sharding, values in [(sharding_of(table), initial[table.name])]
     ]  # fmt: skip
     return Place(
         rank=nodes.rank,

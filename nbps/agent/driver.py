@@ -7,7 +7,7 @@ import os
 import socket
 from multiprocessing.connection import Connection
 
-from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, Traffic
+from nbps.agent.spec import AgentSpec, Close, Done, Ended, Fail, Joined, Run, Traffic
 from nbps.errors import NodeError
 from nbps.runtime.group import Listen, WorkerGroup
 
@@ -32,6 +32,8 @@ class AgentControl:
         As told after the last run.
     attempt : str
         What all nodes call this life of the job.
+    addresses : tuple of str
+        Where each node listens.
     """
 
     def __init__(self) -> None:
@@ -41,6 +43,7 @@ class AgentControl:
         self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.traffic = Traffic()
         self.attempt = ""
+        self.addresses: tuple[str, ...] = ()
         self._workers: tuple[int, ...] | None = None
         self._done = True
 
@@ -54,11 +57,11 @@ class AgentControl:
         self._done = False
         self._say(Run())
 
-    def fail(self, reason: str) -> None:
-        """Have all nodes told why this one cannot go on."""
-        self._say(Fail(reason))
+    def fail(self, reason: str, gone: bool) -> None:
+        """Have all nodes told why this one cannot go on, and end the agent; if `gone`, they may go on without it."""
+        self._say(Fail(reason, gone))
 
-    def _say(self, message: Run | Fail) -> None:
+    def _say(self, message: Run | Fail | Close) -> None:
         with contextlib.suppress(OSError):  # it has ended, which is noticed where its answers are awaited
             self.connection.send(message)
 
@@ -76,12 +79,14 @@ class AgentControl:
             return  # its process has ended: the supervisor tells how
         if isinstance(message, Joined):
             self._workers = message.workers
-            self.attempt = message.attempt
+            self.attempt, self.addresses = message.attempt, message.addresses
         elif isinstance(message, Done):
             self.traffic = message.traffic
             self._done = True
         elif isinstance(message, Ended):
-            raise NodeError(message.reason)
+            error = NodeError(message.reason)
+            error.lost = message.lost
+            raise error
 
     @property
     def listener(self) -> Listen:
@@ -108,6 +113,7 @@ class AgentControl:
     def close(self) -> None:
         """Have the agent end. Idempotent."""
         if not self.connection.closed:
+            self._say(Close())
             self.connection.close()
             os.close(self.remote)
             os.close(self.doorbell)

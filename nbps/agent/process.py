@@ -53,7 +53,6 @@ _TICK_S = 0.05
 _SLEEP_MS = 50  # the driver's death, of which the supervisor tells by SIGKILL, needs no waking
 _SPIN_S = 50e-6  # longer than a frame takes there and back, short beside a time slice
 _FAREWELL_S = 2.0  # how long others have to hear why this node goes
-_CLOSED = "its job was closed"
 
 
 class Agent:
@@ -72,7 +71,8 @@ class Agent:
         self._mesh = None if place is None else Mesh(place, frame_limit)
         self._saver: Saver | None = None
         self._connections: dict[int, Connection] = {}
-        self._ranks: dict[int, int] = {}  # of each connection's descriptor
+        self._descriptors: dict[int, int] = {}  # of connections, by rank: a lost one does not tell
+        self._ranks: dict[int, int] = {}  # the other way round
         self._backlog: dict[int, deque[Frame]] = {}  # frames that a full connection refused
         self._early: deque[tuple[int, Frame]] = deque()  # of a run that has not begun here
         self._poll = select.poll()
@@ -102,15 +102,17 @@ class Agent:
     def _join(self) -> None:
         """Find the other nodes, and listen from then on."""
         spec, attempt, workers = self._spec, f"{secrets.randbits(64):016x}", [self._spec.workers]
+        addresses: list[str] = []
         if self._mesh is not None:
             members = self._mesh.open()
             attempt, workers = f"{members[0].incarnation:016x}", [int(member.card["workers"]) for member in members]
+            addresses = [member.address for member in members]
             self._poll.register(self._mesh.fileno(), select.POLLIN)
         for source in (self._driver.fileno(), self._doorbell):
             self._poll.register(source, select.POLLIN)
         if spec.save is not None:
             self._saver = Saver(spec.save, attempt, self._rank, self._nodes, self._ring)
-        self._driver.send(Joined(tuple(workers), attempt))
+        self._driver.send(Joined(tuple(workers), tuple(addresses), attempt))
         self._node = self._new_node(0, spec.clock)  # others are heard from now on
         self._take_connections()
 
@@ -172,14 +174,16 @@ class Agent:
     def _listen_to_driver(self) -> None:
         try:
             message = self._driver.recv()
-        except (EOFError, OSError):  # it has closed the job
+        except (EOFError, OSError):
             self._poll.unregister(self._driver.fileno())
-            self._close(_CLOSED)
+            self._close("its driver was killed", gone=True)
             return
         if isinstance(message, Run):
             self._begin()
         elif isinstance(message, Fail):
-            self._close(message.reason)
+            self._close(message.reason, message.gone)
+        else:
+            self._close("its job was closed")
 
     def _begin(self) -> None:
         if self._node.state is not State.RUNNING:
@@ -190,11 +194,11 @@ class Agent:
         for rank, frame in early:
             self._take(rank, frame)
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: str, gone: bool = False) -> None:
         """Tell the others that this node goes, and go."""
         if self._closing_at is None:
             self._closing_at = time.monotonic()
-            self._handle(WorkerLost(reason))
+            self._handle(WorkerLost(reason, gone))
 
     def _save(self, clock: int, rows: Rows) -> None:
         assert self._saver is not None
@@ -220,7 +224,7 @@ class Agent:
             retry_s=float("inf"),  # connections lose nothing while they stand
             ack_s=_ACK_S,
             heartbeat_s=min(1.0, timeout_s / 10),
-            failure_timeout_s=timeout_s,
+            failure_timeout_s=float("inf") if spec.waits else timeout_s,
         )
         self._incarnation = incarnation
         node = Node(settings, self._memory, self._board, time.monotonic())
@@ -239,7 +243,7 @@ class Agent:
         elif isinstance(action, End):
             self._running = False
             self._board.abort()
-            self._tell(Ended(action.reason))
+            self._tell(Ended(action.reason, action.lost))
         elif isinstance(action, Leave) and self._running:
             self._running = False
             self._previous = self._node
@@ -279,22 +283,24 @@ class Agent:
             if rank in self._connections:
                 self._drop(rank)
             self._connections[rank] = connection
-            self._ranks[connection.fileno()] = rank
+            self._descriptors[rank] = descriptor = connection.fileno()
+            self._ranks[descriptor] = rank
             self._backlog[rank] = deque()
-            self._poll.register(connection.fileno(), select.POLLIN)
+            self._poll.register(descriptor, select.POLLIN)
             self._handle(LinkUp(rank))
 
     def _lose(self, rank: int, error: Exception) -> None:
         _log.info("node %d lost its connection to node %d: %s", self._rank, rank, error)
         self._drop(rank)
-        if self._mesh is not None:
+        if self._mesh is not None and self._closing_at is None and self._node.state is State.RUNNING:
             self._mesh.lost(rank)
 
     def _drop(self, rank: int) -> None:
         connection = self._connections.pop(rank)
         self._traffic = _sum(self._traffic, connection)
-        self._poll.unregister(connection.fileno())
-        del self._ranks[connection.fileno()]
+        descriptor = self._descriptors.pop(rank)
+        self._poll.unregister(descriptor)
+        del self._ranks[descriptor]
         del self._backlog[rank]
         connection.close()
         self._handle(LinkDown(rank))
@@ -330,17 +336,16 @@ class Agent:
         except ConnectionLostError as error:
             self._lose(rank, error)
             return
-        self._watch(connection, bool(backlog))
+        self._watch(rank, connection.wants_write or bool(backlog))
 
     def _send_backlog(self, rank: int, connection: Connection) -> None:
         backlog = self._backlog[rank]
         while backlog and connection.send(*encode(backlog[0])):
             backlog.popleft()
-        self._watch(connection, bool(backlog))
+        self._watch(rank, connection.wants_write or bool(backlog))
 
-    def _watch(self, connection: Connection, waits: bool) -> None:
-        wanted = select.POLLIN | (select.POLLOUT if connection.wants_write or waits else 0)
-        self._poll.modify(connection.fileno(), wanted)
+    def _watch(self, rank: int, for_room: bool) -> None:
+        self._poll.modify(self._descriptors[rank], select.POLLIN | (select.POLLOUT if for_room else 0))
 
     def _count_traffic(self) -> Traffic:
         total = self._traffic

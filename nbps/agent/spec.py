@@ -1,8 +1,7 @@
 """What an agent must know, and what it and its driver say to each other; free of Numba: the driver imports it.
 
 Messages go over a pair of sockets as pickles: both ends are processes of one job on one machine. The driver says
-`Run` when its workers begin, `Fail` when they cannot go on, and closes its end when the job is over. The agent answers
-with `Joined` once, with `Done` after each run, and with `Ended` if the job is over for whatever reason.
+`Run` when its workers begin, `Fail` when they cannot go on, and `Close` when the job is over. The agent answers with `Joined` once, with `Done` after each run, and with `Ended` if the job is over for whatever reason.
 """
 
 from __future__ import annotations
@@ -76,6 +75,8 @@ class AgentSpec:
     tables : tuple of SharedTable
     failure_timeout_s : float
         A node that is not heard for so long is lost.
+    waits : bool
+        Whether it is waited for instead.
     spins : bool
         Whether there are cores enough to look for news without sleeping.
     clock : int
@@ -93,6 +94,7 @@ class AgentSpec:
     terms: Terms
     tables: tuple[SharedTable, ...]
     failure_timeout_s: float
+    waits: bool
     spins: bool
     clock: int
     first_run: int
@@ -104,15 +106,21 @@ class Run(NamedTuple):
 
 
 class Fail(NamedTuple):
-    """The workers of this node cannot go on."""
+    """The workers of this node cannot go on; if `gone`, those of others may without them."""
 
     reason: str
+    gone: bool
+
+
+class Close(NamedTuple):
+    """The job is over."""
 
 
 class Joined(NamedTuple):
-    """All nodes have found each other; each has so many `workers`. They call this life of the job `attempt`."""
+    """All nodes have found each other, with so many `workers` each; they call this life of the job `attempt`."""
 
     workers: tuple[int, ...]
+    addresses: tuple[str, ...]
     attempt: str
 
 
@@ -132,6 +140,7 @@ class Done(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The job is over for this node."""
+    """The job is over for this node; if `lost` is not None, because that node was not heard any more."""
 
     reason: str
+    lost: int | None = None

@@ -168,9 +168,10 @@ class Tick(NamedTuple):
 
 
 class WorkerLost(NamedTuple):
-    """A local worker ended without finishing."""
+    """A local worker ended without finishing; if `gone`, others may take this node for lost."""
 
     reason: str
+    gone: bool = False
 
 
 Event = (

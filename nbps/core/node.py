@@ -285,7 +285,7 @@ class Node:
             self._leave()
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
-        self._end(event.reason)
+        self._end(event.reason, self.settings.rank if event.gone else None)
 
     # ----------------------------------------------------------------- what other nodes say
 
@@ -312,7 +312,8 @@ class Node:
             self._out.append(Send(source, link.answer(self._now)))
 
     def _on_stop(self, source: int, message: Stop) -> None:
-        self._end(f"node {source} ended the job: {message.reason}", message.lost - 1 if message.lost else None, tell=False)
+        lost = message.lost - 1 if message.lost else None
+        self._end(f"node {source} ended the job: {message.reason}", lost, tell=False)
 
     # ----------------------------------------------------------------- parts
 

@@ -52,7 +52,7 @@ class CheckpointWriter:
         reach the same one. It belongs to one job at a time.
     attempt : str
         This life of the job: letters, digits, ``.``, ``_``, ``-``, at most 64; the same on all nodes, never used
-        before.
+        before. Attempts that begin alike up to a ``-`` are parts of one life: nodes may be writing several at a time.
     rank, nodes : int
         This node and how many there are.
     tables : mapping
@@ -136,7 +136,7 @@ class CheckpointWriter:
     def complete(self, clock: int, timeout_s: float, stop: Callable[[], bool], state: object = None) -> bool:
         """On node 0: wait for all parts of `clock`, make them a checkpoint, then remove what is not to be kept.
 
-        Removed are all but the newest `keep` complete checkpoints, and incomplete ones of earlier clocks and attempts.
+        Removed are all but the newest `keep` complete checkpoints, incomplete ones of earlier clocks and other lives.
 
         Parameters
         ----------
@@ -279,7 +279,10 @@ class CheckpointWriter:
         left = [folder for serial in old for folder in complete[serial]]
         for folder in incomplete:
             match = form.FOLDER.fullmatch(folder)
-            if match and (match["attempt"] != self._attempt or int(match["clock"]) < clock):
+            if match is None:
+                continue
+            other_life = match["attempt"].partition("-")[0] != self._attempt.partition("-")[0]
+            if other_life or (match["attempt"] == self._attempt and int(match["clock"]) < clock):
                 left.append(folder)
         for folder in left:
             if folder != newest:

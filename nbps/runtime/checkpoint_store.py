@@ -162,6 +162,15 @@ class LocalStore(Store):
         """Return the absolute path of `path`."""
         return f"{self.root}/{path}"
 
+    def list(self, path: str = "") -> dict[str, int | None]:
+        """Return what is in folder `path`, as `Store.list`; a file that another node moves meanwhile is no error."""
+        found: dict[str, int | None] = {}
+        with self.errors(f"cannot list {self.show(path)}"), contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.at(path)):
+                with contextlib.suppress(FileNotFoundError):
+                    found[entry.name] = None if entry.is_dir() else entry.stat().st_size
+        return found
+
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[Sink]:
         """Write a file beside its place, sync it, move it to its place and sync the folder."""

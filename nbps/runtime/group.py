@@ -61,7 +61,7 @@ class WorkerGroup:
     preload : sequence of (callable, args)
         Called in the supervisor before it forks.
     on_stop : callable
-        Called, with the reason, when the workers are to stop: makes those that wait for each other give up.
+        Called, with the reason and the error, when the workers are to stop: makes those that wait for each other give up.
     describe : callable
         Names a worker, given its rank, in errors.
     grace_s : float
@@ -72,7 +72,7 @@ class WorkerGroup:
         self,
         count: int,
         preload: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]],
-        on_stop: Callable[[str], None],
+        on_stop: Callable[[str, BaseException], None],
         describe: Callable[[int], str],
         grace_s: float = 5.0,
         companions: int = 0,
@@ -239,7 +239,7 @@ class WorkerGroup:
         interrupted = isinstance(error, KeyboardInterrupt)
         try:
             what = "".join(traceback.format_exception_only(error)).strip()  # its own str() may raise
-            self._on_stop("interrupted by Ctrl-C" if interrupted else f"{self._failed}{what}")
+            self._on_stop("interrupted by Ctrl-C" if interrupted else f"{self._failed}{what}", error)
             self._tell(b"interrupt")
         finally:
             self.close()

@@ -197,7 +197,7 @@ def test_a_job_inside_a_worker():
 def test_a_dropped_job_is_collected():
     """Without close(), a job that nobody refers to ends its workers and gives its memory back."""
     job = nbps.Job([nbps.Table("t", 1, 1)], workers=1).__enter__()
-    path, supervisor, dropped = job.table("t").path, job._group._supervisor, weakref.ref(job)
+    path, supervisor, dropped = job.table("t").path, job._open.group._supervisor, weakref.ref(job)
     del job
     gc.collect()
     assert dropped() is None

@@ -250,8 +250,8 @@ def test_a_worker_that_swallows_the_abort_is_killed(monkeypatch):
                 time.sleep(60)
 
     with job(2) as running:
-        supervisor = running._group._supervisor
-        monkeypatch.setattr(running._group, "_grace_s", 0.2)
+        supervisor = running._open.group._supervisor
+        monkeypatch.setattr(running._open.group, "_grace_s", 0.2)
         with pytest.raises(ZeroDivisionError):
             running.run(stubborn)
         assert supervisor.returncode == 0  # it killed the worker, and did not have to be killed

@@ -148,6 +148,7 @@ TRUSTED = {"NBPS_SECRET": "of all nodes"}
         (SRUN, "Slurm", (6, 2), "gpu01:21344", "slurm-1731344.0"),
         (SRUN | {"SLURM_STEP_ID": "4"}, "Slurm", (6, 2), "gpu01:21748", "slurm-1731344.4"),
         (SRUN | {"NBPS_RENDEZVOUS": "login1:5000"}, "Slurm", (6, 2), "login1:5000", "slurm-1731344.0"),
+        (SRUN | {"SLURM_NTASKS": "12"}, "Slurm", (6, 2), "gpu01:21344", "slurm-1731344.0"),
         (SMALL_STEP, "Slurm", (2, 1), "127.0.0.1:21647", "slurm-1731344.3"),
         (SBATCH, "default", (1, 0), None, "nbps"),
         (SALLOC, "default", (1, 0), None, "nbps"),

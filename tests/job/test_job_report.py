@@ -159,7 +159,7 @@ def test_what_was_not_recorded_is_an_error():
 
     with nbps.Job([nbps.Table("t", 1, 1, access="cached")], workers=1, record_staleness=False) as job:
         job.run(work)
-        assert not job._board.statistics(0)[[layout.READS, *range(layout.HISTOGRAM, layout.HISTOGRAM + 64)]].any()
+        assert not job._open.board.statistics(0)[[layout.READS, *range(layout.HISTOGRAM, layout.HISTOGRAM + 64)]].any()
         report = job.report()
     assert report.workers[0].clocks == 3
     made = json.loads(json.dumps(report.to_dict()))

@@ -140,7 +140,7 @@ def test_workers_that_wait_for_each_other_take_in_each_others_updates():
     table = nbps.Table("t", 1, 3, "float64", access="cached")
     with nbps.Job([table], workers=3, consistency=nbps.VAP(1e-6), clock_timeout_s=20) as job:
         # A lost wake-up would not pass as a nap of 50 ms.
-        job._board.words[layout.TIMEOUT] = 3600
+        job._open.board.words[layout.TIMEOUT] = 3600
         assert job.run(work) == [25, 22, 23]
         assert job.table("t").to_numpy().tolist() == [[2100, 2200, 2300]]
         assert job.report().transit_share == 0.0
@@ -162,7 +162,7 @@ def test_a_commit_wakes_who_sleeps_at_a_barrier():
 
     table = nbps.Table("t", 1, 1, access="cached")
     with nbps.Job([table], workers=3, consistency=nbps.VAP(1e-6)) as job:
-        job._board.words[layout.TIMEOUT] = 3600
+        job._open.board.words[layout.TIMEOUT] = 3600
         job.run(work)
         assert job.table("t").to_numpy().tolist() == [[3]]
 

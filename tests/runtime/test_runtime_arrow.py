@@ -28,7 +28,7 @@ def test_any_table_is_a_complete_aligned_arrow_file(name, rows, width, dtype):
     try:
         values[...] = np.arange(rows * width).reshape(rows, width)
         assert layout.offset % 64 == 0
-        assert values.nbytes <= segment.path.stat().st_size < values.nbytes + 1024 + len(name.encode())
+        assert values.nbytes <= segment.path.stat().st_size < values.nbytes + 1024 + 2 * len(name.encode())
         assert np.array_equal(layout.view(), values)
         batch = pa.ipc.open_file(pa.py_buffer(attach(segment.name))).get_batch(0)
         batch.validate(full=True)
