@@ -124,6 +124,16 @@ def flood(folder):
         print("z" * 1000)
 
 
+def fail_when_told(folder):
+    """Node 0 prints for good, node 1 fails when the test says so."""
+    say_ready(folder)
+    if RANK == 1:
+        wait_for(Path(folder, "go"))
+        sys.exit(9)
+    while True:
+        print("z" * 1000)
+
+
 def ask():
     """Node 0 asks at the terminal."""
     if RANK == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,12 +46,24 @@ def status(pid: int) -> str:
         return "\nState:\tZ"
 
 
+def wait_until_stuck(pids: list[int]) -> None:
+    """Return when these processes print no more; fails if what they printed is held anywhere without limit."""
+    before, now = -1, 0
+    while now != before:
+        before = now
+        time.sleep(0.3)
+        counts = [re.search(r"^wchar: (\d+)", Path(f"/proc/{pid}/io").read_text(), re.MULTILINE) for pid in pids]
+        now = sum(int(count[1]) for count in counts)
+        assert now < len(pids) << 20
+
+
 def start(command) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start ``nbps run`` with these arguments; kills it if the test did not end it."""
     started = []
 
     def begin(*arguments: object, **how: object) -> subprocess.Popen[bytes]:
         how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
+        how["env"] = {name: value for name, value in how.get("env", os.environ).items() if name != "PYTHONUNBUFFERED"}
         started.append(subprocess.Popen([*command, "run", *map(str, arguments)], process_group=0, **how))
         return started[-1]
 

@@ -195,9 +195,16 @@ def test_lines_in_pieces_are_not_mixed(play):
     assert code == 0
     found = lines_by_node(out)
     for rank, prefix in enumerate(sorted(found)):
-        # One pipe for both streams of a node keeps their order, too.
         assert found[prefix] == [f"{rank}:{n}:" + "x" * 50 + ":end" for n in range(60)]
     assert len(found) == 4
+
+
+def test_streams_in_one_pipe_keep_their_order(play):
+    """``2>&1``: what a node prints on both streams comes in the order in which it was printed."""
+    code, out, _ = play("--nodes", 2, PROGRAM, "print_lines", 500, 50, stderr=subprocess.STDOUT)
+    assert code == 0
+    for rank, (_, lines) in enumerate(sorted(lines_by_node(out).items())):
+        assert lines == [f"{rank}:{n}:" + "x" * (n % 50) + ":end" for n in range(500) for _ in range(2)]
 
 
 def test_bytes_of_node_0_are_unchanged(start):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import running
-from running import LIMIT_S, PROGRAM, gone, ready, status
+from running import LIMIT_S, PROGRAM, gone, ready, status, wait_until_stuck
 
 start, play, terminal = (pytest.fixture(make) for make in (running.start, running.play, running.terminal))
 
@@ -83,11 +83,22 @@ def test_a_reader_that_stops_holds_up_no_signal(start, tmp_path):
     """The output is stuck, nodes wait in print; Ctrl-C comes through nonetheless, and twice ends everything."""
     process = start("--nodes", 2, PROGRAM, "flood", tmp_path)
     pids = ready(tmp_path, 2)
-    time.sleep(0.5)
+    wait_until_stuck(pids)
     process.send_signal(signal.SIGINT)
     assert gone(pids)
     process.send_signal(signal.SIGINT)  # what was printed cannot be passed on
     assert process.wait(LIMIT_S) == 130
+
+
+def test_a_reader_that_stops_holds_up_no_failure(start, tmp_path):
+    """Another node fails meanwhile: that is noticed, and the one that waits in print is ended."""
+    process = start("--nodes", 2, "--grace", 0.1, PROGRAM, "fail_when_told", tmp_path)
+    pids = ready(tmp_path, 2)
+    wait_until_stuck(pids[:1])
+    (tmp_path / "go").touch()
+    assert gone(pids)
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 9
 
 
 def test_a_process_left_behind_holds_up_nobody(play, tmp_path):
