@@ -21,7 +21,7 @@ from __future__ import annotations
 from .atomics import exchange, fence, fetch_add, load_acquire, pause, store_release
 from .futex import futex_wait, futex_wake, write_one
 from .jit import kernel
-from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, HEADER_LINES, LINE, ONE, SEQUENCE, TIMEOUT, WAITERS, WANTED
+from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, HEADER_LINES, INSTALLS, LINE, ONE, SEQUENCE, TIMEOUT, WAITERS, WANTED
 
 OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
 
@@ -177,22 +177,27 @@ def publish_seen(board, first, sources, workers, reader, committed):
 
 
 @kernel
-def has_news(board, committed, seen, workers, reader):
-    """Tell whether somebody committed what `reader` has not taken in; the first slots are words `committed`, `seen`."""
+def has_news(board, committed, seen, sources, workers, reader, ships):
+    """Tell whether somebody committed, or a ship brought, what `reader` has not taken in.
+
+    The first slots are words `committed` and `seen`; `reader` has taken in `ships` ships, -1 where there are none.
+    """
+    if ships >= 0 and load_acquire(board, INSTALLS) != ships:
+        return True
     for k in range(workers):
-        slot = seen + (k * workers + reader) * LINE
+        slot = seen + (k * sources + reader) * LINE
         if load_acquire(board, committed + k * LINE) > load_acquire(board, slot):
             return True
     return False
 
 
 @kernel
-def poll(board, first, count, target, spins, committed, seen, workers, reader):
+def poll(board, first, count, target, spins, committed, seen, sources, workers, reader, ships):
     """Wait as `gate` does, but return `NEWS` as soon as `has_news`."""
     for _ in range(spins + 1):
         if lowest(board, first, count) >= target:
             return OPEN
-        if has_news(board, committed, seen, workers, reader):
+        if has_news(board, committed, seen, sources, workers, reader, ships):
             return NEWS
         if load_acquire(board, ABORT) != 0:
             return ABORTED
@@ -200,7 +205,7 @@ def poll(board, first, count, target, spins, committed, seen, workers, reader):
     fetch_add(board, WAITERS, 1)
     fence()
     sequence = load_acquire(board, SEQUENCE)
-    quiet = lowest(board, first, count) < target and not has_news(board, committed, seen, workers, reader)
+    quiet = lowest(board, first, count) < target and not has_news(board, committed, seen, sources, workers, reader, ships)
     if quiet and load_acquire(board, ABORT) == 0:
         futex_wait(board, SEQUENCE, sequence, TIMEOUT)
     fetch_add(board, WAITERS, -1)
@@ -208,4 +213,4 @@ def poll(board, first, count, target, spins, committed, seen, workers, reader):
         return ABORTED
     if lowest(board, first, count) >= target:
         return OPEN
-    return NEWS if has_news(board, committed, seen, workers, reader) else TIMED_OUT
+    return NEWS if has_news(board, committed, seen, sources, workers, reader, ships) else TIMED_OUT

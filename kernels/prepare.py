@@ -33,7 +33,7 @@ def board_requests(bounded: bool) -> list[Request]:
         return always
     return [
         *always,
-        (board.poll, (words, 0, 1, 0, 0, 0, 0, 1, 0)),
+        (board.poll, (words, 0, 1, 0, 0, 0, 0, 1, 1, 0, -1)),
         (board.snapshot, (words, 0, 1, slots)),
         (board.publish_seen, (words, 0, 1, 1, 0, slots)),
     ]

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nbps.core.messages import BarrierReached, Committed, Event, Needed
+from nbps.core.messages import BarrierReached, Committed, Event, Needed, Refreshed
 from nbps.kernels import board, layout
 
 
 class AgentBoard:
     """The board of a node with `workers` workers among `nodes`; see `nbps.core.memory.Board` for who calls what."""
 
-    def __init__(self, words: npt.NDArray[np.int64], workers: int, nodes: int) -> None:
+    def __init__(self, words: npt.NDArray[np.int64], workers: int, nodes: int, bounded: bool) -> None:
         self.words = words
+        self._bounded = bounded
         self._workers = workers
         self._sources = workers + nodes
         self._seen = np.zeros(3 + 3 * workers, np.int64)  # as looked at last
@@ -58,11 +59,19 @@ class AgentBoard:
         self._is_new = False
         seen, told, workers = self._seen, self._told, self._workers
         events: list[Event] = []
-        if seen[0] > told[0]:
+        if self._bounded:
+            each = seen[3 : 3 + workers].tolist()
+            if each != told[3 : 3 + workers].tolist():
+                events.append(Committed(int(seen[0]), tuple(each)))
+        elif seen[0] > told[0]:
             events.append(Committed(int(seen[0])))
         if seen[1] > told[1]:
             events.append(BarrierReached(int(seen[1])))
         events += [Needed(int(seen[k])) for k in range(3 + workers, 3 + 2 * workers) if seen[k] > told[k]]
+        for k in range(workers if self._bounded else 0):
+            ships = int(seen[3 + 2 * workers + k])
+            if ships != told[3 + 2 * workers + k]:
+                events.append(Refreshed(k, ships, last=ships == layout.FINISHED))
         told[:] = seen
         return events
 

@@ -63,7 +63,7 @@ class Agent:
         place = spec.place
         self._rank, self._nodes = (0, 1) if place is None else (place.rank, place.nodes)
         self._driver = DriverConnection(spec.control)
-        self._board = AgentBoard(attach(spec.board).view(np.int64), spec.workers, self._nodes)
+        self._board = AgentBoard(attach(spec.board).view(np.int64), spec.workers, self._nodes, spec.terms.v0 is not None)
         self._doorbell = int(self._board.words[layout.DOORBELL])
         tables = [_share(table, self._nodes) for table in spec.tables]
         self._memory = NodeMemory(self._rank, self._nodes, tables, self._save)
@@ -219,6 +219,7 @@ class Agent:
             rank=self._rank,
             nodes=self._nodes,
             terms=spec.terms,
+            readers=spec.workers if any(table.access == "cached" for table in spec.tables) else 0,
             incarnation=incarnation,
             clock=clock,
             retry_s=float("inf"),  # connections lose nothing while they stand

@@ -84,6 +84,7 @@ class Clock:
         self._workers = workers
         self._shards = shards
         self._sources = sources = workers + shards
+        self._readers = workers + (shards > 1)  # all other nodes are one
         self._timeout_s = timeout_s
         self._spins = 0 if oversubscribed else _SPINS
         self._first = (
@@ -98,7 +99,9 @@ class Clock:
         self._published = [(slot, slot, 1) for slot in slots]
         if not terms.ordered and terms.v0 is None:
             self._published[Group.COMMITTED] = (slots[0], self._first[0], sources)
-        self._committed = np.empty(workers, np.int64)  # the last snapshot
+        self._committed = np.empty(workers, np.int64)  # the last snapshot: clocks, and ships of other nodes
+        self._ships = 0 if shards else -1
+        self._taken = self._ships  # what this worker has said to have taken in
         self._must_ask = shards > 0 and not terms.pushes  # others ship only what somebody waits for
         start = layout.statistics(sources, rank)
         # Elements of a memoryview are Python's own integers: adding to one takes half the time of NumPy's.
@@ -140,6 +143,7 @@ class Clock:
         """Start a run at `clock`; the job's driver has reset the board."""
         self._sampled = not self._recording
         self._said = None
+        self._ships = self._taken = min(self._ships, 0)
         self._before = self._counters[layout.CLOCKS] - clock
         self._drive(self.core.begin(clock))
         self._resumed_ns, self._waited_ns = time.perf_counter_ns(), 0
@@ -215,10 +219,12 @@ class Clock:
             board.ring(self._words)
 
     def _lowest(self, action: Lowest) -> int:
-        count = self._sources if action.group is Group.COMMITTED else self._workers
+        count = self._sources if action.group is Group.COMMITTED else self._readers
         return int(board.lowest_other(self._words, self._first[action.group], count, self.core.rank))
 
     def _snapshot(self, action: Snapshot) -> npt.NDArray[np.int64]:
+        if self._shards:
+            self._ships = int(self._words[layout.INSTALLS])
         board.snapshot(self._words, self._first[Group.COMMITTED], self._workers, self._committed)
         return self._committed
 
@@ -226,6 +232,11 @@ class Clock:
         committed = action.committed
         if committed is None:
             committed = np.full(self._workers, FINISHED)
+            self._ships = FINISHED if self._shards else -1
+        if self._ships != self._taken:
+            self._taken = self._ships
+            self._words[layout.needed(self._sources, self.core.rank) + 1] = self._taken
+            board.ring(self._words)
         first = layout.seen(self._sources, 0, 0)
         board.publish_seen(self._words, first, self._sources, self._workers, self.core.rank, committed)
 
@@ -260,7 +271,8 @@ class Clock:
         self._polled = None
         word, count = self._slots(action)
         committed, seen = self._first[Group.COMMITTED], layout.seen(self._sources, 0, 0)
-        arguments = (word, count, action.target, self._spins, committed, seen, self._workers, self.core.rank)
+        who = (self._sources, self._workers, self.core.rank, self._taken)
+        arguments = (word, count, action.target, self._spins, committed, seen, *who)
         while (status := board.poll(self._words, *arguments)) != board.OPEN:
             self._check_patience(status, action, since)
             if status == board.NEWS:
@@ -274,6 +286,8 @@ class Clock:
         word = self._first[action.group] + action.first * layout.LINE
         if action.count != ALL:
             return word, action.count
+        if action.group is Group.SEEN:
+            return word, self._readers
         return word, self._sources if action.group in _SHARED else self._workers
 
     def _ask(self, clock: int) -> None:

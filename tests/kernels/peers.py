@@ -77,11 +77,11 @@ def exchange(memory, rank, rounds, spins, pauses):
         if int(pauses) and random.random() < 0.2:
             time.sleep(random.random() * 0.002)
         board.tick(words, slot, 1, slot, clock)
-        while board.poll(words, about_me, 3, clock, int(spins), committed, seen, 3, rank) != board.OPEN:
+        while board.poll(words, about_me, 3, clock, int(spins), committed, seen, 3, 3, rank, -1) != board.OPEN:
             board.snapshot(words, committed, 3, taken)
             board.publish_seen(words, seen, 3, 3, rank, taken)
     # The others may still wait for this one to take in their last clocks.
-    while board.poll(words, committed, 3, int(rounds), int(spins), committed, seen, 3, rank) != board.OPEN:
+    while board.poll(words, committed, 3, int(rounds), int(spins), committed, seen, 3, 3, rank, -1) != board.OPEN:
         board.snapshot(words, committed, 3, taken)
         board.publish_seen(words, seen, 3, 3, rank, taken)
     board.snapshot(words, committed, 3, taken)

@@ -115,7 +115,7 @@ def test_poll_opens_or_tells_news_or_waits(made, target, spins, abort):
     before = words.copy()
     first = layout.seen(slots.size, reader, 0)  # waits for what others have taken in of it
     status = board.poll(
-        words, first, slots.size, target, spins, FIRST, layout.seen(slots.size, 0, 0), slots.size, reader
+        words, first, slots.size, target, spins, FIRST, layout.seen(slots.size, 0, 0), slots.size, slots.size, reader, -1
     )
     if taken[reader].min() >= target:
         assert status == board.OPEN
@@ -175,7 +175,7 @@ def test_what_comes_while_a_waiter_announces_itself_keeps_it_awake(monkeypatch, 
 
     monkeypatch.setattr(board, "fence", meanwhile)
     monkeypatch.setattr(board, "futex_wait", sleep)
-    more = (FIRST, layout.seen(2, 0, 0), 2, 1) if call == "poll" else ()  # worker 1 waits for its own slot
+    more = (FIRST, layout.seen(2, 0, 0), 2, 2, 1, -1) if call == "poll" else ()  # worker 1 waits for its own slot
     kernel = getattr(board, call)
     status = getattr(kernel, "py_func", kernel)(words, layout.committed(1), 1, 1, 0, *more)
     assert status == {1: board.OPEN, 0: board.NEWS, None: board.ABORTED}[slot]

@@ -153,7 +153,9 @@ class SmallWorker:
             pass
 
     def Poll(self, action):  # noqa: N802
-        rest = (self.job.slot(core.Group.COMMITTED, 0), self.job.slot(core.Group.SEEN, 0), self.job.workers, self.rank)
+        workers = self.job.workers
+        slots = self.job.slot(core.Group.COMMITTED, 0), self.job.slot(core.Group.SEEN, 0)
+        rest = (*slots, workers, workers, self.rank, -1)
         while (status := self.call(board.poll, *self.slots(action), action.target, 0, *rest)) == board.TIMED_OUT:
             pass
         return status == board.OPEN
@@ -172,7 +174,8 @@ class SmallWorker:
 
     def PublishSeen(self, action):  # noqa: N802
         committed = (FINISHED,) * self.job.workers if action.committed is None else action.committed
-        self.call(board.publish_seen, self.job.slot(core.Group.SEEN, 0), self.job.workers, self.job.workers, self.rank, committed)
+        workers = self.job.workers
+        self.call(board.publish_seen, self.job.slot(core.Group.SEEN, 0), workers, workers, self.rank, committed)
 
     def Record(self, action):  # noqa: N802
         pass
