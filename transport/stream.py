@@ -27,6 +27,7 @@ _BUFFER_BYTES = 1 << 16
 _AFTER_LONG_BYTES = 1 << 12  # read at once after a long frame: the next is likely long too, and this much is copied
 _JOINED_BYTES = 1 << 13  # frames up to this length are copied into one buffer, which costs less than two
 _GATHERED = 64  # buffers given to the system at once
+GONE = "the other end is gone"
 _NO_HEADER = bytes(HEADER_BYTES)
 
 
@@ -39,6 +40,7 @@ class StreamConnection(Connection):
         self.bytes_sent = 0
         self.bytes_received = 0
         self._queue_limit = options.queue_bytes
+        self._user_timeout_s = options.user_timeout_s
         self._lost: str | None = None  # why it ended; every call raises it
         self._broken: str | None = None  # why writing failed, while there may be something to receive
         self._queue: deque[memoryview] = deque()
@@ -181,7 +183,8 @@ class StreamConnection(Connection):
         except ConnectionLostError as error:
             self._lose(str(error))
         except OSError as error:
-            self._lose(self._broken or self._say(error))
+            found = self._say(error)
+            self._lose(found if self._broken in (None, GONE) else self._broken)  # whichever says more
 
     def _next_frame(self) -> Bytes | None:
         """Return the next payload if it is all here; raise if what is here is none."""
@@ -270,7 +273,10 @@ class StreamConnection(Connection):
     def _say(self, error: OSError) -> str:
         """Say what an error of the system means for the connection."""
         if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-            return "the other end is gone"
+            return GONE
         if error.errno == errno.ETIMEDOUT:
-            return "the other end did not acknowledge what was sent in time: is its machine, or the network, down?"
+            return (
+                f"the other end took nothing of what was sent for {self._user_timeout_s:g} s (user_timeout_s): does it "
+                "hang, or is its machine or the network down?"
+            )
         return os.strerror(error.errno) if error.errno else str(error)

@@ -15,6 +15,7 @@ from nbps.transport.stream import StreamConnection
 from nbps.errors import ConnectionLostError
 
 _LINGER_S, _LOOK_AGAIN_S = 0.2, 0.0002
+_DRAINING_READS = 1 << 10  # 64 MiB, more than a socket buffer holds: against one who does not stop sending
 _INT = struct.Struct("i")
 
 
@@ -55,20 +56,23 @@ class TcpConnection(StreamConnection):
     def _release(self, orderly: bool) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-            if orderly:
-                self._linger()
+            self._linger(_LINGER_S if orderly else 0.0)
         self._socket.close()
 
-    def _linger(self) -> None:
-        """Wait until the other machine has what was sent: if it writes to a closed socket it may lose the rest."""
-        deadline = time.monotonic() + _LINGER_S
-        while time.monotonic() < deadline:
+    def _linger(self, longest_s: float) -> None:
+        """Wait until the other machine has what was sent.
+
+        It may lose the rest if it writes to a closed socket, or if what it wrote was left unread.
+        """
+        deadline = time.monotonic() + longest_s
+        reads = 0
+        while True:
             try:
-                if self._socket.recv_into(self._buffer) > 0:  # left unread it would have the same effect
-                    continue
+                while self._socket.recv_into(self._buffer) > 0 and reads < _DRAINING_READS:
+                    reads += 1
             except BlockingIOError:
                 pass
-            if not self._unacknowledged():
+            if time.monotonic() >= deadline or not self._unacknowledged():
                 return
             time.sleep(_LOOK_AGAIN_S)
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 
 from nbps.transport.interface import Options, Tls
+from nbps.transport.stream import GONE
 from nbps.transport.tcp_connection import TcpConnection
 
 from nbps.errors import ConfigError, ConnectionLostError
@@ -129,7 +130,7 @@ class TlsConnection(TcpConnection):
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the certificate of the other end is not accepted here: {error.verify_message}"
         if isinstance(error, ssl.SSLEOFError) and self._secured:
-            return "the other end is gone"
+            return GONE
         if isinstance(error, ssl.SSLEOFError):
             return "the other end closed it within the TLS handshake: does it use TLS as well, and why did it close?"
         if isinstance(error, ssl.SSLError):
