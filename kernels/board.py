@@ -21,7 +21,20 @@ from __future__ import annotations
 from .atomics import exchange, fence, fetch_add, load_acquire, pause, store_release
 from .futex import futex_wait, futex_wake, write_one
 from .jit import kernel
-from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, HEADER_LINES, INSTALLS, LINE, ONE, SEQUENCE, TIMEOUT, WAITERS, WANTED
+from .layout import (
+    ABORT,
+    AGENT_SLEEPS,
+    DOORBELL,
+    FINISHED,
+    HEADER_LINES,
+    INSTALLS,
+    LINE,
+    ONE,
+    SEQUENCE,
+    TIMEOUT,
+    WAITERS,
+    WANTED,
+)
 
 OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
 
@@ -205,8 +218,10 @@ def poll(board, first, count, target, spins, committed, seen, sources, workers, 
     fetch_add(board, WAITERS, 1)
     fence()
     sequence = load_acquire(board, SEQUENCE)
-    quiet = lowest(board, first, count) < target and not has_news(board, committed, seen, sources, workers, reader, ships)
-    if quiet and load_acquire(board, ABORT) == 0:
+    waits = lowest(board, first, count) < target
+    if waits and has_news(board, committed, seen, sources, workers, reader, ships):
+        waits = False
+    if waits and load_acquire(board, ABORT) == 0:
         futex_wait(board, SEQUENCE, sequence, TIMEOUT)
     fetch_add(board, WAITERS, -1)
     if load_acquire(board, ABORT) != 0:

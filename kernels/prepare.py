@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from . import board, replica, rows, shards
+from . import board, presence, replica, rows, shards
 from .jit import cache_folder, compile_lock
 from .layout import board_words
 
@@ -96,10 +96,25 @@ def agent_requests(dtype: str) -> list[Request]:
         (shards.apply_rows, (values, 1, ids, rows_, bits, node)),
         (shards.add_pending, (bits, none, 0, node)),
         (shards.take_pending, (bits, bits, none, node, False, none)),
+        (shards.subscribe, (bits, bits, ids, node)),
+        (shards.unsubscribe, (bits, ids, node)),
         (shards.copy_rows, (values, ids, rows_)),
         (shards.add_common, (ids, rows_, ids, rows_)),
         (shards.install_rows, (values, values, 1, ids, rows_)),
         (shards.first_foreign_id, (ids, marks, 0)),
+    ]
+
+
+def presence_requests() -> list[Request]:
+    """Kernels that fetch rows of other nodes, and let go of them."""
+    words, states, none = np.zeros(board_words(2, bounded=True), np.int64), np.zeros(8, np.uint8), np.zeros(0, np.int64)
+    ids = np.zeros(0, np.uint8).view(np.int64)
+    return [
+        (presence.want_rows, (words, states, none)),
+        (presence.await_rows, (words, states, none, 0)),
+        (presence.take_wanted, (states, none, none)),
+        (presence.make_present, (states, ids)),
+        (presence.take_unused, (states, none, none)),
     ]
 
 
@@ -122,7 +137,7 @@ def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) 
     """
     requests = board_requests(bounded) + [request for table in sorted(tables) for request in table_requests(*table)]
     if agent:
-        requests += agent_board_requests()
+        requests += agent_board_requests() + presence_requests()
         requests += [request for dtype in sorted({table[0] for table in tables}) for request in agent_requests(dtype)]
     prepare(requests)
 

@@ -102,6 +102,21 @@ def take_pending(pending, subscribers, ids, node, everything, out):
 
 
 @kernel
+def subscribe(subscribers, pending, ids, node):
+    """Have `node`, a bit, told of rows `ids`, now and whenever they change."""
+    for n in range(ids.size):
+        subscribers[ids[n]] |= node
+        pending[ids[n]] |= node
+
+
+@kernel
+def unsubscribe(subscribers, ids, node):
+    """Stop that; `pending` stays, so that a run's end tells of what changed."""
+    for n in range(ids.size):
+        subscribers[ids[n]] &= ~node
+
+
+@kernel
 def copy_rows(values, ids, out):
     """Copy row ``ids[n]`` to ``out[n]`` for every n; each element is loaded once."""
     width = values.shape[1]

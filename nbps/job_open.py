@@ -48,6 +48,7 @@ class OpenJob:
         self._owner = os.getpid()
         self._segments: list[Segment] = []
         self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
+        self._states: dict[str, str] = {}
         self.views: dict[str, JobTable] = {}
         self.sizes: tuple[int, ...] = (job.workers,)
         self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
@@ -138,10 +139,16 @@ class OpenJob:
             raise
         self.views[table.name] = JobTable(table, segment, layout, values)
         if self.agent is not None:
-            marks = Segment(f"{table.name}-marks", -(-table.rows // 8) * 8)
-            self._segments.append(marks)
-            self._marks[table.name] = marks.name
+            self._marks[table.name] = self._bytes_of(f"{table.name}-marks", table.rows)
+            if table.replicate == "read" and job.nodes.count > 1:
+                self._states[table.name] = self._bytes_of(f"{table.name}-states", table.rows)
         return values
+
+    def _bytes_of(self, label: str, rows: int) -> str:
+        """Make a segment with a byte for each row; return its name."""
+        segment = Segment(label, -(-rows // 8) * 8)
+        self._segments.append(segment)
+        return segment.name
 
     def _spec(self, job: Job) -> WorkerSpec:
         model, nodes = job.consistency, job.nodes
@@ -150,6 +157,7 @@ class OpenJob:
                 name=table.name,
                 layout=self.views[table.name].layout,
                 marks=self._marks.get(table.name),
+                states=self._states.get(table.name),
                 access=table.access,
                 staleness=model.staleness if table.staleness is None else table.staleness,
                 check_finite=table.check_finite,
@@ -178,9 +186,10 @@ class OpenJob:
                 name=table.name,
                 layout=self.views[table.name].layout,
                 marks=self._marks[table.name],
+                states=self._states.get(table.name),
                 access=table.access,
                 sharding=sharding_of(table),
-                replicated=table.replicate == "clock",
+                replicate=table.replicate,
             )
             for table in job.tables
         )

@@ -16,7 +16,7 @@ from nbps.init import Initializer, constant, from_array, zeros
 
 DTYPES = ("float32", "float64", "int32", "int64")
 ACCESS_MODES = ("direct", "cached", "exclusive")
-REPLICATION = ("clock", "run")
+REPLICATION = ("clock", "read", "run")
 _NAME_LIMIT = 128
 _SIZE_LIMITS = {"rows": 2**63 - 1, "width": 2**31 - 1}  # the length of Arrow's arrays and of its fixed-size lists
 
@@ -51,9 +51,11 @@ class Table:
         Which node of several owns which row: additions of all nodes meet at the owner. ``block``: consecutive rows, as
         many for every node; ``hash``: rows spread evenly, where neighbours or low numbers are used more than others;
         a sequence gives the first row of node 1, of node 2, and so on.
-    replicate : {"clock", "run"}
-        When other nodes learn of changes: at every clock, as the consistency model says; or only when a run ends, for
-        rows that during a run nobody reads or adds to but workers of the node that owns them.
+    replicate : {"clock", "read", "run"}
+        What other nodes learn of changes during a run; at its end all nodes have all. ``clock``: everything, as the
+        consistency model says. ``read``: the rows that their workers `get` or `fetch`, which come when they are first
+        asked for and are let go of when nobody asks any more; for tables of which a node reads a part. ``run``:
+        nothing; for rows that nobody reads or adds to but workers of the node that owns them.
 
     Notes
     -----
@@ -72,7 +74,7 @@ class Table:
     staleness: float | None = None
     check_finite: bool = False
     sharding: Literal["block", "hash"] | Sequence[int] = "block"
-    replicate: Literal["clock", "run"] = "clock"
+    replicate: Literal["clock", "read", "run"] = "clock"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 0 < len(self.name) <= _NAME_LIMIT:
@@ -98,6 +100,11 @@ class Table:
         if self.replicate not in REPLICATION:
             expected = ", ".join(REPLICATION)
             raise ConfigError(f"table {self.name!r}: replicate is {self.replicate!r}; expected one of {expected}")
+        if self.replicate == "read" and self.access == "cached":
+            raise ConfigError(
+                f"table {self.name!r}: replicate='read' with access='cached': a private copy holds all rows; expected "
+                f"access='direct' or 'exclusive'"
+            )
         if self.sharding in ("block", "hash"):
             return
         try:
@@ -106,8 +113,8 @@ class Table:
             starts = (1, 0)
         if isinstance(self.sharding, str) or list(starts) != sorted(starts):
             raise ConfigError(
-                f"table {self.name!r}: sharding is {self.sharding!r}; expected 'block', 'hash', or ascending first rows "
-                f"of nodes 1, 2, ..., from 0 to {self.rows}"
+                f"table {self.name!r}: sharding is {self.sharding!r}; expected 'block', 'hash', or ascending "
+                f"first rows of nodes 1, 2, ..., from 0 to {self.rows}"
             )
         object.__setattr__(self, "sharding", starts)
 

@@ -11,6 +11,7 @@ from nbps.consistency import check_staleness
 from nbps.errors import TableError
 from nbps.kernels import replica, rows
 from nbps.runtime.clock import Clock
+from nbps.runtime.segments import attach
 from nbps.worker_spec import TableSpec
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,7 @@ class WorkerTable:
         self._clock = clock
         self._copy: int | None = None  # the clock's number of this table's copy, if it has one
         self._check_finite = spec.check_finite
+        self._states = None if spec.states is None else attach(spec.states)
 
     def get(self, ids: npt.ArrayLike, staleness: float | None = None) -> Array:
         """Return a copy of rows.
@@ -66,10 +68,26 @@ class WorkerTable:
         if staleness is not None:
             staleness = check_staleness(staleness, f"table {self.name!r}.get")
         numbers = self._checked_ids(ids)
+        if self._states is not None:
+            self._clock.fetch(self._states, numbers)
         self._clock.read(staleness, self._copy)
         out = np.empty((numbers.size, self.shape[1]), self.dtype)
         rows.get_rows(self.kernel, numbers, out)
         return out[0] if np.ndim(ids) == 0 else out
+
+    def fetch(self, ids: npt.ArrayLike) -> None:
+        """Have rows here, for kernels that read them from ``kernel.values``; `get` does so by itself.
+
+        In a table with ``replicate="read"`` rows of other nodes come when they are asked for and are kept fresh as long
+        as `get` or `fetch` names them now and then; in other tables all rows are here.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+        """
+        numbers = self._checked_ids(ids)
+        if self._states is not None:
+            self._clock.fetch(self._states, numbers)
 
     def inc(self, ids: npt.ArrayLike, deltas: npt.ArrayLike) -> None:
         """Add `deltas` to rows; ids that repeat accumulate. Published by the worker's next ``clock()``.

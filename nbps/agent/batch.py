@@ -19,6 +19,8 @@ from nbps.errors import ProtocolError
 Ids = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
+AS_IT_IS, ONLY_IDS = 0, 1  # encodings of values: the table's dtype, and none at all
+
 _ALIGNMENT = 64
 _WORDS = 6  # of a section in the head
 _SECTIONS_LIMIT = 1 << 12
@@ -52,8 +54,12 @@ def batch_limit(shapes: Sequence[Shape]) -> int:
     """Return the greatest size of a batch with these sections, in bytes."""
     end = _aligned(8 + 8 * _WORDS * len(shapes))
     for shape in shapes:
-        end = _aligned(_aligned(end + 8 * shape.rows) + shape.rows * shape.width * shape.itemsize)
+        end = _aligned(_aligned(end + 8 * shape.rows) + _values_bytes(shape))
     return end
+
+
+def _values_bytes(shape: Shape) -> int:
+    return 0 if shape.encoding == ONLY_IDS else shape.rows * shape.width * shape.itemsize
 
 
 def new_batch(shapes: Sequence[Shape]) -> tuple[Bytes, list[Section]]:
@@ -63,9 +69,9 @@ def new_batch(shapes: Sequence[Shape]) -> tuple[Bytes, list[Section]]:
     head[0] = len(shapes)
     end = _aligned(head.nbytes)
     sections = []
-    for n, (table, encoding, rows, width, itemsize) in enumerate(shapes):
-        ids, values = end, _aligned(end + 8 * rows)
-        size = rows * width * itemsize
+    for n, shape in enumerate(shapes):
+        table, encoding, rows, width, _ = shape
+        ids, values, size = end, _aligned(end + 8 * rows), _values_bytes(shape)
         head[1 + n * _WORDS : 1 + (n + 1) * _WORDS] = (table, encoding, rows, width, ids, values)
         sections.append(
             Section(table, encoding, width, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size])
@@ -110,9 +116,13 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
     found = []
     for n in range(count):
         table, encoding, rows, width, ids, values = head[n * _WORDS : (n + 1) * _WORDS]
-        if not 0 <= table < len(widths) or width != widths[table] or not 0 <= rows <= batch.size // 8:
-            raise ProtocolError(f"section {n} of a batch: table {table}, {rows} rows of width {width}; no such table")
-        size = rows * width * itemsizes[table]
+        fits = 0 <= table < len(widths) and width == widths[table] and encoding in (AS_IT_IS, ONLY_IDS)
+        if not (fits and 0 <= rows <= batch.size // 8):
+            raise ProtocolError(
+                f"section {n} of a batch: table {table}, {rows} rows of width {width}, encoding {encoding}; "
+                f"no such table"
+            )
+        size = _values_bytes(Shape(table, encoding, rows, width, itemsizes[table]))
         ids_fit = ids % 8 == 0 and start <= ids <= batch.size - 8 * rows
         if not (ids_fit and values % 8 == 0 and start <= values <= batch.size - size):
             raise ProtocolError(f"section {n} of a batch: {rows} rows at bytes {ids} and {values} of {batch.size}")

@@ -22,6 +22,7 @@ class AgentBoard:
         self._seen = np.zeros(3 + 3 * workers, np.int64)  # as looked at last
         self._told = self._seen.copy()  # as of the last call of `news`
         self._is_new = False  # whether they differ
+        self.wanted = False  # whether workers want rows; who asks for them takes it back
 
     # ----------------------------------------------------------------- what the core calls
 
@@ -68,6 +69,7 @@ class AgentBoard:
         if seen[1] > told[1]:
             events.append(BarrierReached(int(seen[1])))
         events += [Needed(int(seen[k])) for k in range(3 + workers, 3 + 2 * workers) if seen[k] > told[k]]
+        self.wanted |= bool(seen[2] != told[2])
         for k in range(workers if self._bounded else 0):
             ships = int(seen[3 + 2 * workers + k])
             if ships != told[3 + 2 * workers + k]:
@@ -88,6 +90,10 @@ class AgentBoard:
     def wake(self) -> None:
         """Take the announcement back."""
         self.words[layout.AGENT_SLEEPS] = 0
+
+    def answer(self) -> None:
+        """Wake workers that wait for rows."""
+        board.publish(self.words, layout.ONE, 1)
 
     def abort(self) -> None:
         """Make every wait of the workers end at once."""

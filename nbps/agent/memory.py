@@ -7,6 +7,7 @@ reading and adding all the while.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbps.agent.batch import Bytes, Ids, Section, Shape, batch_limit, cut, new_batch, sections
+from nbps.agent.batch import ONLY_IDS, Bytes, Ids, Section, Shape, batch_limit, cut, new_batch, sections
 from nbps.agent.sharding import Owners
 from nbps.errors import ProtocolError
-from nbps.kernels import shards
+from nbps.kernels import presence, shards
 
 Save = Callable[[int, Mapping[str, tuple[Ids, npt.NDArray[Any]]]], None]
 
@@ -36,8 +37,10 @@ class TableShare:
     owners : ndarray, uint8[rows]
     atomic : bool
         Whether local workers may change a row while the agent does.
+    states : ndarray, uint8[8 * ceil(rows / 8)], or None
+        Which rows are here (`nbps.kernels.presence`); None for all.
     replicated : bool
-        Whether other nodes are told of changes during a run, or only at its end.
+        Whether other nodes are told of all changes during a run.
     """
 
     name: str
@@ -45,6 +48,7 @@ class TableShare:
     dirty: Bytes
     owners: Owners
     atomic: bool
+    states: Bytes | None
     replicated: bool
 
 
@@ -69,6 +73,8 @@ class _Rows:
         for node, ids in enumerate(self.ids):
             if node != rank:
                 self.base[ids] = share.values[ids]
+            elif share.states is not None:
+                presence.make_present(share.states, ids.copy())
 
 
 class NodeMemory:
@@ -81,11 +87,20 @@ class NodeMemory:
     rows_sent, rows_received : int
     """
 
-    def __init__(self, rank: int, nodes: int, tables: Sequence[TableShare], save: Save | None = None) -> None:
+    def __init__(
+        self,
+        rank: int,
+        nodes: int,
+        tables: Sequence[TableShare],
+        save: Save | None = None,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> None:
         self.rank = rank
         self.nodes = nodes
         self.rows_sent = self.rows_received = 0
         self._save = save
+        self._on_answer = on_answer
+        self._asked: dict[int, deque[tuple[int, Bytes]]] = {}  # by owner: requests and their rows
         self._tables = [_Rows(number, share, rank, nodes) for number, share in enumerate(tables)]
         self._itemsizes = [table.shape.itemsize for table in self._tables]
         self._widths = [table.shape.width for table in self._tables]
@@ -149,18 +164,62 @@ class NodeMemory:
                 if number == table.number:
                     shards.add_common(part.ids, values, mine.ids, self._values(table, mine))
             shards.install_rows(table.values, table.base, table.atomic, part.ids, values)
+        if self._asked and self._answer(owner, answered):
+            self._on_answer()
+
+    def wanted(self) -> list[tuple[int, Bytes]]:
+        """Return the rows that workers want and nobody has asked for, as batches without values, by owner."""
+        return self._listed(presence.take_wanted)
+
+    def unused(self) -> list[tuple[int, Bytes]]:
+        """Let go of rows that no worker has used since the last call; return them by owner."""
+        return self._listed(presence.take_unused)
+
+    def _listed(self, take: Callable[..., int]) -> list[tuple[int, Bytes]]:
+        found = []
+        for owner in range(self.nodes):
+            if owner == self.rank:
+                continue
+            chosen = []
+            for table in self._tables:
+                if table.share.states is not None:
+                    count = take(table.share.states, table.ids[owner], table.taken)
+                    if count:
+                        chosen.append((table, table.taken[:count].copy()))
+            if chosen:
+                shapes = [table.shape._replace(encoding=ONLY_IDS, rows=ids.size) for table, ids in chosen]
+                batch, parts = new_batch(shapes)
+                for (_, ids), part in zip(chosen, parts, strict=True):
+                    part.ids[:] = ids
+                found.append((owner, batch))
+        return found
 
     def want(self, owner: int, rows: Bytes, request: int) -> None:
         """Remember rows that were asked for."""
-        raise NotImplementedError
+        self._asked.setdefault(owner, deque()).append((request, rows))
+
+    def _answer(self, owner: int, answered: int) -> bool:
+        """Make rows present that were asked for by requests up to `answered`; return whether there were any."""
+        asked, any_ = self._asked.get(owner), False
+        while asked and asked[0][0] <= answered:
+            for table, part in self._parts(asked.popleft()[1], owner, check=False):
+                presence.make_present(table.share.states, part.ids)
+                any_ = True
+        return any_
+
+    def forget_requests(self) -> None:
+        """Begin a run: requests of the one before were answered."""
+        self._asked.clear()
 
     def subscribe(self, subscriber: int, rows: Bytes) -> None:
         """Give `subscriber` these rows from now on."""
-        raise NotImplementedError
+        for table, part in self._parts(rows, self.rank):
+            shards.subscribe(table.subscribers, table.pending, part.ids, self._bits[subscriber])
 
     def unsubscribe(self, subscriber: int, rows: Bytes) -> None:
         """Stop that."""
-        raise NotImplementedError
+        for table, part in self._parts(rows, self.rank):
+            shards.unsubscribe(table.subscribers, part.ids, self._bits[subscriber])
 
     def save(self, clock: int) -> None:
         """Copy the owned rows, and hand them on to be saved."""

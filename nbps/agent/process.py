@@ -28,6 +28,7 @@ from nbps.core.messages import (
     Action,
     End,
     Event,
+    Evicted,
     Frame,
     Leave,
     LinkDown,
@@ -36,6 +37,7 @@ from nbps.core.messages import (
     Send,
     Stop,
     Tick,
+    Touched,
     WorkerLost,
 )
 from nbps.core.node import Node, Settings, State
@@ -48,6 +50,7 @@ from nbps.transport.wire import HEADER_BYTES, decode, encode
 
 _log = logging.getLogger("nbps.agent")
 
+_UNUSED_CLOCKS = 64  # a row that nobody has read for one to two times as many is let go of
 _ACK_S = 0.1
 _TICK_S = 0.05
 _SLEEP_MS = 50  # the driver's death, of which the supervisor tells by SIGKILL, needs no waking
@@ -63,10 +66,12 @@ class Agent:
         place = spec.place
         self._rank, self._nodes = (0, 1) if place is None else (place.rank, place.nodes)
         self._driver = DriverConnection(spec.control)
-        self._board = AgentBoard(attach(spec.board).view(np.int64), spec.workers, self._nodes, spec.terms.v0 is not None)
+        self._board = AgentBoard(
+            attach(spec.board).view(np.int64), spec.workers, self._nodes, spec.terms.v0 is not None
+        )
         self._doorbell = int(self._board.words[layout.DOORBELL])
         tables = [_share(table, self._nodes) for table in spec.tables]
-        self._memory = NodeMemory(self._rank, self._nodes, tables, self._save)
+        self._memory = NodeMemory(self._rank, self._nodes, tables, self._save, self._board.answer)
         frame_limit = HEADER_BYTES + self._memory.batch_limit + (1 << 16)
         self._mesh = None if place is None else Mesh(place, frame_limit)
         self._saver: Saver | None = None
@@ -83,6 +88,8 @@ class Agent:
         self._tick_at = 0.0
         self._traffic = Traffic()  # of connections that are gone
         self._previous: Node | None = None
+        self._fetches = any(table.states is not None for table in spec.tables)
+        self._let_go_at = 0
 
     def serve(self) -> None:
         """Find the other nodes, then exchange rows until the job is over."""
@@ -134,6 +141,10 @@ class Agent:
         if self._running:
             for event in board.news():
                 self._handle(event)
+            if board.wanted:
+                self._fetch()
+            if self._fetches and self._let_go_at <= self._node.clock < layout.FINISHED:
+                self._let_go()
         now = time.monotonic()
         if now >= self._tick_at:
             self._tick_at = now + _TICK_S
@@ -144,6 +155,18 @@ class Agent:
             self._is_done_due = False
             self._tell(Done(self._count_traffic()))
             self._look_for_stop()
+
+    def _fetch(self) -> None:
+        """Ask for rows that workers want."""
+        self._board.wanted = False
+        for owner, rows in self._memory.wanted():
+            self._handle(Touched(owner, rows))
+
+    def _let_go(self) -> None:
+        """Let go of rows that nobody reads any more."""
+        self._let_go_at = self._node.clock + _UNUSED_CLOCKS
+        for owner, rows in self._memory.unused():
+            self._handle(Evicted(owner, rows))
 
     def _spin(self) -> list[tuple[int, int]]:
         """Look for news for a while, without sleeping; return the descriptors that are ready."""
@@ -189,6 +212,8 @@ class Agent:
         if self._node.state is not State.RUNNING:
             return  # the driver will find out that the job has ended
         self._board.begin(self._node.settings.clock)
+        self._memory.forget_requests()
+        self._let_go_at = self._node.settings.clock + _UNUSED_CLOCKS
         self._running = True
         early, self._early = self._early, deque()
         for rank, frame in early:
@@ -362,7 +387,8 @@ def _share(table: SharedTable, nodes: int) -> TableShare:
         dirty=attach(table.marks),
         owners=row_owners(table.layout.rows, nodes, table.sharding),
         atomic=table.access != "exclusive",
-        replicated=table.replicated,
+        states=None if table.states is None else attach(table.states),
+        replicated=table.replicate == "clock",
     )
 
 

@@ -1,7 +1,8 @@
 """What an agent must know, and what it and its driver say to each other; free of Numba: the driver imports it.
 
 Messages go over a pair of sockets as pickles: both ends are processes of one job on one machine. The driver says
-`Run` when its workers begin, `Fail` when they cannot go on, and `Close` when the job is over. The agent answers with `Joined` once, with `Done` after each run, and with `Ended` if the job is over for whatever reason.
+`Run` when its workers begin, `Fail` when they cannot go on, and `Close` when the job is over. The agent answers with
+`Joined` once, with `Done` after each run, and with `Ended` if the job is over for whatever reason.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ class SharedTable:
     access : str
     sharding : {"block", "hash"} or tuple of int
         Which node owns which row (`nbps.agent.sharding`).
-    replicated : bool
-        Whether other nodes are told of changes during a run, or only at its end.
+    states : str or None
+        The segment that says which rows are here, where not all are.
+    replicate : {"clock", "read", "run"}
+        When other nodes are told of changes.
     """
 
     name: str
@@ -38,7 +41,8 @@ class SharedTable:
     marks: str
     access: str
     sharding: str | tuple[int, ...]
-    replicated: bool
+    states: str | None
+    replicate: str
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from nbps.core.worker import (
     Worker,
 )
 from nbps.errors import AbortedError, ClockTimeoutError
-from nbps.kernels import board, layout
+from nbps.kernels import board, layout, presence
 
 _WARN_S = 30.0  # a worker that waits this long says for whom
 # Looks at the board before sleeping: about 20 us, longer than a clock takes to arrive from a running worker, short
@@ -160,6 +160,20 @@ class Clock:
     def read(self, staleness: float | None, copy: int | None) -> None:
         """Wait until a read of `copy`, or of live rows if None, may happen, and count it."""
         self._drive(self.core.read(staleness, copy))
+
+    def fetch(self, states: npt.NDArray[np.uint8], ids: npt.NDArray[np.int64]) -> None:
+        """Wait until rows `ids` of a table with these `states` are on this node."""
+        if presence.want_rows(self._words, states, ids):
+            return
+        board.ring(self._words)
+        start = time.perf_counter_ns()
+        waits = Await(Group.COMMITTED, 0, ALL, 0, "get")
+        while (status := presence.await_rows(self._words, states, ids, self._spins)) != board.OPEN:
+            self._check_patience(status, waits, start)
+            # Let go of by the agent, between two looks: wanted again.
+            if not presence.want_rows(self._words, states, ids):
+                board.ring(self._words)
+        self._count_wait(start)
 
     def barrier(self) -> None:
         """Wait until every worker has called this as often; commits nothing."""

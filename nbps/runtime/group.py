@@ -61,7 +61,8 @@ class WorkerGroup:
     preload : sequence of (callable, args)
         Called in the supervisor before it forks.
     on_stop : callable
-        Called, with the reason and the error, when the workers are to stop: makes those that wait for each other give up.
+        Called, with the reason and the error, when the workers are to stop: makes those that wait for each other give
+        up.
     describe : callable
         Names a worker, given its rank, in errors.
     grace_s : float

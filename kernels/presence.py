@@ -1,0 +1,96 @@
+"""Rows of other nodes that a node fetches when a worker reads them, and keeps fresh as long as they are read.
+
+One byte for each row says where it stands; workers and the agent change it by atomic operations. A worker that finds a
+row absent makes it wanted, counts a request on the board and rings; the agent makes it asked, and when its values have
+come, present. Every read makes a present row used; the agent looks now and then which rows were not used since, and
+lets go of them. Who read the byte before that may read the row after it: its values are still those of that time, and
+the reader's clock has not moved.
+"""
+
+from __future__ import annotations
+
+from .atomics import compare_exchange, fence, fetch_add, load_acquire, pause, store_release
+from .board import ABORTED, OPEN, TIMED_OUT
+from .futex import futex_wait
+from .jit import kernel
+from .layout import ABORT, SEQUENCE, TIMEOUT, WAITERS, WANTED
+
+ABSENT, WANTED_ROW, ASKED, PRESENT, USED = 0, 1, 2, 3, 4
+
+
+@kernel
+def want_rows(board, states, ids):
+    """Use rows `ids`, and make those wanted that are absent; return whether all are here."""
+    here, wanted = True, False
+    for n in range(ids.size):
+        state = load_acquire(states, ids[n])
+        if state == PRESENT:
+            compare_exchange(states, ids[n], PRESENT, USED)
+        elif state == ABSENT:
+            wanted |= compare_exchange(states, ids[n], ABSENT, WANTED_ROW)
+        # Looked at again: the agent may have let go of it meanwhile.
+        here &= load_acquire(states, ids[n]) >= PRESENT
+    if wanted:
+        fetch_add(board, WANTED, 1)
+    return here
+
+
+@kernel(inline=True)
+def _are_here(states, ids):
+    for n in range(ids.size):  # noqa: SIM110  (Numba compiles no generator expressions)
+        if load_acquire(states, ids[n]) < PRESENT:
+            return False
+    return True
+
+
+@kernel
+def await_rows(board, states, ids, spins):
+    """Wait until rows `ids`, which are wanted, are here; parks and returns as `board.gate` does."""
+    for _ in range(spins + 1):
+        if _are_here(states, ids):
+            return OPEN
+        if load_acquire(board, ABORT) != 0:
+            return ABORTED
+        pause()
+    fetch_add(board, WAITERS, 1)
+    fence()
+    seen = load_acquire(board, SEQUENCE)
+    if not _are_here(states, ids) and load_acquire(board, ABORT) == 0:
+        futex_wait(board, SEQUENCE, seen, TIMEOUT)
+    fetch_add(board, WAITERS, -1)
+    if load_acquire(board, ABORT) != 0:
+        return ABORTED
+    return OPEN if _are_here(states, ids) else TIMED_OUT
+
+
+@kernel
+def take_wanted(states, ids, out):
+    """Make the wanted rows of `ids` asked, and write their numbers to `out`; return how many."""
+    found = 0
+    for n in range(ids.size):
+        if load_acquire(states, ids[n]) == WANTED_ROW:
+            store_release(states, ids[n], ASKED)
+            out[found] = ids[n]
+            found += 1
+    return found
+
+
+@kernel
+def make_present(states, ids):
+    """Say that rows `ids` are here; what was written to them before can be read."""
+    for n in range(ids.size):
+        store_release(states, ids[n], USED)
+
+
+@kernel
+def take_unused(states, ids, out):
+    """Let go of the rows of `ids` that nobody used since the last call, write them to `out`; return how many."""
+    found = 0
+    for n in range(ids.size):
+        state = load_acquire(states, ids[n])
+        if state == USED:
+            compare_exchange(states, ids[n], USED, PRESENT)
+        elif state == PRESENT and compare_exchange(states, ids[n], PRESENT, ABSENT):
+            out[found] = ids[n]
+            found += 1
+    return found
