@@ -125,6 +125,13 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes. Default: the cores this process may use.", rich_help_panel=_RUN),
 ]
+NodeCount = Annotated[
+    int,
+    typer.Option("--nodes", min=1, help="Nodes on this machine, each with its workers.", rich_help_panel=_RUN),
+]
+TransportOption = Annotated[
+    str, typer.Option("--transport", help="How --nodes talk: tcp or shm.", rich_help_panel=_RUN)
+]
 ConsistencyOption = Annotated[
     ConsistencyName, typer.Option("--consistency", help="Who waits for whom.", rich_help_panel=_RUN)
 ]

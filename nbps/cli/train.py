@@ -18,6 +18,7 @@ def _models() -> None:
 
 @train.command()
 def mf(
+    context: typer.Context,
     data: o.DataFile = None,
     format: o.FileFormat = None,  # noqa: A002
     columns: o.ColumnNames = None,
@@ -31,6 +32,8 @@ def mf(
     optimizer: o.OptimizerOption = o.OptimizerName.ADAGRAD,
     early_stopping: o.Patience = None,
     workers: o.Workers = None,
+    nodes: o.NodeCount = 1,
+    transport: o.TransportOption = "tcp",
     consistency: o.ConsistencyOption = o.ConsistencyName.ESSP,
     staleness: o.Staleness = None,
     schedule: o.ScheduleOption = o.ScheduleName.ROTATE,
@@ -40,6 +43,11 @@ def mf(
     debug: Debug = False,
 ) -> None:
     """Factorize a matrix of ratings."""
+    from nbps.cli.nodes import is_first, play
+
+    if nodes > 1:
+        play(context, nodes, workers, transport)
+    is_reporter = is_first()  # all nodes have the same model
     from nbps.cli.console import Output
     from nbps.cli.factorization import ModelOptions, run
     from nbps.cli.training_data import DataOptions
@@ -59,6 +67,6 @@ def mf(
             schedule=schedule,
             seed=seed,
         ),
-        out,
-        Output(json=json, quiet=quiet),
+        out if is_reporter else None,
+        Output(json=json and is_reporter, quiet=quiet or not is_reporter),
     )
