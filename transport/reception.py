@@ -3,7 +3,8 @@
 Driven from a selector that belongs to the caller, in its thread; nothing here blocks. Who has not proved itself within
 `DEADLINE_S` is dropped, and so is, when `GUESTS` are here and one more comes, the one that has waited longest, first
 among those who have said nothing of sense yet. So any number of silent strangers costs bounded memory, and a node of
-the job gets through between them. A refused node is given `_TOLD_S` to read why.
+the job gets in unless `GUESTS` of them come in the time that its hello takes; then it comes again. A refused node is
+given `_TOLD_S` to read why.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from nbps.transport.interface import Connection, Listener
 
 from nbps.errors import ConnectionLostError, TransportError
 
-GUESTS = 64  # connections that have not proved themselves yet
+GUESTS = 128  # connections that have not proved themselves yet
 
 _ACCEPTED_AT_ONCE = 16  # then the guests have their turn
 _TOLD_S = 1.0
+_LOGGED = 100  # refusals; after as many, a stranger that tries for ever could fill a disk with log lines
 _PAUSE_S = 1.0  # after the system could give no descriptor
 
 _log = logging.getLogger("nbps.transport")
@@ -66,6 +68,7 @@ class Reception:
         self._admit = admit
         self._welcome = welcome
         self._guests: dict[int, _Guest] = {}  # by descriptor, in the order in which they came
+        self._refusals = 0
         self._paused_until: float | None = None
         selector.register(listener.fileno(), EVENT_READ, self._accept)
 
@@ -144,4 +147,8 @@ class Reception:
 
     def _log_refusal(self, guest: _Guest, reason: str) -> None:
         self.last_refusal = f"{guest.connection.peer}: {reason}"
-        _log.warning("node %d refused a connection from %s", self._own.rank, self.last_refusal)
+        self._refusals += 1
+        if self._refusals <= _LOGGED or self._refusals % _LOGGED == 0:
+            _log.warning("node %d refused a connection from %s", self._own.rank, self.last_refusal)
+        if self._refusals == _LOGGED:
+            _log.warning("node %d goes on to log each %dth refusal only", self._own.rank, _LOGGED)

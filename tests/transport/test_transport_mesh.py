@@ -64,12 +64,17 @@ def node_process(rank, nodes, rendezvous, incarnation=7):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("secret", [b"", b"secret"])
-@pytest.mark.parametrize("nodes", [1, 2, 4])
-def test_every_node_is_connected_to_every_other(nodes, secret):
+@pytest.mark.parametrize(
+    ("transport", "nodes", "secret"),
+    [("tcp", 1, b""), ("tcp", 2, b"secret"), ("tcp", 4, b""), ("shm", 4, b"secret"), ("inproc", 4, b"")],
+)
+def test_every_node_is_connected_to_every_other(transport, nodes, secret):
     """All get the same roster with everybody's card, and each pair has one connection that carries frames."""
     cards = [{"version": "1.0", "workers": rank} for rank in range(nodes)]
-    where = [replace(place, card=cards[place.rank]) for place in places(nodes, secret=secret)]
+    where = places(nodes, secret=secret, transport=transport)
+    if transport != "tcp":
+        where = [replace(place, rendezvous=f"meshes-{os.getpid()}") for place in where]
+    where = [replace(place, card=cards[place.rank]) for place in where]
     with opened(where) as results:
         mine = links(results)
         for rank, result in enumerate(results):
@@ -364,6 +369,21 @@ def test_a_node_that_vanishes_after_the_roster_is_named():
     assert type(results[1].error) is NodeError
     assert f"node 2 has no connection to node 1 ({nobody})" in str(results[1].error)
     assert "nobody answers" in str(results[1].error)
+    connection.close()
+    for result in results:
+        result.mesh.close()
+
+
+def test_a_node_that_does_not_connect_is_named():
+    """The other way round: a higher rank came to the rendezvous and is then not heard of."""
+    where = places(3, start_timeout_s=2)
+    openings = [Opening(place) for place in where[:2]]
+    connection = come(where[2])
+    results = [opening.finish() for opening in openings]
+    assert results[0].error is None
+    assert type(results[1].error) is NodeError
+    assert "node 1 has no connection to node 2 (127.0.0.1:1) after 2 s" in str(results[1].error)
+    assert "it did not connect to 127.0.0.1:" in str(results[1].error)
     connection.close()
     for result in results:
         result.mesh.close()

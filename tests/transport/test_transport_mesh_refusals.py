@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import select
 import socket
@@ -26,12 +27,14 @@ from meeting import (
 from nbps.transport import Options, get_transport
 from nbps.transport import calling as calling_module
 from nbps.transport import reception as reception_module
+from nbps.transport import rendezvous as rendezvous_module
 from nbps.transport.addresses import split_address
 from nbps.transport.handshake import Connecting
 from nbps.transport.mesh import Mesh
 from nbps.transport.place import is_loopback
+from nbps.transport.rendezvous import Member, read_roster
 
-from nbps.errors import ConfigError, NodeError, TransportError
+from nbps.errors import ConfigError, ConnectionLostError, NodeError, ProtocolError, TransportError
 
 SECRET = b"the secret of the job"
 
@@ -313,12 +316,87 @@ def test_a_stream_of_strangers_does_not_keep_a_job_from_starting():
     thread.start()
     try:
         results = [opening.finish() for opening in [first, Opening(where[1]), Opening(where[2])]]
+        mine = links(results)
     finally:
         ended.set()
-        thread.join()
+        while thread.is_alive():  # the last of them waits to be accepted
+            if first.opened.error is None:
+                first.opened.mesh.poll()
+            thread.join(0.01)
+    close_links(mine)
+    for result in results:
+        result.mesh.close()
+
+
+def test_strangers_do_not_fill_the_log(caplog):
+    """After a hundred refusals only each hundredth is logged, and that is said."""
+    with running() as (where, meshes, _):
+        for _ in range(350):
+            caller = stranger(where[0].rendezvous)
+            caller.sendall(STRANGERS["garbage"])
+            said_to(caller)
+        while meshes[0]._reception._guests:
+            time.sleep(0.01)
+    lines = [record.getMessage() for record in caplog.records if record.name == "nbps.transport"]
+    assert len(lines) == 100 + 1 + 2
+    assert lines[100] == "node 0 goes on to log each 100th refusal only"
+
+
+NO_CARDS = {
+    "no JSON": b"card",
+    "no card": b'{"address": "127.0.0.1:1"}',
+    "card as list": b'{"address": "127.0.0.1:1", "card": []}',
+    "long address": json.dumps({"address": "x" * 1001, "card": {}}).encode(),
+    "unprintable address": b'{"address": "\\n", "card": {}}',
+    "longer than a card may be": b" " * ((1 << 20) + 1),
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("said", NO_CARDS.values(), ids=NO_CARDS.keys())
+def test_who_hands_in_no_card_leaves_the_rendezvous(said, monkeypatch, caplog):
+    """A node that proved itself and then breaks the rules, or falls silent, makes room for one that does not."""
+    if said is None:
+        monkeypatch.setattr(rendezvous_module, "DEADLINE_S", 0.2)
+    where = places(2, secret=SECRET)
+    first = Opening(where[0])
+    connection = get_transport("tcp").connect(where[0].rendezvous, Options(), PATIENCE_S)
+    broken = replace(where[1], incarnation=5).hello(join=True)
+    assert run(Connecting(connection, broken, SECRET, 0)) is None
+    if said is not None:
+        connection.send(said)
+    with pytest.raises(ConnectionLostError):
+        receive(connection)
+    connection.close()
+    while "node 1 left the rendezvous" not in caplog.text:
+        time.sleep(0.01)
+    results = [opening.finish() for opening in [first, Opening(where[1])]]
     close_links(links(results))
     for result in results:
         result.mesh.close()
+
+
+ROSTER = [{"rank": rank, "address": "a", "incarnation": 7, "card": {}} for rank in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "does not have node 1"),
+        (ROSTER[:1], "does not have node 1"),
+        ([ROSTER[0], ROSTER[1] | {"incarnation": 8}], "does not have node 1"),
+        ([ROSTER[1], ROSTER[0]], "node 1 at place 0"),
+        ([1, 2], "no member"),
+        ([ROSTER[0], {"rank": 1}], "expected a note with"),
+        ([ROSTER[0], ROSTER[1] | {"card": []}], "expected 'card' as dict"),
+    ],
+)
+def test_a_roster_is_checked(entries, message):
+    """A node finds itself at its place, as it said it is."""
+    own = Member(**ROSTER[1])
+    assert read_roster(ROSTER, own) == [Member(**entry) for entry in ROSTER]
+    with pytest.raises(ProtocolError, match=message):
+        read_roster(entries, own)
 
 
 def test_a_silent_server_at_the_rendezvous(monkeypatch):
