@@ -160,15 +160,19 @@ class LocalStore(Store):
 
     def at(self, path: str) -> str:
         """Return the absolute path of `path`."""
-        return f"{self.root}/{path}"
+        return f"{self.root}/{path}" if path else self.root or "/"
 
     def list(self, path: str = "") -> dict[str, int | None]:
-        """Return what is in folder `path`, as `Store.list`; a file that another node moves meanwhile is no error."""
+        """Return what is in folder `path`, as `Store.list`; a file that another node moves meanwhile is no error.
+
+        What is neither file nor folder is left out: reading a pipe would wait for ever.
+        """
         found: dict[str, int | None] = {}
         with self.errors(f"cannot list {self.show(path)}"), contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self.at(path)):
                 with contextlib.suppress(FileNotFoundError):
-                    found[entry.name] = None if entry.is_dir() else entry.stat().st_size
+                    if entry.is_dir() or entry.is_file():
+                        found[entry.name] = None if entry.is_dir() else entry.stat().st_size
         return found
 
     @contextlib.contextmanager

@@ -178,6 +178,14 @@ def test_an_incomplete_later_clock_of_the_same_attempt_stays(tmp_path):
     assert same(loaded(latest(tmp_path)), contents(2))
 
 
+def test_an_incomplete_checkpoint_of_the_same_life_stays(tmp_path):
+    """Attempts that begin alike up to the dash are one life: a part that is being written now is not swept away."""
+    CheckpointWriter(tmp_path, "life-asked", 1, 2, TABLES).write(1, part_of(contents(1), 1, 2))
+    CheckpointWriter(tmp_path, "past-asked", 1, 2, TABLES).write(1, part_of(contents(1), 1, 2))
+    save(tmp_path, "life-every", 2, 2, keep=1)
+    assert folders(tmp_path) == ["clock-000000000001-life-asked", "clock-000000000002-life-every"]
+
+
 def test_nothing_is_complete_without_the_manifest(tmp_path):
     """All parts alone are no checkpoint; neither is what is left when the manifest is gone."""
     with pytest.raises(CheckpointError, match="expected a complete checkpoint, found nothing"):

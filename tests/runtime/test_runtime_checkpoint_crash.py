@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import checkpoint_cases
 import pytest
 from checkpoint_cases import contents, folder_in_memory, folders, loaded, same, save
 
+from nbps.runtime import checkpoint_store
 from nbps.runtime.checkpoint import latest
+from nbps.runtime.checkpoint_load import remove
 
 SCRIPT = [sys.executable, checkpoint_cases.__file__]
 
@@ -35,6 +38,8 @@ def test_killed_at_any_step_the_old_or_the_new_checkpoint_is_there(memory_path):
         manifest = latest(root)
         assert same(loaded(manifest), expected[manifest.clock])
         found.append(manifest.clock)
+        for complete in {path.parent for path in root.glob("*/manifest-*")}:  # half removed is incomplete
+            assert same(loaded(latest(complete)), expected[latest(complete).clock])
         save(root, "three", 120, 3, seed=3, keep=1)
         assert (latest(root).attempt, latest(root).nodes) == ("three", 3)
         assert same(loaded(latest(root)), contents(3))
@@ -43,6 +48,60 @@ def test_killed_at_any_step_the_old_or_the_new_checkpoint_is_there(memory_path):
     assert steps > 70
     assert found == sorted(found)
     assert found.count(120) > 15
+
+
+class RecordingOs:
+    """The module `os`, which records what is removed, moved and synced, by the last name in its path."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        function = getattr(os, name)
+        if name not in ("unlink", "rmdir", "fsync", "replace", "mkdir"):
+            return function
+
+        def call(*args):
+            last = Path(f"/proc/self/fd/{args[0]}").readlink() if name == "fsync" else Path(args[-1])
+            self.calls.append((name, last.name))
+            return function(*args)
+
+        return call
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Record what the store does to the disk."""
+    recording = RecordingOs()
+    monkeypatch.setattr(checkpoint_store, "os", recording)
+    return recording.calls
+
+
+def test_a_checkpoint_ceases_to_exist_before_its_files_do(tmp_path, recorded):
+    """The manifest goes first, and that is on the disk before the next file goes."""
+    save(tmp_path, "a", 1, 2)
+    recorded.clear()
+    remove(checkpoint_store.open_store(tmp_path), "clock-000000000001-a")
+    assert recorded[0] == ("unlink", "manifest-000000001.json")
+    assert [name for name, _ in recorded] == ["unlink", "fsync", *["unlink"] * 6, "rmdir"]
+    assert folders(tmp_path) == []
+
+
+def test_everything_is_on_the_disk_before_what_relies_on_it(tmp_path, recorded):
+    """Each file is synced before it gets its name, its folder after that; data, then parts, then the manifest."""
+    save(tmp_path / "root", "a", 1, 1)
+    folder = "clock-000000000001-a"
+    assert recorded[: recorded.index(("mkdir", folder))] == [("mkdir", "root"), ("fsync", tmp_path.name)]
+    names = [
+        "node-0000-0000-items.arrow",
+        "node-0000-0001------t--1.arrow",
+        "node-0000.json",
+        "manifest-000000001.json",
+    ]
+    expected = [("mkdir", folder), ("fsync", "root")]
+    for name in names:
+        expected += [("fsync", f".{name}.part"), ("replace", name), ("fsync", folder)]
+    assert recorded[recorded.index(("mkdir", folder)) :] == expected
 
 
 @pytest.fixture

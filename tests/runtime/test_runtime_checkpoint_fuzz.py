@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import random
 import shutil
 
@@ -103,6 +104,16 @@ def test_files_that_change_places_are_errors(two_checkpoints):
         assert found is None or all(path.parent.name.endswith("-one") for path in (here, there))
         for path in (here, there):
             path.write_bytes(whole[path])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_parts_of_two_roots_are_not_mixed(rank, two_checkpoints, tmp_path):
+    """Not even where clock, attempt, tables and sizes agree: the manifest knows its parts."""
+    save(tmp_path, "two", 2, 2, seed=3)
+    for path in tmp_path.glob(f"*/node-{rank:04}*"):
+        shutil.copy(path, two_checkpoints / "clock-000000000002-two")
+    with pytest.raises(CheckpointError, match=rf"node-{rank:04}.json: it is not what was written, by its SHA-256"):
+        latest(two_checkpoints)
 
 
 def strange(draw):
@@ -219,6 +230,16 @@ def test_a_file_too_large_to_be_json_is_not_read(two_checkpoints):
         file.truncate(1 << 40)
     with pytest.raises(CheckpointError, match=r"has 1,099,511,627,776 bytes; expected at most 67,"):
         latest(two_checkpoints)
+
+
+@pytest.mark.parametrize("name", ["manifest-000000002.json", "node-0001.json", "node-0001-0000-items.arrow"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name, two_checkpoints):
+    """What is no file is not there: the checkpoint is incomplete, or a file is missing."""
+    path = two_checkpoints / "clock-000000000002-two" / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match=r"it is missing|found 1 incomplete"):
+        latest(path.parent)
 
 
 FORGED_ROWS = {
