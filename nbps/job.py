@@ -331,8 +331,14 @@ class Job:
     def _keep_report(self) -> None:
         assert self._open is not None
         counters = [self._open.board.statistics(rank) for rank in range(self.workers)]
+        agent, sizes = self._open.agent, self._open.sizes
         self._report = Report.from_counters(
-            str(self.consistency), counters, isinstance(self.consistency, VAP), self.record_staleness
+            str(self.consistency),
+            counters,
+            bounded=isinstance(self.consistency, VAP),
+            recorded=self.record_staleness,
+            traffic=agent.traffic if agent is not None and len(sizes) > 1 else None,
+            first=sum(sizes[: self.nodes.rank]),
         )
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbps.agent.spec import Traffic
 from nbps.errors import NotRecordedError
 from nbps.kernels import layout
 
@@ -90,24 +91,39 @@ class WorkerReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What `Job.report` returns; ``str(report)`` is a table."""
+    """What `Job.report` returns; ``str(report)`` is a table.
+
+    Attributes
+    ----------
+    consistency : str
+    workers : tuple of WorkerReport
+        Those of this node.
+    traffic : Traffic or None
+        With several nodes: bytes and rows that this node had sent and received when its last run ended.
+    """
 
     consistency: str
     workers: tuple[WorkerReport, ...]
     _differential: ClockDifferential | None
+    traffic: Traffic | None = None
 
     @staticmethod
     def from_counters(
-        consistency: str, counters: Iterable[npt.NDArray[np.int64]], bounded: bool, recorded: bool
+        consistency: str,
+        counters: Iterable[npt.NDArray[np.int64]],
+        bounded: bool,
+        recorded: bool,
+        traffic: Traffic | None,
+        first: int,
     ) -> Report:
-        """From the counters of each worker.
+        """From the counters of each worker of a node, whose first one has rank `first`.
 
         `bounded` is whether there was a value bound, `recorded` whether reads were counted.
         """
         each = list(counters)
         workers = tuple(
             WorkerReport(
-                rank=rank,
+                rank=first + rank,
                 clocks=int(words[layout.CLOCKS]),
                 compute_seconds=int(words[layout.COMPUTE_NS]) / 1e9,
                 wait_seconds=int(words[layout.WAIT_NS]) / 1e9,
@@ -118,7 +134,7 @@ class Report:
             for rank, words in enumerate(each)
         )
         total = ClockDifferential.from_counters(np.sum(each, axis=0)) if recorded else None
-        return Report(consistency, workers, total)
+        return Report(consistency, workers, total, traffic)
 
     @property
     def clock_differential(self) -> ClockDifferential:
@@ -155,6 +171,7 @@ class Report:
             "consistency": self.consistency,
             "transit_share": self.transit_share,
             "wait_share": self.wait_share,
+            "traffic": self.traffic and self.traffic._asdict(),
             "clock_differential": self._differential and self._differential.to_dict(),
             "workers": [worker.to_dict() for worker in self.workers],
         }
@@ -170,6 +187,12 @@ class Report:
                 f"{worker.rank:6}  {worker.clocks:6}  {worker.compute_seconds:9.3f}  {worker.wait_seconds:7.3f}"
                 f"  {mean:>17}  {variance:>8}"
                 + ("" if worker.transit_share is None else f"  {worker.transit_share:10.2f}")
+            )
+        if self.traffic is not None:
+            sent, received, rows_sent, rows_received = self.traffic
+            lines.append(
+                f"other nodes: sent {sent / 1e6:,.2f} MB, {rows_sent:,} rows; "
+                f"received {received / 1e6:,.2f} MB, {rows_received:,} rows"
             )
         return "\n".join(lines)
 

@@ -24,5 +24,5 @@ def row_owners(rows: int, nodes: int, sharding: str | tuple[int, ...]) -> Owners
     if sharding == "hash":
         mixed = np.arange(rows, dtype=np.uint64) * _GOLDEN
         return (((mixed >> np.uint64(32)) * np.uint64(nodes)) >> np.uint64(32)).astype(np.uint8)
-    starts = [rows * node // nodes for node in range(1, nodes)] if sharding == "block" else list(sharding)
-    return np.repeat(np.arange(nodes, dtype=np.uint8), np.diff([0, *map(int, starts), rows]))
+    starts = [rows * node // nodes for node in range(1, nodes)] if isinstance(sharding, str) else sharding
+    return np.repeat(np.arange(nodes, dtype=np.uint8), np.diff([0, *starts, rows]))
