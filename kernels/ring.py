@@ -69,9 +69,10 @@ def write(words, data, tail, source, start):
     capacity = data.size
     written = 0
     while start + written < source.size:
-        room = capacity - (tail + written - load_acquire(words, HEAD))
-        if room < 0 or room > capacity:
+        head = load_acquire(words, HEAD)
+        if not tail + written - capacity <= head <= tail + written:
             return written, BROKEN
+        room = head + capacity - (tail + written)
         if room == 0:
             break
         count = min(room, PIECE, source.size - start - written)
@@ -96,9 +97,10 @@ def read(words, data, head, target, start):
     capacity = data.size
     done = 0
     while start + done < target.size:
-        there = load_acquire(words, TAIL) - (head + done)
-        if there < 0 or there > capacity:
+        tail = load_acquire(words, TAIL)
+        if not head + done <= tail <= head + done + capacity:
             return done, BROKEN
+        there = tail - (head + done)
         if there == 0:
             break
         count = min(there, PIECE, target.size - start - done)

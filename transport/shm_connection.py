@@ -3,7 +3,8 @@
 A bell is a byte that wakes the other end; it is sent only if that end announced that it waits, for bytes or for room.
 So two ends that are busy make no system call. A bell says neither what for it is nor for which of several
 announcements. Hence the rule here: only `ShmConnection.receive` takes bells away, and before it says that nothing is
-there it announces anew, and looks again at, everything that they may have been about: first room, then bytes.
+there it announces anew, and looks again at, everything that they may have been about: room and bytes. It does not send:
+who was refused by `send` waits for the descriptor, and would not be told.
 
 The kernel closes the socket of a process that ends, however it does, and what that put into its ring before is still
 there. Bytes count only when the tail was moved past them, so a writer that is killed leaves no torn frame, only one
@@ -47,7 +48,7 @@ class ShmConnection(Connection):
     A loop that neither spins nor hangs: poll `fileno` for reading, and for writing if `wants_write`, which does no
     harm; after any event call `flush` if `wants_write`, then `receive` until it returns None. The descriptor never
     polls writable: a socket that carries only bells always would. Room in the ring is told by a bell, so that it polls
-    readable.
+    readable; until `flush` or `send` if `receive` found it.
 
     Parameters
     ----------
@@ -79,6 +80,7 @@ class ShmConnection(Connection):
         connected.setblocking(False)
         self._epoll = select.epoll()
         self._epoll.register(connected, select.EPOLLIN)
+        self._has_room = False  # and the descriptor polls readable for that
 
     def fileno(self) -> int:
         """Descriptor that polls readable when there may be something to receive, or room again, but never writable."""
@@ -119,6 +121,7 @@ class ShmConnection(Connection):
         """Go on sending what is queued; takes no bell away, so call `receive` before polling again."""
         if self._lost is not None:
             raise ConnectionLostError(self._lost)
+        self._tell_room(False)
         while self._queue:
             assert self._outgoing is not None
             words, data = self._outgoing
@@ -131,12 +134,23 @@ class ShmConnection(Connection):
             if self._start == source.size:
                 self._queue.popleft()
                 self._start = 0
-            elif status == ring.DONE:
-                # Woken when half the ring is free: after each piece that the other end took would be far more often.
-                needed = min(self._queued, data.size // 2)
-                wanted = self.bytes_sent - data.size + needed
-                if ring.announce(words, ring.WRITER_AWAITS, ring.HEAD, wanted):
-                    return
+            elif status == ring.DONE and self._must_wait_for_room():
+                return
+
+    def _must_wait_for_room(self) -> bool:
+        """Announce that this end waits for room; return whether it has to."""
+        assert self._outgoing is not None
+        words, data = self._outgoing
+        # Half the ring, if so much is queued: to be woken after each piece that the other end took is far too often.
+        wanted = self.bytes_sent - data.size + min(self._queued, (data.size + 1) // 2)
+        return bool(ring.announce(words, ring.WRITER_AWAITS, ring.HEAD, wanted))
+
+    def _tell_room(self, there_is: bool) -> None:
+        """Have the descriptor poll readable as long as there is room that nobody has used."""
+        if there_is != self._has_room:
+            self._has_room = there_is
+            # The socket polls writable, hence the epoll readable.
+            self._epoll.modify(self._socket, select.EPOLLIN | (select.EPOLLOUT if there_is else 0))
 
     # ------------------------------------------------------------------ receiving
 
@@ -154,7 +168,7 @@ class ShmConnection(Connection):
             if self._closed_there:
                 continue  # what it wrote before is in the ring
             if self._queue:
-                self.flush()
+                self._tell_room(not self._must_wait_for_room())
             assert self._incoming is not None
             words = self._incoming.words
             if ring.announce(words, ring.READER_AWAITS, ring.TAIL, self.bytes_received + 1):
