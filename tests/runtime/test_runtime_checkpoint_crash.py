@@ -94,7 +94,7 @@ def test_everything_is_on_the_disk_before_what_relies_on_it(tmp_path, recorded):
     assert recorded[: recorded.index(("mkdir", folder))] == [("mkdir", "root"), ("fsync", tmp_path.name)]
     names = [
         "node-0000-0000-items.arrow",
-        "node-0000-0001------t--1.arrow",
+        "node-0000-0001-----t--1.arrow",
         "node-0000.json",
         "manifest-000000001.json",
     ]
