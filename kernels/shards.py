@@ -64,6 +64,26 @@ def take_differences(values, base, ids, out_ids, out_deltas):
 
 
 @kernel
+def read_differences(values, base, ids, out):
+    """Write ``values - base`` of rows `ids` to `out`, shape (ids.size, width); nothing is taken."""
+    width = values.shape[1]
+    for n in range(ids.size):
+        mine, known, delta = values[ids[n]], base[ids[n]], out[n]
+        for j in range(width):
+            delta[j] = mine[j] - known[j]
+
+
+@kernel
+def add_to_base(base, ids, deltas):
+    """Take note that ``deltas[n]`` of row ``ids[n]`` is on its way to the owner."""
+    width = base.shape[1]
+    for n in range(ids.size):
+        known, delta = base[ids[n]], deltas[n]
+        for j in range(width):
+            known[j] += delta[j]
+
+
+@kernel
 def apply_rows(values, atomic, ids, deltas, pending, targets):
     """Add ``deltas[n]`` to row ``ids[n]``, without loss where `atomic`, and have the nodes of `targets` told."""
     width = values.shape[1]

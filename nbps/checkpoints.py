@@ -20,7 +20,7 @@ from nbps.table import Table
 if TYPE_CHECKING:
     from nbps.runtime.checkpoint import Manifest
 
-_FIELDS = ("rows", "width", "dtype", "access", "staleness", "check_finite", "sharding", "replicate")
+_FIELDS = ("rows", "width", "dtype", "access", "staleness", "check_finite", "sharding", "replicate", "compress")
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def place_of(job: Job, initial: Mapping[str, npt.NDArray[Any]]) -> Place:
         {
             "name": table.name, "rows": table.rows, "width": table.width, "dtype": table.dtype, "access": table.access,
             "staleness": table.staleness, "sharding": list(sharding) if isinstance(sharding, tuple) else sharding,
-            "replicate": table.replicate, "initial values": f"crc32 {zlib.crc32(np.ascontiguousarray(values).data):08x}",
+            "replicate": table.replicate, "compress": table.compress,
+            "initial values": f"crc32 {zlib.crc32(np.ascontiguousarray(values).data):08x}",
         }
         for table in job.tables
         for sharding, values in [(sharding_of(table), initial[table.name])]

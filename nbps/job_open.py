@@ -190,6 +190,7 @@ class OpenJob:
                 access=table.access,
                 sharding=sharding_of(table),
                 replicate=table.replicate,
+                compress=table.compress,
             )
             for table in job.tables
         )

@@ -56,6 +56,11 @@ class Table:
         consistency model says. ``read``: the rows that their workers `get` or `fetch`, which come when they are first
         asked for and are let go of when nobody asks any more; for tables of which a node reads a part. ``run``:
         nothing; for rows that nobody reads or adds to but workers of the node that owns them.
+    compress : {"float16", "bfloat16"} or float, optional
+        How additions of float tables travel to other nodes: rounded to 16 bits, or of each row only this share of
+        elements, the largest, more than 0 and less than 1. What is left goes with the row's next addition, and all of
+        it at the end of a run and at checkpoints; until then other nodes miss it, whatever the consistency model.
+        Values that come back are never rounded.
 
     Notes
     -----
@@ -75,6 +80,8 @@ class Table:
     check_finite: bool = False
     sharding: Literal["block", "hash"] | Sequence[int] = "block"
     replicate: Literal["clock", "read", "run"] = "clock"
+
+    compress: Literal["float16", "bfloat16"] | float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 0 < len(self.name) <= _NAME_LIMIT:
@@ -104,6 +111,17 @@ class Table:
             raise ConfigError(
                 f"table {self.name!r}: replicate='read' with access='cached': a private copy holds all rows; expected "
                 f"access='direct' or 'exclusive'"
+            )
+        share = isinstance(self.compress, float) and 0 < self.compress < 1
+        if not (self.compress in (None, "float16", "bfloat16") or share):
+            raise ConfigError(
+                f"table {self.name!r}: compress is {self.compress!r}; expected 'float16', 'bfloat16', a share of "
+                f"elements between 0 and 1, or None"
+            )
+        if self.compress is not None and not self.dtype.startswith("float"):
+            raise ConfigError(
+                f"table {self.name!r}: compress={self.compress!r} with dtype {self.dtype}: counts are not rounded; "
+                f"expected a float table"
             )
         if self.sharding in ("block", "hash"):
             return

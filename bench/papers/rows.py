@@ -57,7 +57,7 @@ class ArrayMemory(SimMemory):
     def _packed(self, count: int) -> Rows | None:
         return Rows(self._index[:count].copy(), self._values[:count].copy()) if count else None
 
-    def collect(self, owner: int) -> Rows | None:
+    def collect(self, owner: int, exact: bool = True) -> Rows | None:
         """Take what local workers added to replica rows."""
         first = owner * self.shard_rows
         return self._packed(_collect(self.values, self.base, self.marked, first, self._index, self._values))

@@ -1,9 +1,10 @@
 """Batches of rows as they travel: the `Rows` of the protocol core, one piece of memory for all tables.
 
-All numbers are little-endian int64. A batch begins with the number of its sections, then has six numbers for each
-section: table, encoding, rows n, width, where its ids begin, and where its values begin, in bytes from the batch's
-start. Ids are int64[n], ascending, each once; values are [n, width] of the table's dtype, or in another `Encoding`.
-Both begin at multiples of 64 bytes: they are buffers of an Arrow array of fixed-size lists as they are.
+All numbers are little-endian int64. A batch begins with the number of its sections, then has seven numbers for each
+section: table, encoding, rows n, width, kept, where its ids begin, and where its values begin, in bytes from the
+batch's start. Ids are int64[n], ascending, each once; values are [n, width] of the table's dtype, and both begin at
+multiples of 64 bytes: they are buffers of an Arrow array of fixed-size lists as they are. Additions may be in another
+encoding: rounded to 16 bits, or `kept` elements of each row, as uint32[n, kept] columns and then their values.
 """
 
 from __future__ import annotations
@@ -19,29 +20,32 @@ from nbps.errors import ProtocolError
 Ids = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-AS_IT_IS, ONLY_IDS = 0, 1  # encodings of values: the table's dtype, and none at all
+# Encodings of values: the table's dtype, none at all, and those of `nbps.agent.compression`.
+AS_IT_IS, ONLY_IDS, FLOAT16, BFLOAT16, LARGEST = range(5)
 
 _ALIGNMENT = 64
-_WORDS = 6  # of a section in the head
+_WORDS = 7  # of a section in the head
 _SECTIONS_LIMIT = 1 << 12
 
 
 class Shape(NamedTuple):
-    """What a section is made for: `rows` rows at most of `width` values of `itemsize` bytes each."""
+    """What a section is made for: `rows` rows at most of `width` values of `itemsize` bytes, or `kept` of them."""
 
     table: int
     encoding: int
     rows: int
     width: int
     itemsize: int
+    kept: int = 0
 
 
 class Section(NamedTuple):
-    """Rows of one table in a batch; `values` are the bytes of the values, uint8[n * width * itemsize]."""
+    """Rows of one table in a batch; `values` are the bytes of the values."""
 
     table: int
     encoding: int
     width: int
+    kept: int
     ids: Ids
     values: Bytes
 
@@ -54,12 +58,23 @@ def batch_limit(shapes: Sequence[Shape]) -> int:
     """Return the greatest size of a batch with these sections, in bytes."""
     end = _aligned(8 + 8 * _WORDS * len(shapes))
     for shape in shapes:
-        end = _aligned(_aligned(end + 8 * shape.rows) + _values_bytes(shape))
+        end = _aligned(_aligned(end + 8 * shape.rows) + values_bytes(shape))
     return end
 
 
-def _values_bytes(shape: Shape) -> int:
-    return 0 if shape.encoding == ONLY_IDS else shape.rows * shape.width * shape.itemsize
+def values_bytes(shape: Shape) -> int:
+    """Return the bytes of the values of a section."""
+    encoding, rows = shape.encoding, shape.rows
+    if encoding == AS_IT_IS:
+        return rows * shape.width * shape.itemsize
+    if encoding == LARGEST:
+        return largest_columns_bytes(rows, shape.kept) + rows * shape.kept * shape.itemsize
+    return 0 if encoding == ONLY_IDS else 2 * rows * shape.width
+
+
+def largest_columns_bytes(rows: int, kept: int) -> int:
+    """Return where the values begin after the columns of rows with `kept` elements each."""
+    return -(-4 * rows * kept // 8) * 8
 
 
 def new_batch(shapes: Sequence[Shape]) -> tuple[Bytes, list[Section]]:
@@ -70,11 +85,13 @@ def new_batch(shapes: Sequence[Shape]) -> tuple[Bytes, list[Section]]:
     end = _aligned(head.nbytes)
     sections = []
     for n, shape in enumerate(shapes):
-        table, encoding, rows, width, _ = shape
-        ids, values, size = end, _aligned(end + 8 * rows), _values_bytes(shape)
-        head[1 + n * _WORDS : 1 + (n + 1) * _WORDS] = (table, encoding, rows, width, ids, values)
+        table, encoding, rows, width, _, kept = shape
+        ids, values, size = end, _aligned(end + 8 * rows), values_bytes(shape)
+        head[1 + n * _WORDS : 1 + (n + 1) * _WORDS] = (table, encoding, rows, width, kept, ids, values)
         sections.append(
-            Section(table, encoding, width, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size])
+            Section(
+                table, encoding, width, kept, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size]
+            )
         )
         end = _aligned(values + size)
     return batch, sections
@@ -87,8 +104,8 @@ def cut(batch: Bytes, counts: Sequence[int]) -> Bytes | None:
     head = batch[: 8 + 8 * _WORDS * len(counts)].view(np.int64)
     last = 1 + (len(counts) - 1) * _WORDS
     if head[last + 2] > 0:  # the batch ends where the last section now does
-        row = (batch.size - int(head[last + 5])) // int(head[last + 2])
-        batch = batch[: int(head[last + 5]) + counts[-1] * row]
+        row = (batch.size - int(head[last + 6])) // int(head[last + 2])
+        batch = batch[: int(head[last + 6]) + counts[-1] * row]
     head[3::_WORDS] = counts
     return batch
 
@@ -115,18 +132,21 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
     head = batch[8:start].view(np.int64).tolist()
     found = []
     for n in range(count):
-        table, encoding, rows, width, ids, values = head[n * _WORDS : (n + 1) * _WORDS]
-        fits = 0 <= table < len(widths) and width == widths[table] and encoding in (AS_IT_IS, ONLY_IDS)
+        table, encoding, rows, width, kept, ids, values = head[n * _WORDS : (n + 1) * _WORDS]
+        fits = 0 <= table < len(widths) and width == widths[table] and AS_IT_IS <= encoding <= LARGEST
+        fits = fits and 0 <= kept <= width
         if not (fits and 0 <= rows <= batch.size // 8):
             raise ProtocolError(
                 f"section {n} of a batch: table {table}, {rows} rows of width {width}, encoding {encoding}; "
                 f"no such table"
             )
-        size = _values_bytes(Shape(table, encoding, rows, width, itemsizes[table]))
+        size = values_bytes(Shape(table, encoding, rows, width, itemsizes[table], kept))
         ids_fit = ids % 8 == 0 and start <= ids <= batch.size - 8 * rows
         if not (ids_fit and values % 8 == 0 and start <= values <= batch.size - size):
             raise ProtocolError(f"section {n} of a batch: {rows} rows at bytes {ids} and {values} of {batch.size}")
         found.append(
-            Section(table, encoding, width, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size])
+            Section(
+                table, encoding, width, kept, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size]
+            )
         )
     return found

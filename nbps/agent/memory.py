@@ -15,7 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbps.agent.batch import ONLY_IDS, Bytes, Ids, Section, Shape, batch_limit, cut, new_batch, sections
+from nbps.agent.batch import (
+    AS_IT_IS,
+    ONLY_IDS,
+    Bytes,
+    Ids,
+    Section,
+    Shape,
+    batch_limit,
+    cut,
+    new_batch,
+    sections,
+    values_bytes,
+)
+from nbps.agent.compression import columns_of, compress, expand
 from nbps.agent.sharding import Owners
 from nbps.errors import ProtocolError
 from nbps.kernels import presence, shards
@@ -41,6 +54,8 @@ class TableShare:
         Which rows are here (`nbps.kernels.presence`); None for all.
     replicated : bool
         Whether other nodes are told of all changes during a run.
+    encoding, kept : int
+        Of additions on their way (`nbps.agent.batch`).
     """
 
     name: str
@@ -50,6 +65,8 @@ class TableShare:
     atomic: bool
     states: Bytes | None
     replicated: bool
+    encoding: int = AS_IT_IS
+    kept: int = 0
 
 
 class _Rows:
@@ -70,11 +87,36 @@ class _Rows:
         everybody = (1 << nodes) - 1 if share.replicated else 0
         self.subscribers = np.full(rows, everybody, np.uint64)
         self.taken = np.empty(rows, np.int64)
+        self.carried = None if share.encoding == AS_IT_IS else np.zeros(rows, np.bool_)  # rows not sent as a whole
         for node, ids in enumerate(self.ids):
             if node != rank:
                 self.base[ids] = share.values[ids]
             elif share.states is not None:
                 presence.make_present(share.states, ids.copy())
+
+    def take_carried(self, owner: int, count: int) -> int:
+        """Put the rows of `owner` that were not sent as a whole to the first `count` of `taken`; return how many."""
+        assert self.carried is not None
+        ids = self.ids[owner]
+        self.carried[self.taken[:count]] = True
+        rows = ids[self.carried[ids]]
+        self.carried[rows] = False
+        self.taken[: rows.size] = rows
+        return int(rows.size)
+
+    def round_off(self, ids: Ids, deltas: npt.NDArray[Any]) -> tuple[Ids, Bytes]:
+        """Take what can be sent of `deltas` to rows `ids`; return the rows with any, and it in this encoding."""
+        assert self.carried is not None
+        share = self.share
+        shape = self.shape._replace(rows=ids.size, encoding=share.encoding, kept=share.kept)
+        sent = compress(deltas, share.encoding, share.kept, np.empty(values_bytes(shape), np.uint8))
+        self.carried[ids] |= (sent != deltas).any(axis=1)
+        some = (sent != 0).any(axis=1)
+        ids, sent = ids[some], sent[some]
+        shards.add_to_base(self.base, ids, sent)
+        packed = np.empty(values_bytes(shape._replace(rows=ids.size)), np.uint8)
+        compress(sent, share.encoding, share.kept, packed)
+        return ids, packed
 
 
 class NodeMemory:
@@ -108,13 +150,20 @@ class NodeMemory:
         self._others = [np.uint64(((1 << nodes) - 1) & ~(1 << rank) & ~(1 << node)) for node in range(nodes)]
         self.batch_limit = batch_limit([table.shape for table in self._tables])
 
-    def collect(self, owner: int) -> Bytes | None:
-        """Take what local workers added to replica rows of `owner`."""
-        chosen = []
+    def collect(self, owner: int, exact: bool) -> Bytes | None:
+        """Take what local workers added to replica rows of `owner`; all of it if `exact`."""
+        chosen, rounded = [], []
         for table in self._tables:
             count = shards.take_marked(table.dirty, table.eights, table.ids[owner], table.taken)
+            if table.carried is not None:
+                if not exact:
+                    rounded += [(table, table.taken[:count].copy())] * bool(count)
+                    continue
+                count = table.take_carried(owner, count)
             if count:
                 chosen.append((table, count))
+        if rounded:
+            return self._collect_rounded(chosen, rounded)
         if not chosen:
             return None
         batch, parts = new_batch([table.shape._replace(rows=count) for table, count in chosen])
@@ -126,6 +175,34 @@ class NodeMemory:
         ]  # fmt: skip
         self.rows_sent += sum(counts)
         return cut(batch, counts)
+
+    def _collect_rounded(
+        self, chosen: Sequence[tuple[_Rows, int]], rounded: Sequence[tuple[_Rows, Ids]]
+    ) -> Bytes | None:
+        """Take differences of rows of tables as they are (`chosen`), and of others in fewer bytes."""
+        found = []
+        for table, count in chosen:
+            ids, deltas = np.empty(count, np.int64), np.empty((count, table.shape.width), table.values.dtype)
+            taken = int(shards.take_differences(table.values, table.base, table.taken[:count], ids, deltas))
+            found.append((table, ids[:taken], AS_IT_IS, deltas[:taken].view(np.uint8).reshape(-1)))
+        for table, ids in rounded:
+            deltas = np.empty((ids.size, table.shape.width), table.values.dtype)
+            shards.read_differences(table.values, table.base, ids, deltas)
+            ids, packed = table.round_off(ids, deltas)
+            found.append((table, ids, table.share.encoding, packed))
+        found = [entry for entry in found if entry[1].size]
+        if not found:
+            return None
+        batch, parts = new_batch(
+            [
+                table.shape._replace(rows=ids.size, encoding=encoding, kept=table.share.kept)
+                for table, ids, encoding, _ in found
+            ]
+        )
+        for (_, ids, _, packed), part in zip(found, parts, strict=True):
+            part.ids[:], part.values[:] = ids, packed
+            self.rows_sent += ids.size
+        return batch
 
     def apply(self, source: int, rows: Bytes) -> None:
         """Add a batch of node `source` to owned rows."""
@@ -242,4 +319,14 @@ class NodeMemory:
         return parts
 
     def _values(self, table: _Rows, part: Section) -> npt.NDArray[Any]:
-        return part.values.view(table.values.dtype).reshape(part.ids.size, part.width)
+        """Return the values of a section, shape (n, width); a view if they are as they are."""
+        n, dtype = part.ids.size, table.values.dtype
+        if part.encoding == AS_IT_IS:
+            return part.values.view(dtype).reshape(n, part.width)
+        columns = columns_of(part.values, part.encoding, n, part.kept)
+        if part.encoding == ONLY_IDS or dtype.kind != "f" or (columns is not None and (columns >= part.width).any()):
+            raise ProtocolError(
+                f"a batch for table {table.share.name!r} has values in encoding {part.encoding}; expected numbers of "
+                f"columns below {part.width}"
+            )
+        return expand(part.values, part.encoding, n, part.width, part.kept, dtype)

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection as DriverConnection
 
 import numpy as np
 
+from nbps.agent.batch import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST
 from nbps.agent.board import AgentBoard
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.agent.saver import Rows, Saver
@@ -50,6 +51,7 @@ from nbps.transport.wire import HEADER_BYTES, decode, encode
 
 _log = logging.getLogger("nbps.agent")
 
+_ENCODINGS: dict[str | None, int] = {None: AS_IT_IS, "float16": FLOAT16, "bfloat16": BFLOAT16}
 _UNUSED_CLOCKS = 64  # a row that nobody has read for one to two times as many is let go of
 _ACK_S = 0.1
 _TICK_S = 0.05
@@ -389,6 +391,8 @@ def _share(table: SharedTable, nodes: int) -> TableShare:
         atomic=table.access != "exclusive",
         states=None if table.states is None else attach(table.states),
         replicated=table.replicate == "clock",
+        encoding=LARGEST if isinstance(table.compress, float) else _ENCODINGS[table.compress],
+        kept=max(1, round(table.compress * table.layout.width)) if isinstance(table.compress, float) else 0,
     )
 
 

@@ -34,6 +34,8 @@ class SharedTable:
         The segment that says which rows are here, where not all are.
     replicate : {"clock", "read", "run"}
         When other nodes are told of changes.
+    compress : {"float16", "bfloat16"}, float or None
+        How additions travel.
     """
 
     name: str
@@ -43,6 +45,7 @@ class SharedTable:
     sharding: str | tuple[int, ...]
     states: str | None
     replicate: str
+    compress: str | float | None
 
 
 @dataclass(frozen=True)

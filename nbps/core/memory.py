@@ -16,11 +16,11 @@ Rows = Any  # a batch of rows, additions or values; never changed once it was ha
 class Memory(Protocol):
     """The rows of one node: those it owns, and a replica of those that others own."""
 
-    def collect(self, owner: int) -> Rows | None:
+    def collect(self, owner: int, exact: bool) -> Rows | None:
         """Take the differences of the changed replica rows of `owner`: ``d = values - base; base += d``.
 
-        A row is unmarked *before* it is read: an addition in between is taken now or still marked. None if no row
-        changed.
+        Unless `exact`, some of it may be left for a later call. A row is unmarked *before* it is read: an addition in
+        between is taken now or still marked. None if no row changed.
         """
 
     def apply(self, source: int, rows: Rows) -> None:

@@ -146,7 +146,16 @@ class Node:
         self._others = [node for node in range(settings.nodes) if node != settings.rank]
         self.links = {node: Link(node, settings.incarnation, now) for node in self._others}
         self.replicas = {
-            node: Replica(node, memory, board, self._post, self._has_room, settings.window, settings.clock)
+            node: Replica(
+                node,
+                memory,
+                board,
+                self._post,
+                self._has_room,
+                settings.window,
+                settings.clock,
+                settings.terms.checkpoint_every,
+            )
             for node in self._others
         }
         self.shard = Shard(

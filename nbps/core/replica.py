@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from nbps.core.memory import Board, Memory, Rows
 from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe
+from nbps.core.rules import FINISHED, is_checkpoint
 from nbps.errors import ProtocolError
 
 
@@ -47,6 +48,7 @@ class Replica:
         has_room: Callable[[int], bool],
         window: int,
         clock: int = 0,
+        checkpoint_every: int = 0,
     ) -> None:
         self.owner = owner
         self.number = 0
@@ -61,6 +63,7 @@ class Replica:
         self._post = post
         self._has_room = has_room
         self._window = window
+        self._checkpoint_every = checkpoint_every
 
     def push(self, clock: int) -> None:
         """Send what local workers added, who have committed `clock`, or remember to do so when there is room."""
@@ -69,7 +72,8 @@ class Replica:
         if self.push_due:
             return
         self.number += 1
-        rows = self._memory.collect(self.owner)
+        exact = clock == FINISHED or is_checkpoint(clock, self._checkpoint_every)
+        rows = self._memory.collect(self.owner, exact)
         if rows is not None:
             self.unapplied.append((self.number, rows))
         self._post(self.owner, Push(self.number, clock, rows))

@@ -89,7 +89,7 @@ class SimMemory:
 
     # ----------------------------------------------------------------- what the core calls
 
-    def collect(self, owner: int) -> Batch | None:
+    def collect(self, owner: int, exact: bool = True) -> Batch | None:
         """Take what local workers added to replica rows."""
         batch = []
         for row in self.rows_of(owner):

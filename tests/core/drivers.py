@@ -48,7 +48,7 @@ class Memory:
         self.calls = calls
         self.awaited: dict[int, int] = {}
 
-    def collect(self, owner: int) -> int | None:
+    def collect(self, owner: int, exact: bool) -> int | None:
         delta = self.values[owner] - self.base[owner]
         self.base[owner] += delta
         return delta or None

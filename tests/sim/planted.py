@@ -265,7 +265,7 @@ def _(patch):
 def _(patch):
     def push(self, clock):
         if not self.can_push():
-            self._memory.collect(self.owner)
+            self._memory.collect(self.owner, True)
         original(self, clock)
 
     original = Replica.push
@@ -330,7 +330,7 @@ def _(patch):
 
 @fault("mark cleared after the row was read")
 def _(patch):
-    def collect(self, owner):
+    def collect(self, owner, exact):
         batch = []
         for row in self.rows_of(owner):
             if self.marked[row]:
@@ -357,9 +357,9 @@ def _(patch):
 
 @fault("base not moved by what was sent")
 def _(patch):
-    def collect(self, owner):
+    def collect(self, owner, exact):
         before = self.base.copy()
-        batch = original(self, owner)
+        batch = original(self, owner, exact)
         self.base[:] = before
         return batch
 

@@ -1,0 +1,63 @@
+"""Additions to rows in fewer bytes than they have: rounded, or only the largest elements of each row.
+
+What is not sent stays in the difference between a replica and its base, so it goes with the row's next addition, and
+all of it, uncompressed, at the end of a run and at a checkpoint. Dense differences are float32 or float64[n, width].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, Bytes, largest_columns_bytes
+
+Dense = npt.NDArray[Any]
+
+_LARGEST_FLOAT16 = 65504.0  # beyond it is infinity; what is more is sent the next time
+
+
+def compress(differences: Dense, encoding: int, kept: int, out: Bytes) -> Dense:
+    """Write `differences` to `out` in `encoding`; return what a receiver will read, shape (n, width)."""
+    n, width = differences.shape
+    if encoding == FLOAT16:
+        halves = out.view(np.float16).reshape(n, width)
+        halves[...] = np.clip(differences, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
+    elif encoding == BFLOAT16:
+        bits = differences.astype(np.float32).view(np.uint32)
+        # To the nearest, ties to even; a NaN stays one, since its highest bits are not all lost.
+        rounded = np.where(np.isnan(differences), bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1))
+        out.view(np.uint16).reshape(n, width)[...] = rounded >> 16
+    else:
+        columns, values = _largest_parts(out, n, kept, differences.dtype)
+        chosen = np.argpartition(-np.abs(differences), kept - 1, axis=1)[:, :kept]
+        columns[...] = chosen
+        values[...] = np.take_along_axis(differences, chosen, axis=1)
+    return expand(out, encoding, n, width, kept, differences.dtype)
+
+
+def expand(data: Bytes, encoding: int, n: int, width: int, kept: int, dtype: np.dtype[Any]) -> Dense:
+    """Return the dense differences, shape (n, width), that `data` holds in `encoding`; its columns are < `width`."""
+    if encoding == FLOAT16:
+        return data.view(np.float16).reshape(n, width).astype(dtype)
+    if encoding == BFLOAT16:
+        bits = data.view(np.uint16).reshape(n, width).astype(np.uint32) << 16
+        return bits.view(np.float32).astype(dtype, copy=False)
+    columns, values = _largest_parts(data, n, kept, dtype)
+    dense = np.zeros((n, width), dtype)
+    np.put_along_axis(dense, columns.astype(np.intp), values, axis=1)
+    return dense
+
+
+def columns_of(data: Bytes, encoding: int, n: int, kept: int) -> npt.NDArray[np.uint32] | None:
+    """Return the columns that a batch names, shape (n, kept), to be checked; None where it names none."""
+    if encoding != LARGEST:
+        return None
+    return data[: 4 * n * kept].view(np.uint32).reshape(n, kept)
+
+
+def _largest_parts(data: Bytes, n: int, kept: int, dtype: np.dtype[Any]) -> tuple[npt.NDArray[np.uint32], Dense]:
+    columns = data[: 4 * n * kept].view(np.uint32).reshape(n, kept)
+    values = data[largest_columns_bytes(n, kept) :].view(dtype).reshape(n, kept)
+    return columns, values
