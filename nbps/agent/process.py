@@ -16,6 +16,7 @@ import signal
 import time
 from collections import deque
 from multiprocessing.connection import Connection as DriverConnection
+from pathlib import Path
 
 import numpy as np
 
@@ -95,6 +96,7 @@ class Agent:
 
     def serve(self) -> None:
         """Find the other nodes, then exchange rows until the job is over."""
+        Path("/proc/self/comm").write_text("nbps-agent")  # what ps calls it
         try:
             self._join()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # from now on the driver says what is to be done
@@ -225,7 +227,7 @@ class Agent:
         """Tell the others that this node goes, and go."""
         if self._closing_at is None:
             self._closing_at = time.monotonic()
-            self._handle(WorkerLost(reason, gone))
+            self._handle(WorkerLost(reason, self._rank if gone else None))
 
     def _save(self, clock: int, rows: Rows) -> None:
         assert self._saver is not None
@@ -301,7 +303,11 @@ class Agent:
             return  # the run before ended well
         for rank, (incarnation, _, _, message) in self._early:
             if isinstance(message, Stop) and incarnation == self._incarnation:
-                self._handle(WorkerLost(f"node {rank} ended the job: {message.reason}"))
+                lost = message.lost - 1 if message.lost else None
+                self._handle(WorkerLost(f"node {rank} ended the job: {message.reason}", lost))
+                early, self._early = self._early, deque()
+                for source, frame in early:  # who said so waits to hear that it was heard
+                    self._take(source, frame)
                 return
 
     # ----------------------------------------------------------------- connections

@@ -168,10 +168,10 @@ class Tick(NamedTuple):
 
 
 class WorkerLost(NamedTuple):
-    """A local worker ended without finishing; if `gone`, others may take this node for lost."""
+    """The job ends here, because a local worker did, say; others may go on without node `lost`, if it is not None."""
 
     reason: str
-    gone: bool = False
+    lost: int | None = None
 
 
 Event = (

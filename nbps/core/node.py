@@ -294,7 +294,7 @@ class Node:
             self._leave()
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
-        self._end(event.reason, self.settings.rank if event.gone else None)
+        self._end(event.reason, event.lost)
 
     # ----------------------------------------------------------------- what other nodes say
 
