@@ -26,7 +26,7 @@ from nbps.errors import ConnectionLostError
 _BUFFER_BYTES = 1 << 16
 _AFTER_LONG_BYTES = 1 << 12  # read at once after a long frame: the next is likely long too, and this much is copied
 _JOINED_BYTES = 1 << 13  # frames up to this length are copied into one buffer, which costs less than two
-_GATHERED = 64  # buffers given to the system at once
+_GATHERED = 64  # buffers given to the system at once; it takes 1024 at most
 GONE = "the other end is gone"
 _NO_HEADER = bytes(HEADER_BYTES)
 
@@ -99,9 +99,12 @@ class StreamConnection(Connection):
             return False
         buffers = self._framed(parts, length)
         self._sent = (self._sent + 1) % NUMBERS
-        if self._queue:
+        if self._queue or len(buffers) > _GATHERED:
+            idle = not self._queue
             self._queue.extend(buffers)
             self._queued += size
+            if idle:
+                self.flush()
             return True
         taken = self._try_to_write(buffers)
         if taken != size and self._broken is None:
@@ -118,14 +121,15 @@ class StreamConnection(Connection):
             found = checksum.checksum(self._state, np.frombuffer(joined, np.uint8), HEADER_BYTES)
             write_header(view, self._sent, length, found)
             return [view]
-        checksum.start(self._state)
         header = memoryview(bytearray(HEADER_BYTES))
         buffers = [header]
+        checksum.start(self._state)
         for part in parts:
-            if total_bytes([part]):
-                array = np.frombuffer(part, np.uint8)
-                checksum.absorb(self._state, array, 0)
-                buffers.append(array.data)
+            if not len(part):
+                continue
+            array = np.frombuffer(part, np.uint8)
+            checksum.absorb(self._state, array, 0)
+            buffers.append(array.data)
         write_header(header, self._sent, length, checksum.finish(self._state))
         return buffers
 

@@ -266,6 +266,14 @@ class TransportContract:
             drive(first, second, until=lambda: len(second.frames) == 4)
             assert [frame.tobytes() for frame in second.frames] == [5 * data + data[:3], b"", b"", data[:3] + 5 * data]
 
+    def test_a_frame_may_have_many_parts(self) -> None:
+        """More than a system takes at once."""
+        rows = [payload(n, 100) for n in range(3000)]
+        with self.ends() as (first, second):
+            first.outbox.extend([tuple(rows), (b"next",)])
+            drive(first, second, until=lambda: len(second.frames) == 2)
+            assert [frame.tobytes() for frame in second.frames] == [b"".join(rows), b"next"]
+
     @pytest.mark.parametrize("length", [10, 100_000])
     def test_what_arrives_belongs_to_the_receiver(self, length: int) -> None:
         """It is a writable uint8 array that neither later frames nor the sender change."""

@@ -143,6 +143,12 @@ def test_a_silent_client_holds_up_nobody(certificates):
             end.connection.close()
 
 
+def test_who_connected_may_wait_before_the_first_call(certificates):
+    """Its first word went out when it connected, so that an answer wakes it."""
+    with meeting(certificates("one"), certificates("two")) as (first, second):
+        drive(second, until=lambda: bool(select.select([first.connection], [], [], 0)[0]))
+
+
 def test_nothing_is_readable_on_the_way(certificates):
     """A relay between the two sees bytes of TLS, and not what they say."""
     secret = b"the factors of row 17" * 50
