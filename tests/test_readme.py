@@ -38,6 +38,32 @@ def test_training_program_runs(tmp_path):
     assert "workers wait" in done.stdout
 
 
+def test_checkpoint_program_runs(tmp_path):
+    """The README's program with checkpoints goes on at clock 200, with one worker instead of two."""
+    (program,) = [block for block in _blocks("python") if "Job.resume" in block]
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, check=False, timeout=100, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "clock=200" in done.stdout
+    assert "[300. 200.   0." in done.stdout
+
+
+def test_the_same_program_runs_on_two_nodes(tmp_path):
+    """``nbps run --nodes 2`` with the README's training program, unchanged, gives every node the true weights."""
+    (program,) = [block for block in _blocks("python") if "def train(worker" in block]
+    path = tmp_path / "program.py"
+    path.write_text(program.replace("workers=2", "workers=1") + "\nassert max(losses) < 1e-9, losses\n")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("nbps"), "run", "--nodes", "2", path],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("other nodes: sent") == 2
+
+
 def test_first_command_trains(tmp_path):
     """``nbps train mf`` without data trains on the generated set and prints the test error."""
     command = Path(sys.executable).with_name("nbps")
