@@ -58,23 +58,24 @@ class AgentBoard:
         if not self._is_new:
             return []
         self._is_new = False
-        seen, told, workers = self._seen, self._told, self._workers
+        # Elements of a memoryview are Python's own integers: ten times as fast as NumPy's.
+        seen, told, workers = self._seen.data, self._told.data, self._workers
         events: list[Event] = []
         if self._bounded:
-            each = seen[3 : 3 + workers].tolist()
-            if each != told[3 : 3 + workers].tolist():
-                events.append(Committed(int(seen[0]), tuple(each)))
+            each = seen[3 : 3 + workers]
+            if each != told[3 : 3 + workers]:
+                events.append(Committed(seen[0], tuple(each)))
         elif seen[0] > told[0]:
-            events.append(Committed(int(seen[0])))
+            events.append(Committed(seen[0]))
         if seen[1] > told[1]:
-            events.append(BarrierReached(int(seen[1])))
-        events += [Needed(int(seen[k])) for k in range(3 + workers, 3 + 2 * workers) if seen[k] > told[k]]
-        self.wanted |= bool(seen[2] != told[2])
+            events.append(BarrierReached(seen[1]))
+        events += [Needed(seen[k]) for k in range(3 + workers, 3 + 2 * workers) if seen[k] > told[k]]
+        self.wanted |= seen[2] != told[2]
         for k in range(workers if self._bounded else 0):
-            ships = int(seen[3 + 2 * workers + k])
+            ships = seen[3 + 2 * workers + k]
             if ships != told[3 + 2 * workers + k]:
                 events.append(Refreshed(k, ships, last=ships == layout.FINISHED))
-        told[:] = seen
+        self._told[:] = self._seen
         return events
 
     def has_news(self) -> bool:

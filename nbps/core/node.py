@@ -107,6 +107,8 @@ class State(enum.Enum):
     ENDED = "ended"  # the job failed; only what was said about it is sent again until it has arrived
     LEFT = "left"  # nobody needs this node any more
 
+    __hash__ = object.__hash__  # looked up for each event; that of Enum is a function in Python
+
 
 class Node:
     """Node `settings.rank`.
