@@ -93,6 +93,7 @@ def agent_requests(dtype: str) -> list[Request]:
     return [
         (shards.take_marked, (marks, eights, none, none)),
         (shards.take_differences, (values, values, none, ids, rows_)),
+        (shards.weigh_marked, (marks, values, values, none, none, np.zeros(0))),
         (shards.read_differences, (values, values, none, values)),
         (shards.add_to_base, (values, none, values)),
         (shards.apply_rows, (values, 1, ids, rows_, bits, node)),

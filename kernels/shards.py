@@ -42,6 +42,29 @@ def take_marked(dirty, eights, ids, out):
 
 
 @kernel
+def weigh_marked(dirty, values, base, ids, out_ids, out_weights):
+    """Write the marked rows of `ids` and their weights to `out_ids` and `out_weights`; return how many. Clears nothing.
+
+    The weight of a row is its largest difference beside its largest value, in absolute terms (Wei et al., SoCC 2015).
+    """
+    found, width = 0, values.shape[1]
+    for k in range(ids.size):
+        row = ids[k]
+        if dirty[row] == 0:
+            continue
+        largest, size = 0.0, 0.0
+        for j in range(width):
+            known = float(base[row, j])
+            largest = max(largest, abs(float(values[row, j]) - known))
+            size = max(size, abs(known))
+        if largest > 0:
+            out_ids[found] = row
+            out_weights[found] = largest / (size + 1e-30)
+            found += 1
+    return found
+
+
+@kernel
 def take_differences(values, base, ids, out_ids, out_deltas):
     """Take what was added to rows `ids`: ``d = values - base; base += d``; return how many rows had a difference.
 

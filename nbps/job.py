@@ -63,6 +63,10 @@ class Job:
         nodes start the run again from the last checkpoint, with fewer workers, if they are more than half of the nodes
         (or half, with node 0); else, or without a checkpoint of this run, it ends with the reason. ``wait``: nobody is
         ever lost; a network that comes back is as if it had never been away, a machine that does not holds up the job.
+    bandwidth_budget : float, optional
+        With several nodes, under `SSP`, `ESSP` and `ASP`: bytes a second for additions that are sent to their owners
+        before the clock that commits them, those first that change their rows most (Wei et al., SoCC 2015). None for
+        nothing between clocks, which is right unless clocks are long.
     start_timeout_s : float
         How long the nodes wait for each other at the start.
     checkpoints : Checkpoints, optional
@@ -100,6 +104,7 @@ class Job:
         start_timeout_s: float = 60.0,
         checkpoints: Checkpoints | None = None,
         on_failure: str = "fail",
+        bandwidth_budget: float | None = None,
     ) -> None:
         self.tables = with_staleness(checked_tables(tables), {} if staleness is None else staleness)
         self.workers = default_workers() if workers is None else whole("Job: workers", workers, 1)
@@ -125,6 +130,13 @@ class Job:
         if on_failure not in POLICIES:
             raise ConfigError(f"Job: on_failure is {on_failure!r}; expected one of {', '.join(POLICIES)}")
         self.on_failure = on_failure
+        self.bandwidth_budget = bandwidth_budget
+        if bandwidth_budget is not None:
+            real = isinstance(bandwidth_budget, (int, float)) and not isinstance(bandwidth_budget, bool)
+            if not (real and bandwidth_budget > 0):
+                raise ConfigError(
+                    f"Job: bandwidth_budget is {bandwidth_budget!r}; expected bytes a second > 0, or None"
+                )
         self._preload = preload
         self._run_lock = threading.Lock()
         self._open: OpenJob | None = None

@@ -91,6 +91,7 @@ class OpenJob:
                     failure_timeout_s=job.failure_timeout_s,
                     waits=job.on_failure == "wait",
                     spins=job.workers + 1 < usable_cores(),
+                    bandwidth_budget=job.bandwidth_budget,
                     clock=clock,
                     first_run=run,
                     save=_save_plan(job),

@@ -162,8 +162,10 @@ class NodeMemory:
                 count = table.take_carried(owner, count)
             if count:
                 chosen.append((table, count))
-        if rounded:
-            return self._collect_rounded(chosen, rounded)
+        return self._collect_rounded(chosen, rounded) if rounded else self._collect_whole(chosen)
+
+    def _collect_whole(self, chosen: Sequence[tuple[_Rows, int]]) -> Bytes | None:
+        """Take the differences of the first so many rows that each table has `taken`."""
         if not chosen:
             return None
         batch, parts = new_batch([table.shape._replace(rows=count) for table, count in chosen])
@@ -203,6 +205,26 @@ class NodeMemory:
             part.ids[:], part.values[:] = ids, packed
             self.rows_sent += ids.size
         return batch
+
+    def important(self, owner: int, bytes_limit: int) -> Bytes | None:
+        """Take the differences that are largest beside the values they belong to, of about `bytes_limit` bytes."""
+        candidates = []
+        for table in self._tables:
+            ids, weights = np.empty(table.ids[owner].size, np.int64), np.empty(table.ids[owner].size)
+            count = shards.weigh_marked(table.dirty, table.values, table.base, table.ids[owner], ids, weights)
+            candidates.append((ids[:count], weights[:count]))
+        every = np.concatenate([weights for _, weights in candidates])
+        if not every.size:
+            return None
+        row_bytes = max(8 + table.shape.width * table.shape.itemsize for table in self._tables)
+        rows = min(every.size, max(1, bytes_limit // row_bytes))
+        least = np.partition(every, every.size - rows)[every.size - rows]
+        chosen = []
+        for table, (ids, weights) in zip(self._tables, candidates, strict=True):
+            count = shards.take_marked(table.dirty, table.eights, ids[weights >= least], table.taken)
+            if count:
+                chosen.append((table, count))
+        return self._collect_whole(chosen)
 
     def apply(self, source: int, rows: Bytes) -> None:
         """Add a batch of node `source` to owned rows."""

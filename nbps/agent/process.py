@@ -37,6 +37,7 @@ from nbps.core.messages import (
     LinkUp,
     Received,
     Send,
+    Spare,
     Stop,
     Tick,
     Touched,
@@ -54,6 +55,8 @@ _log = logging.getLogger("nbps.agent")
 
 _ENCODINGS: dict[str | None, int] = {None: AS_IT_IS, "float16": FLOAT16, "bfloat16": BFLOAT16}
 _UNUSED_CLOCKS = 64  # a row that nobody has read for one to two times as many is let go of
+_EARLY_MS = 2
+_EARLY_BYTES = 4096  # less is not worth a batch
 _ACK_S = 0.1
 _TICK_S = 0.05
 _SLEEP_MS = 50  # the driver's death, of which the supervisor tells by SIGKILL, needs no waking
@@ -93,6 +96,8 @@ class Agent:
         self._previous: Node | None = None
         self._fetches = any(table.states is not None for table in spec.tables)
         self._let_go_at = 0
+        self._early_at = 0.0  # when additions were sent before their clock last, and by how much that was too much
+        self._early_debt = 0
 
     def serve(self) -> None:
         """Find the other nodes, then exchange rows until the job is over."""
@@ -138,7 +143,7 @@ class Agent:
         if not self._running:
             ready = self._poll.poll(_SLEEP_MS)
         elif not (self._spec.spins and (ready := self._spin())) and board.doze():
-            ready = self._poll.poll(_SLEEP_MS)
+            ready = self._poll.poll(_SLEEP_MS if self._spec.bandwidth_budget is None else _EARLY_MS)
             board.wake()
         for descriptor, _ in ready:
             self._look_at(descriptor)
@@ -147,6 +152,8 @@ class Agent:
                 self._handle(event)
             if board.wanted:
                 self._fetch()
+            if self._spec.bandwidth_budget is not None:
+                self._send_early(self._spec.bandwidth_budget)
             if self._fetches and self._let_go_at <= self._node.clock < layout.FINISHED:
                 self._let_go()
         now = time.monotonic()
@@ -165,6 +172,19 @@ class Agent:
         self._board.wanted = False
         for owner, rows in self._memory.wanted():
             self._handle(Touched(owner, rows))
+
+    def _send_early(self, budget: float) -> None:
+        """Send what changes rows most, as far as the budget goes since it was used last."""
+        now = time.monotonic()
+        limit = int(budget * min(now - self._early_at, 1.0)) - self._early_debt
+        if limit < _EARLY_BYTES:
+            return
+        self._early_at, before = now, self._count_traffic().bytes_sent
+        share = max(1, limit // max(1, self._nodes - 1))
+        for owner in range(self._nodes):
+            if owner != self._rank:
+                self._handle(Spare(owner, share))
+        self._early_debt = max(0, self._count_traffic().bytes_sent - before - limit)
 
     def _let_go(self) -> None:
         """Let go of rows that nobody reads any more."""

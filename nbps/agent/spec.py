@@ -86,6 +86,8 @@ class AgentSpec:
         Whether it is waited for instead.
     spins : bool
         Whether there are cores enough to look for news without sleeping.
+    bandwidth_budget : float or None
+        Bytes a second for additions that are sent before their clock.
     clock : int
         At which the first run starts.
     first_run : int
@@ -103,6 +105,7 @@ class AgentSpec:
     failure_timeout_s: float
     waits: bool
     spins: bool
+    bandwidth_budget: float | None
     clock: int
     first_run: int
     save: SavePlan | None

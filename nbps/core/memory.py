@@ -23,6 +23,9 @@ class Memory(Protocol):
         between is taken now or still marked. None if no row changed.
         """
 
+    def important(self, owner: int, bytes_limit: int) -> Rows | None:
+        """Take, as `collect` does, the differences that are largest beside the rows' values, of about so many bytes."""
+
     def apply(self, source: int, rows: Rows) -> None:
         """Add a batch of node `source` to the rows owned here; every other subscriber must be told.
 

@@ -127,6 +127,13 @@ class Evicted(NamedTuple):
     rows: Rows
 
 
+class Spare(NamedTuple):
+    """There is room for `bytes_limit` bytes to node `owner` before the next clock."""
+
+    owner: int
+    bytes_limit: int
+
+
 class BarrierReached(NamedTuple):
     """Every worker of the node has come to `count` barriers."""
 
@@ -179,6 +186,7 @@ Event = (
     | Needed
     | Touched
     | Evicted
+    | Spare
     | BarrierReached
     | Refreshed
     | Received

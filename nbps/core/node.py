@@ -41,6 +41,7 @@ from nbps.core.messages import (
     Refreshed,
     Send,
     Ship,
+    Spare,
     Stop,
     Subscribe,
     Tick,
@@ -230,6 +231,11 @@ class Node:
 
     def _on_evicted(self, event: Evicted) -> None:
         self.replicas[event.owner].evict(event.rows)
+
+    def _on_spare(self, event: Spare) -> None:
+        # Strict BSP and VAP count batches: one for each clock.
+        if not (self.settings.terms.ordered or self._bounded or self.clock == FINISHED):
+            self.replicas[event.owner].push_early(self.clock, event.bytes_limit)
 
     def _on_barrier(self, event: BarrierReached) -> None:
         self.arrived = event.count
@@ -426,6 +432,7 @@ _HANDLERS: dict[State, dict[type, Callable[[Node, Any], None]]] = {
         Needed: Node._on_needed,
         Touched: Node._on_touched,
         Evicted: Node._on_evicted,
+        Spare: Node._on_spare,
         BarrierReached: Node._on_barrier,
         Refreshed: Node._on_refreshed,
         Received: Node._on_received,

@@ -78,6 +78,16 @@ class Replica:
             self.unapplied.append((self.number, rows))
         self._post(self.owner, Push(self.number, clock, rows))
 
+    def push_early(self, clock: int, bytes_limit: int) -> None:
+        """Send some of what local workers added since they committed `clock`, if nothing else waits for room."""
+        if self.push_due or not self._has_room(self.owner) or 2 * len(self.unapplied) >= self._window:
+            return
+        rows = self._memory.important(self.owner, bytes_limit)
+        if rows is not None:
+            self.number += 1
+            self.unapplied.append((self.number, rows))
+            self._post(self.owner, Push(self.number, clock, rows))
+
     def can_push(self) -> bool:
         """Whether a batch may be sent; sees to it that it may be, some time."""
         if len(self.unapplied) >= self._window:

@@ -102,6 +102,19 @@ class SimMemory:
                     batch.append((row, delta))
         return batch or None
 
+    def important(self, owner: int, bytes_limit: int) -> Batch | None:
+        """Take the largest differences of replica rows."""
+        marked = [row for row in self.rows_of(owner) if self.marked[row]]
+        marked.sort(key=lambda row: -float(np.abs(self.values[row] - self.base[row]).max()))
+        chosen = set(marked[: max(1, bytes_limit // self.values[0].nbytes)])
+        kept = [row for row in marked if row not in chosen]
+        for row in kept:
+            self.marked[row] = 0
+        batch = self.collect(owner)
+        for row in kept:
+            self.marked[row] = 1
+        return batch
+
     def apply(self, source: int, rows: Batch) -> None:
         """Add a batch of another node to owned rows."""
         for row, delta in rows:

@@ -143,13 +143,15 @@ def prepared(tables: Sequence[nbps.Table], model: Any, plan: Plan, journal: str 
 
 
 def history_of(
-    entries: list[Entry], final: Mapping[str, Array], workers: int, model: Any, tables: Sequence[nbps.Table]
+    entries: list[Entry], final: Mapping[str, Array] | None, workers: int, model: Any, tables: Sequence[nbps.Table]
 ) -> History:
-    """Return the history of a run of the probe with its end, and what `model` promises."""
-    history = History(workers, entries, {}, staleness=model.staleness)
+    """Return the history of a run of the probe with its end, if it came to it, and what `model` promises."""
+    history = History(workers, entries, staleness=model.staleness)
     if (v0 := getattr(model, "v0", None)) is not None:
         history.value_bound = v0 / min(UNITS[table.dtype][0] for table in tables)
-    assert history.final is not None
+    if final is None:
+        return history
+    history.final = {}
     for table in tables:
         for row, values in enumerate(final[table.name]):
             counts = decoded(values, table.dtype)
@@ -225,6 +227,7 @@ class _Probe:
             worker.clock(wait=not self.owed)
             if not self.owed:
                 self._record(Passed(worker.rank, worker.current_clock, time.monotonic()))
+        self._add(draw.choice(self.tables))  # the end of a worker commits it
         return self.entries
 
     def _record(self, entry: Entry) -> None:

@@ -105,7 +105,6 @@ class Pipe:
         self._ended = False
         self._held: deque[tuple[float, memoryview | bytes | None]] = deque()
         self._held_bytes = 0
-        self._last_due = -math.inf
 
     @property
     def wants_read(self) -> bool:
@@ -142,12 +141,10 @@ class Pipe:
     def hurry(self) -> None:
         """Make due what was delayed."""
         self._held = deque((-math.inf, what) for _, what in self._held)
-        self._last_due = -math.inf
 
     def _hold(self, what: memoryview | bytes | None, now: float) -> None:
-        # A chunk does not overtake: TCP would not let it either.
-        self._last_due = max(self._last_due, self.direction.due(now))
-        self._held.append((self._last_due, what))
+        # One that is due earlier waits for those before it: TCP would not let it overtake either.
+        self._held.append((self.direction.due(now), what))
 
     def pump(self, now: float) -> float:
         """Forward what is due; return when to come again.
@@ -223,11 +220,8 @@ class Link:
         incoming, outgoing = (self.up, self.down) if ours is self.client else (self.down, self.up)
         if events & selectors.EVENT_WRITE:
             outgoing.blocked = False
-            if ours is self.target and not self.connected:
-                self.connected = True
-                if self.target.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    self.down.reset(now)
-                    self.up.drop()
+            if ours is self.target:
+                self.connected = True  # or refused, as the next call finds
         if events & selectors.EVENT_READ:
             incoming.read(now)
 

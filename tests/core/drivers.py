@@ -53,6 +53,9 @@ class Memory:
         self.base[owner] += delta
         return delta or None
 
+    def important(self, owner: int, bytes_limit: int) -> int | None:
+        return self.collect(owner, exact=False)
+
     def apply(self, source: int, rows: int) -> None:
         self.calls.append(("apply", rows))
         self.values[self.rank] += rows
