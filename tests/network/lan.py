@@ -48,7 +48,11 @@ class Host:
         self.address = address
         self.device = device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"host {address}")
-        self._namespace = self._thread.submit(_enter_new_namespace).result()
+        try:
+            self._namespace = self._thread.submit(_enter_new_namespace).result()
+        except OSError:
+            self._thread.shutdown()
+            raise
         # As `ip` takes it; any process of root can open it while this one lives.
         self.namespace = f"/proc/{os.getpid()}/fd/{self._namespace}"
 
@@ -79,14 +83,11 @@ class Host:
 def _enter_new_namespace() -> int:
     if _LIBC.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
-    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _leave_out_ipv6() -> None:
-    # Its devices would talk by themselves: then a counter that stands still would prove nothing.
+    # IPv6 is left out: its devices talk by themselves, and a counter that stands still would prove nothing.
     setting = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
     if setting.exists():
         setting.write_text("1")
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 class Network:
@@ -106,7 +107,6 @@ class Network:
             for n in range(hosts):
                 self.hosts.append(Host(f"{self.subnet}.{n + 1}", self.device))
                 self.hosts[-1].run("ip", "link", "set", "lo", "up")
-                self.hosts[-1].call(_leave_out_ipv6)
         except BaseException:
             self.close()
             raise
@@ -163,7 +163,9 @@ class Lan(Network):
         try:
             self._switch = Host()
             for bridge in ("near", "far"):
-                self._switch.run("ip", "link", "add", bridge, "address", _NOWHERE, "type", "bridge")
+                # Without snooping, which announces itself to all hosts.
+                kind = ["type", "bridge", "mcast_snooping", "0"]
+                self._switch.run("ip", "link", "add", bridge, "address", _NOWHERE, *kind)
                 self._switch.run("ip", "link", "set", bridge, "up")
             for n, host in enumerate(self.hosts):
                 there = ["peer", "name", "eth0", "address", _hardware(n), "netns", host.namespace]
@@ -219,10 +221,17 @@ def why_not() -> str | None:
     if shutil.which("ip") is None:
         return "no `ip` (package iproute2) on the path"
     try:
-        with Lan(1):
-            return None
+        host = Host()
     except OSError as error:
         return f"no network namespaces here (needs root): {error}"
+    try:
+        host.run("ip", "link", "add", "one", "type", "veth", "peer", "name", "other")
+        host.run("ip", "link", "add", "near", "type", "bridge")
+    except OSError as error:
+        return f"no virtual devices here: {error}"
+    finally:
+        host.close()
+    return None
 
 
 @functools.cache
@@ -232,9 +241,11 @@ def why_no_rate() -> str | None:
         return why_not()
     if shutil.which("tc") is None:
         return "no `tc` (package iproute2) on the path"
+    host = Host()
     try:
-        with Lan(1) as lan:
-            lan.rate(0, 1_000_000)
-            return None
+        host.run("tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "1mbit", "burst", "10000", "latency", "50ms")
     except OSError as error:
         return f"the kernel has no token bucket: {error}"
+    finally:
+        host.close()
+    return None
