@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,19 +75,16 @@ class Node:
         Of the driver.
     """
 
-    def __init__(
-        self, rank: int, command: Sequence[str], environment: Mapping[str, str], folder: Path, place: Place | None
-    ) -> None:
+    def __init__(self, rank: int, command: Sequence[str], environment: Mapping[str, str], place: Place | None) -> None:
         self.rank = rank
         self._command = command
         self._environment = dict(environment)
         self._place = place
         self._process: subprocess.Popen[bytes] | None = None
         self._pids: set[int] = set()  # of all drivers
-        self._files = folder / f"{rank}.out", folder / f"{rank}.err"
-        self._final: list[str] | None = None  # what was in the files, when they are gone
-        for path in self._files:
-            path.touch()
+        # Files without a name: they are gone with the last process that has them open.
+        self._files = [os.memfd_create(f"node {rank} {what}", os.MFD_CLOEXEC) for what in ("output", "errors")]
+        self._final: list[str] = []  # what was in them, when they are closed
 
     @property
     def pid(self) -> int:
@@ -108,7 +104,9 @@ class Node:
         return self._texts()[1]
 
     def _texts(self) -> list[str]:
-        return [path.read_text(errors="replace") for path in self._files] if self._final is None else self._final
+        if self._final:
+            return self._final
+        return [os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace") for file in self._files]
 
     @property
     def returncode(self) -> int | None:
@@ -119,12 +117,11 @@ class Node:
         """Start the driver. Call it from a thread that lives on: the driver does not outlive it."""
         if self._process is not None and self._process.poll() is None:
             raise ValueError(f"node {self.rank} runs already, pid {self.pid}")
-        with self._files[0].open("ab") as output, self._files[1].open("ab") as errors:
-            start = subprocess.Popen if self._place is None else self._start_there
-            self._process = start(
-                [sys.executable, "-ISc", _BOOT, str(os.getpid()), *self._command],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=self._environment, process_group=0,
-            )  # fmt: skip
+        start = subprocess.Popen if self._place is None else self._start_there
+        self._process = start(
+            [sys.executable, "-ISc", _BOOT, str(os.getpid()), *self._command], stdin=subprocess.DEVNULL,
+            stdout=self._files[0], stderr=self._files[1], env=self._environment, process_group=0,
+        )  # fmt: skip
         self._pids.add(self._process.pid)
 
     def _start_there(self, *args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
@@ -237,9 +234,11 @@ class Node:
             self._process.wait(_LIMIT_S)
 
     def close(self) -> None:
-        """Kill what runs, and keep the output where it needs no file."""
+        """Kill what runs, and keep the output where it needs no file. Idempotent."""
         self.kill()
         self._final = self._texts()
+        while self._files:
+            os.close(self._files.pop())
 
     def left_behind(self) -> list[str]:
         """Return what remains of this node: processes that run, and segments of its drivers and of those processes."""
@@ -291,7 +290,6 @@ class Cluster:
         if places is not None and len(places) != nodes:
             raise ValueError(f"{len(places)} places for {nodes} nodes; expected one for each")
         self.rendezvous = free_address() if rendezvous is None else rendezvous
-        self._folder = tempfile.TemporaryDirectory(prefix="nbps-cluster-")
         name = secrets.token_hex(8)
         common = {
             **os.environ,
@@ -312,7 +310,7 @@ class Cluster:
             }
             command = [sys.executable, str(script), *arguments]
             place = None if places is None else places[rank]
-            self.nodes.append(Node(rank, command, {**common, **own}, Path(self._folder.name), place))
+            self.nodes.append(Node(rank, command, {**common, **own}, place))
 
     def __enter__(self) -> Self:
         return self
@@ -341,11 +339,10 @@ class Cluster:
         return [f"node {node.rank}: {what}" for node in self.nodes for what in node.left_behind()]
 
     def close(self) -> None:
-        """Kill what runs, and remove its segments and the output. Idempotent."""
+        """Kill what runs, and remove its segments; the output can still be read. Idempotent."""
         for node in self.nodes:
             node.close()
         remove_orphans()
-        self._folder.cleanup()
 
 
 def eventually(condition: Callable[[], object], what: str, timeout_s: float = _LIMIT_S) -> None:
