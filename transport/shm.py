@@ -268,6 +268,8 @@ def _offer(connecting: socket.socket, address: str) -> Bytes:
         descriptor = os.open(segment.path, os.O_RDWR)
         try:
             memory = _map(descriptor, _RING_BYTES)
+            for words, _ in _rings(memory):
+                words[ring.READER_AWAITS] = 1  # so that each end may poll before it ever received
             greeting = _GREETING.pack(b"nbps", _VERSION, _MEMORY, _RING_BYTES)
             socket.send_fds(connecting, [greeting], [descriptor], socket.MSG_NOSIGNAL)
         finally:

@@ -72,9 +72,9 @@ def test_a_closed_end_has_sent_its_frames(monkeypatch):
 
 
 def explore_end(monkeypatch, order, connection):
-    """Send a frame, close, and receive until the connection is lost."""
-    pair = Pair(monkeypatch, order, 2, connection=connection)
-    frames = (b"a",)
+    """Send two frames, close, and receive until the connection is lost."""
+    pair = Pair(monkeypatch, order, 4, connection=connection)
+    frames = (b"a", b"")
     pair.machine.thread(lambda: pair.send_and_close(0, frames))
     pair.machine.thread(lambda: pair.converse(1, [], 9))
 
@@ -200,13 +200,14 @@ class SendsWhenItReceives(ShmConnection):
         self.flush()
 
 
-class ForgetsTheRest(ShmConnection):
-    """Believes an end at once, although the ring may hold more."""
+class LooksForTheEndFirst(ShmConnection):
+    """Believes an end before it has looked into the ring."""
 
-    def _take_bells(self):
-        super()._take_bells()
+    def receive(self):
+        self._take_bells()
         if self._closed_there:
             self._lose("the other end closed it")
+        return super().receive()
 
 
 class FlushTakesBells(ShmConnection):
@@ -247,4 +248,4 @@ def test_bells_for_bytes_that_flush_takes_are_found(monkeypatch):
 
 def test_an_end_that_is_believed_too_early_is_found(monkeypatch):
     """Planted: frames that lie in the ring when the other end is gone are dropped."""
-    assert explore_end(monkeypatch, Order.SC, ForgetsTheRest).failures
+    assert explore_end(monkeypatch, Order.SC, LooksForTheEndFirst).failures

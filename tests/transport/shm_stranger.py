@@ -1,0 +1,91 @@
+"""A process of this user that speaks to a listener of shm byte by byte, as no connection of ours would."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from nbps.kernels import ring
+from nbps.transport import Connection, Listener, Options, get_transport
+
+GREETING = struct.Struct("<4sHHQ")
+PAGE = 4096
+RING = 4096
+MEMORY, NO_MEMORY = 0, 1
+_numbers = itertools.count()
+
+
+def name() -> str:
+    """Return an address that nobody uses."""
+    return f"test-{os.getpid()}-{next(_numbers)}"
+
+
+def accepted(listener: Listener) -> Connection:
+    while (connection := listener.accept()) is None:
+        assert select.select([listener], [], [], 30)[0]
+    return connection
+
+
+def knock(address: str) -> socket.socket:
+    """Connect, and say nothing."""
+    stranger = socket.socket(socket.AF_UNIX)
+    stranger.connect(f"\0nbps-shm-{os.geteuid()}-{address}")
+    return stranger
+
+
+@contextlib.contextmanager
+def memory_file(size: int) -> Iterator[int]:
+    """Descriptor of a file of zeros in memory."""
+    descriptor = os.memfd_create("stranger")
+    try:
+        os.ftruncate(descriptor, size)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Stranger:
+    """The other end of a real connection, of which every byte can be written.
+
+    Attributes
+    ----------
+    words, data : ndarray
+        Of the ring to the connection.
+    back : ndarray
+        Words of the ring from it.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.socket = knock(address)
+        with memory_file(PAGE + 2 * RING) as descriptor:
+            memory = np.frombuffer(mmap.mmap(descriptor, PAGE + 2 * RING), np.uint8)
+            socket.send_fds(self.socket, [GREETING.pack(b"nbps", 1, MEMORY, RING)], [descriptor])
+        words = memory[:PAGE].view(np.int64)
+        self.words, self.back = words[: ring.RING_WORDS], words[ring.RING_WORDS : 2 * ring.RING_WORDS]
+        self.data = memory[PAGE : PAGE + RING]
+        self.sent = 0
+
+    def write(self, data: bytes) -> None:
+        """Append to the ring, as if there were room."""
+        places = (self.sent + np.arange(len(data))) % RING
+        self.data[places] = np.frombuffer(data, np.uint8)
+        self.sent += len(data)
+        self.words[ring.TAIL] = self.sent
+
+
+@contextlib.contextmanager
+def stranger_and_connection(**options: int) -> Iterator[tuple[Stranger, Connection]]:
+    """Give a stranger, and the connection that took it in."""
+    address = name()
+    listener = get_transport("shm").listen(address, Options(**options))
+    with contextlib.closing(listener):
+        stranger = Stranger(address)
+        with stranger.socket, contextlib.closing(accepted(listener)) as connection:
+            yield stranger, connection
