@@ -26,7 +26,8 @@ class Table:
     """A dense matrix of parameters that all workers of a job share.
 
     It takes ``rows * width * itemsize`` bytes of shared memory, plus under 1 KiB; with ``access="cached"`` each worker
-    that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table.
+    that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table. With
+    several nodes each holds the whole table, and an agent there a base of the rows of others and 34 bytes a row.
 
     Parameters
     ----------

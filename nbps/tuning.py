@@ -12,6 +12,7 @@ from nbps.checks import whole
 from nbps.consistency import ESSP, SSP
 from nbps.errors import ConfigError
 from nbps.job import Job
+from nbps.nodes import Nodes
 from nbps.report import Report
 from nbps.table import Table
 
@@ -109,7 +110,7 @@ def auto_staleness(
     Raises
     ------
     ConfigError
-        If an argument cannot be used, or `function` never calls ``worker.clock()``.
+        If an argument cannot be used, `function` never calls ``worker.clock()``, or there are several nodes.
 
     Notes
     -----
@@ -119,6 +120,11 @@ def auto_staleness(
     if model not in (SSP, ESSP):
         raise ConfigError(f"auto_staleness: model is {model!r}; expected the class nbps.ESSP or nbps.SSP")
     _check(candidates, options)
+    if (options.get("nodes") or Nodes.from_environment()).count > 1:
+        raise ConfigError(
+            "auto_staleness: each node would measure, and choose, for itself; run it on one node (unset NBPS_NODES), and "
+            "give all nodes the staleness that it finds"
+        )
     tables = tuple(tables)
     models = {choice.staleness: choice for choice in map(model, candidates)}
     if not models:
