@@ -122,8 +122,8 @@ def auto_staleness(
     _check(candidates, options)
     if (options.get("nodes") or Nodes.from_environment()).count > 1:
         raise ConfigError(
-            "auto_staleness: each node would measure, and choose, for itself; run it on one node (unset NBPS_NODES), and "
-            "give all nodes the staleness that it finds"
+            "auto_staleness: each node would measure, and choose, for itself; run it on one node (unset NBPS_NODES), "
+            "and give all nodes the staleness that it finds"
         )
     tables = tuple(tables)
     models = {choice.staleness: choice for choice in map(model, candidates)}
