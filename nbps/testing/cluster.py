@@ -30,6 +30,8 @@ from nbps.runtime.segments import find_segments, remove_orphans
 T = TypeVar("T")
 
 _MARK = "NBPS_TEST_CLUSTER"
+_SUPERVISOR = b"nbps.runtime.supervisor"  # in the command line
+_AGENT = b"nbps-agent"  # what the agent calls itself, when it begins; until then it passes for a worker
 _POLL_S = 0.01
 _LIMIT_S = 60.0
 _DUMP_S = 1.0  # for writing the tracebacks of a node that does not do what is waited for
@@ -193,10 +195,10 @@ class Node:
         parent, command = found[pid]
         if pid in self._pids:
             return "driver"
-        if b"nbps.agent" in command:
+        if command == _AGENT:
             return "agent"
-        if b"nbps.runtime.supervisor" in command:  # the workers are forked from it
-            return "worker" if b"nbps.runtime.supervisor" in found.get(parent, (0, b""))[1] else "supervisor"
+        if _SUPERVISOR in command:  # the workers are forked from it
+            return "worker" if _SUPERVISOR in found.get(parent, (0, b""))[1] else "supervisor"
         return "other"
 
     def pids(self, role: str | None = None) -> list[int]:
@@ -375,13 +377,15 @@ def _environment_of(pid: int) -> list[bytes]:
 
 
 def _marked(mark: bytes) -> dict[int, tuple[int, bytes]]:
-    """Parent and command line of every process that runs and was started with variable `mark`."""
+    """Parent and command line, or `_AGENT`, of every process that runs and was started with variable `mark`."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and mark in _environment_of(int(folder.name)):
             with contextlib.suppress(OSError):  # it has ended
-                # The second field is the command in parentheses and may hold anything.
+                # The second field is the name in parentheses and may hold anything.
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                name = (folder / "comm").read_bytes().strip()
+                command = _AGENT if name == _AGENT else (folder / "cmdline").read_bytes()
                 if fields[0] not in ("Z", "X"):
-                    found[int(folder.name)] = int(fields[1]), (folder / "cmdline").read_bytes()
+                    found[int(folder.name)] = int(fields[1]), command
     return found

@@ -128,6 +128,17 @@ def test_members_of_a_real_job_have_roles():
         eventually(lambda: cluster.left_behind() == [], "all of the node to end")  # Python's resource tracker is last
 
 
+def test_the_agents_of_nodes_have_a_role():
+    """Each node of a job of two has one agent, which says so itself."""
+    with Cluster(SCRIPT, 2, ["job"]) as cluster:
+        cluster.start()
+        for node in cluster.nodes:
+            node.until("worker")
+        for node in cluster.nodes:
+            roles = [member.role for member in node.members()]
+            assert [roles.count(role) for role in ("driver", "supervisor", "worker", "agent")] == [1, 1, 2, 1]
+
+
 def test_a_node_killed_whole_leaves_only_its_segments():
     """All processes end at once, so nobody could clean up; closing the cluster removes the segments."""
     with Cluster(SCRIPT, 1, ["job"]) as cluster:
