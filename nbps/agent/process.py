@@ -13,6 +13,7 @@ import os
 import secrets
 import select
 import signal
+import sys
 import time
 from collections import deque
 from multiprocessing.connection import Connection as DriverConnection
@@ -98,6 +99,7 @@ class Agent:
         self._let_go_at = 0
         self._early_at = 0.0  # when additions were sent before their clock last, and by how much that was too much
         self._early_debt = 0
+        self._missing: set[int] = set()  # nodes that are waited for
 
     def serve(self) -> None:
         """Find the other nodes, then exchange rows until the job is over."""
@@ -160,6 +162,9 @@ class Agent:
         if now >= self._tick_at:
             self._tick_at = now + _TICK_S
             self._handle(Tick())
+            self._take_connections()  # the mesh looks after who connects, too
+            if self._spec.waits:
+                self._tell_who_is_missing(now)
         if self._saver is not None and self._saver.error is not None:
             self._close(f"{type(self._saver.error).__name__}: {self._saver.error}")
         elif self._is_done_due and (self._saver is None or self._saver.idle):
@@ -191,6 +196,15 @@ class Agent:
         self._let_go_at = self._node.clock + _UNUSED_CLOCKS
         for owner, rows in self._memory.unused():
             self._handle(Evicted(owner, rows))
+
+    def _tell_who_is_missing(self, now: float) -> None:
+        """Say once which nodes are waited for that would be lost under another policy."""
+        timeout_s = self._spec.failure_timeout_s
+        missing = {rank for rank, link in self._node.links.items() if now - link.heard_at > timeout_s}
+        for rank in sorted(missing - self._missing):
+            text = f"node {rank} was not heard for {timeout_s:g} s; waiting for it (on_failure='wait')"
+            print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        self._missing = missing
 
     def _spin(self) -> list[tuple[int, int]]:
         """Look for news for a while, without sleeping; return the descriptors that are ready."""
@@ -251,7 +265,13 @@ class Agent:
 
     def _save(self, clock: int, rows: Rows) -> None:
         assert self._saver is not None
-        self._saver.save(self._spec.first_run + self._incarnation, clock, rows)
+        self._saver.save(self._spec.first_run + self._incarnation, clock, rows, self._show_life)
+
+    def _show_life(self) -> None:
+        """Let the others know that this node only waits for its disk."""
+        for peer, link in self._node.links.items():
+            if link.up:
+                self._send(peer, link.answer(time.monotonic()))
 
     def _tell(self, message: Done | Ended) -> None:
         try:
@@ -357,6 +377,8 @@ class Agent:
         del self._ranks[descriptor]
         del self._backlog[rank]
         connection.close()
+        # What it has said too early will be said again: nothing of it was acknowledged.
+        self._early = deque(early for early in self._early if early[0] != rank)
         self._handle(LinkDown(rank))
 
     def _look_at_peer(self, rank: int) -> None:

@@ -15,6 +15,7 @@ from nbps.runtime.checkpoint import CheckpointWriter
 
 Rows = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]
 
+_MEANWHILE_S = 0.05
 _PART_TIMEOUT_S = 600.0  # for the slowest node to write its part
 
 
@@ -36,7 +37,7 @@ class Saver:
         self._notify = notify
         # One is written while one waits: whoever saves faster than the disk writes is held up.
         self._waiting: queue.Queue[tuple[int, int, Rows] | None] = queue.Queue(maxsize=1)
-        self._unwritten = 0
+        self._ordered = self._written = 0  # each is counted by one thread only
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="nbps-saver")
         self._thread.start()
@@ -44,12 +45,20 @@ class Saver:
     @property
     def idle(self) -> bool:
         """Whether everything was written."""
-        return self._unwritten == 0
+        return self._ordered == self._written
 
-    def save(self, run: int, clock: int, rows: Rows) -> None:
-        """Have `rows`, the caller's no more, written as of `clock` of run number `run`."""
-        self._unwritten += 1
-        self._waiting.put((run, clock, rows))
+    def save(self, run: int, clock: int, rows: Rows, meanwhile: Callable[[], None]) -> None:
+        """Have `rows`, the caller's no more, written as of `clock` of run number `run`.
+
+        Blocks while two are unwritten, and calls `meanwhile` now and then.
+        """
+        self._ordered += 1
+        while True:
+            try:
+                self._waiting.put((run, clock, rows), timeout=_MEANWHILE_S)
+                return
+            except queue.Full:
+                meanwhile()
 
     def close(self) -> None:
         """End the thread; what it is writing stays incomplete if other nodes do not write their parts. Idempotent."""
@@ -65,7 +74,7 @@ class Saver:
                     self._write(*order)
             except Exception as error:  # told to the job, which ends
                 self.error = error
-            self._unwritten -= 1
+            self._written += 1
             self._notify()
 
     def _write(self, run: int, clock: int, rows: Rows) -> None:
