@@ -28,9 +28,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nbps.errors import ConfigError
+
 Bytes = npt.NDArray[np.uint8]
 Buffer = bytes | bytearray | memoryview | Bytes
 
+_LONGEST_TIMEOUT_S = 2_000_000  # TCP counts it in milliseconds, with 31 bits
 GREETING_LIMIT = 1 << 16  # bytes of a frame before the two ends know each other
 
 
@@ -71,6 +74,15 @@ class Options:
     queue_bytes: int = 64 << 20
     user_timeout_s: float = 30.0
     tls: Tls | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("frame_limit", "queue_bytes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected a number of bytes, 0 or more")
+        if not 0.001 <= self.user_timeout_s <= _LONGEST_TIMEOUT_S:
+            raise ConfigError(
+                f"user_timeout_s is {self.user_timeout_s}; expected seconds from 0.001 to {_LONGEST_TIMEOUT_S:,}"
+            )
 
 
 class Connection(abc.ABC):

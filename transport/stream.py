@@ -195,7 +195,8 @@ class StreamConnection(Connection):
         if self._payload is not None:
             if self._rest.nbytes:
                 return None
-            payload, announced, self._payload = self._payload, self._checksum, None
+            payload, announced = self._payload, self._checksum
+            self._payload, self._rest = None, self._buffer[:0]  # nothing of it is held here
         else:
             begin, end = self._begin, self._end
             if begin == end:

@@ -20,155 +20,25 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import random
 import select
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection as Pipe
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from nbps.errors import ConnectionLostError, TransportError
-from nbps.runtime.segments import find_segments
-from nbps.transport.interface import Buffer, Connection, Listener, Options, Transport
+from nbps.testing.ends import LIMIT_S, SHORT, Echo, End, accepted, drive, left_behind, payload, serve
+from nbps.transport.interface import Connection, Options, Transport
 
-_LIMIT_S = 30.0  # in which something must happen; a broken transport fails then instead of hanging
 _FRAME_LIMIT = 64 << 20
 _LENGTHS = (0, 1, 7, 8, 31, 32, 33, 127, 128, 129, 1000, 4096, 8191, 8193, 65_503, 65_537, 300_001, 1 << 20, 5_000_003)
 # What a transport may hold at most besides its queue, in the buffers of the system.
 _BEYOND_QUEUE = 64 << 20
-
-
-def payload(number: int, length: int) -> bytes:
-    """Return bytes that no other frame of a test has."""
-    return random.Random(f"{number} {length}").randbytes(length)
-
-
-class End:
-    """One end of a connection, driven as the interface asks for.
-
-    Attributes
-    ----------
-    outbox : deque of tuple of Buffer
-        Parts of frames that are still to be sent.
-    frames : list of ndarray
-        What arrived.
-    lost : str or None
-        What the error said that ended it.
-    reading : bool
-        Whether it receives at all.
-    """
-
-    def __init__(self, connection: Connection, outbox: Sequence[tuple[Buffer, ...]] = ()) -> None:
-        self.connection = connection
-        self.outbox = deque(outbox)
-        self.frames: list[npt.NDArray[np.uint8]] = []
-        self.lost: str | None = None
-        self.reading = True
-
-    @property
-    def idle(self) -> bool:
-        """Whether all that was to be sent is on its way."""
-        return self.lost is not None or not (self.outbox or self.connection.wants_write)
-
-    def turn(self) -> None:
-        """Do what can be done now."""
-        if self.lost is not None:
-            return
-        try:
-            if self.connection.wants_write:
-                self.connection.flush()
-            while self.outbox and self.connection.send(*self.outbox[0]):
-                self.outbox.popleft()
-            while self.reading and (frame := self.connection.receive()) is not None:
-                self.frames.append(frame)
-        except ConnectionLostError as error:
-            self.lost = str(error)
-
-    def register(self, poller: select.poll) -> None:
-        """Have `poller` wait for it."""
-        if self.lost is None:
-            reading = select.POLLIN if self.reading else 0
-            writing = select.POLLOUT if self.connection.wants_write else 0
-            poller.register(self.connection.fileno(), reading | writing)
-
-
-class Echo(End):
-    """An end that sends back what it gets."""
-
-    def turn(self) -> None:
-        """Do what can be done now."""
-        super().turn()
-        while self.lost is None and self.frames:
-            self.outbox.extend((frame,) for frame in self.frames)
-            self.frames.clear()
-            super().turn()
-
-
-def drive(*ends: End, until: Callable[[], bool]) -> None:
-    """Give all `ends` their turns, sleeping in between, until `until` holds."""
-    for end in ends:
-        end.turn()
-    while not until():
-        poller = select.poll()
-        for end in ends:
-            end.register(poller)
-        assert poller.poll(1000 * _LIMIT_S), f"nothing happened for {_LIMIT_S:g} s: a descriptor did not poll readable"
-        for end in ends:
-            end.turn()
-
-
-def accepted(listener: Listener) -> Connection:
-    """Wait for a connection and accept it."""
-    while (connection := listener.accept()) is None:
-        assert select.select([listener], [], [], _LIMIT_S)[0], f"nobody was accepted within {_LIMIT_S:g} s"
-    return connection
-
-
-def _left_behind() -> set[str]:
-    descriptors = set()
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists the folder
-            descriptors.add(f"descriptor {link.name} -> {link.readlink()}")
-    threads = {f"thread {thread.name}" for thread in threading.enumerate()}
-    return descriptors | threads | {f"segment {found.name}" for found in find_segments() if found.pid == os.getpid()}
-
-
-# --------------------------------------------------------------------------- the process at the other end
-
-_SHORT = [(payload(n, n * 37 % 9001),) for n in range(50)]  # fits everybody's buffers
-
-
-def _peer(transport: Transport, options: Options, address: str, listens: bool, task: str, pipe: Pipe) -> None:
-    """Run in a process of its own until it is killed."""
-    if listens:
-        listener = transport.listen(address, options)
-        pipe.send_bytes(listener.address.encode())
-        connection = accepted(listener)
-    else:
-        connection = transport.connect(address, options, _LIMIT_S)
-    end = Echo(connection) if task == "echo" else End(connection)
-    if task == "flood":
-        number = 0
-        while True:
-            end.outbox.append((payload(number, number * 997 % 50_000),))
-            drive(end, until=lambda: not end.outbox)
-            number += 1
-    if task == "send":
-        drive(end, until=lambda: bool(end.frames))
-        end.outbox.extend(_SHORT)
-        drive(end, until=lambda: end.idle)
-    if task == "echo":
-        drive(end, until=lambda: end.lost is not None)
-    pipe.send_bytes(b"done")
-    time.sleep(10 * _LIMIT_S)
 
 
 class TransportContract:
@@ -198,7 +68,7 @@ class TransportContract:
     def ends(self, **fields: Any) -> Iterator[tuple[End, End]]:
         """Give the end of who connected and the one of who listened; options have these `fields`."""
         with contextlib.closing(self.transport().listen(self.address(), self.options(**fields))) as listener:
-            first = self.transport().connect(listener.address, self.options(**fields), _LIMIT_S)
+            first = self.transport().connect(listener.address, self.options(**fields), LIMIT_S)
             second = accepted(listener)
         with contextlib.closing(first), contextlib.closing(second):
             yield End(first), End(second)
@@ -217,7 +87,7 @@ class TransportContract:
                 listener = stack.enter_context(contextlib.closing(self.transport().listen(address, self.options())))
                 address = listener.address
             arguments = (self.transport(), self.options(), address, listens, task, theirs)
-            process = context.Process(target=_peer, args=arguments)
+            process = context.Process(target=serve, args=arguments)
             process.start()
             theirs.close()
             stack.callback(process.close)
@@ -226,8 +96,8 @@ class TransportContract:
             if listener is not None:
                 connection = accepted(listener)
             else:
-                assert ours.poll(_LIMIT_S)
-                connection = self.transport().connect(ours.recv_bytes().decode(), self.options(), _LIMIT_S)
+                assert ours.poll(LIMIT_S)
+                connection = self.transport().connect(ours.recv_bytes().decode(), self.options(), LIMIT_S)
             yield End(stack.enter_context(contextlib.closing(connection))), process, ours
 
     # ------------------------------------------------------------------ frames
@@ -401,7 +271,7 @@ class TransportContract:
             listener = stack.enter_context(contextlib.closing(self.transport().listen(self.address(), self.options())))
             for n in range(count):
                 sent = [(payload(n * rounds + k, 500 * k),) for k in range(rounds)]
-                first = self.transport().connect(listener.address, self.options(), _LIMIT_S)
+                first = self.transport().connect(listener.address, self.options(), LIMIT_S)
                 near.append(End(stack.enter_context(contextlib.closing(first)), sent))
                 far.append(Echo(stack.enter_context(contextlib.closing(accepted(listener)))))
             drive(*near, *far, until=lambda: all(len(end.frames) == rounds for end in near))
@@ -452,7 +322,7 @@ class TransportContract:
             second.outbox.append((payload(1, 10_000),))
             drive(second, until=lambda: second.idle)  # what the end does not read
             first.reading = False
-            first.outbox.extend(_SHORT)
+            first.outbox.extend(SHORT)
             drive(first, until=lambda: first.idle)
             first.connection.close()
             for n in range(20 if writes else 0):
@@ -460,7 +330,7 @@ class TransportContract:
                 second.connection.flush()
             second.reading = True
             drive(second, until=lambda: second.lost is not None)
-            assert [(frame.tobytes(),) for frame in second.frames] == _SHORT
+            assert [(frame.tobytes(),) for frame in second.frames] == SHORT
 
     @pytest.mark.parametrize("who", ["closed here", "closed there"])
     def test_after_the_end_every_call_raises(self, who: str) -> None:
@@ -495,7 +365,7 @@ class TransportContract:
             process.join()
             end.reading = True
             drive(end, until=lambda: end.lost is not None)
-            assert [(frame.tobytes(),) for frame in end.frames] == _SHORT
+            assert [(frame.tobytes(),) for frame in end.frames] == SHORT
 
     def test_a_process_killed_while_it_sends_leaves_whole_frames(self) -> None:
         """A beginning of what it sent arrives in order, and of the frame in which it died nothing."""
@@ -510,7 +380,7 @@ class TransportContract:
     def test_a_killed_process_ends_who_waits_to_send(self) -> None:
         """A queue that is full because the other process does not read does not hang when that is killed."""
         with self.peer("ignore") as (end, process, pipe):
-            assert pipe.poll(_LIMIT_S)
+            assert pipe.poll(LIMIT_S)
             length = 0
             while end.connection.send(bytes(100_000)):
                 length += 100_000
@@ -548,7 +418,7 @@ class TransportContract:
         listener.close()
         found: list[Connection] = []
         connecting = threading.Thread(
-            target=lambda: found.append(self.transport().connect(address, self.options(), _LIMIT_S))
+            target=lambda: found.append(self.transport().connect(address, self.options(), LIMIT_S))
         )
         connecting.start()
         time.sleep(0.1)
@@ -566,7 +436,7 @@ class TransportContract:
         first = self.transport().listen(self.address(), self.options())
         with pytest.raises(TransportError, match="cannot listen at"):
             self.transport().listen(first.address, self.options())
-        one = self.transport().connect(first.address, self.options(), _LIMIT_S)
+        one = self.transport().connect(first.address, self.options(), LIMIT_S)
         other = accepted(first)
         first.close()
         first.close()
@@ -583,14 +453,14 @@ class TransportContract:
             for _ in range(2):
                 assert listener.accept() is None
                 assert not select.select([listener], [], [], 0)[0]
-                first = self.transport().connect(listener.address, self.options(), _LIMIT_S)
+                first = self.transport().connect(listener.address, self.options(), LIMIT_S)
                 accepted(listener).close()
                 first.close()
 
     def test_who_was_not_accepted_learns_that_the_listener_closed(self) -> None:
         """A connection in front of a closed door ends."""
         listener = self.transport().listen(self.address(), self.options())
-        end = End(self.transport().connect(listener.address, self.options(), _LIMIT_S))
+        end = End(self.transport().connect(listener.address, self.options(), LIMIT_S))
         listener.close()
         drive(end, until=lambda: end.lost is not None)
 
@@ -621,7 +491,7 @@ class TransportContract:
                 self.transport().connect(listener.address, self.options(), 0.0)
 
         once()  # what a transport makes once and keeps
-        before = _left_behind()
+        before = left_behind()
         for _ in range(5):
             once()
-        assert _left_behind() <= before
+        assert left_behind() <= before

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from nbps.transport import Transport, get_transport, transport_names
+from nbps.transport import Options, Transport, get_transport, transport_names
 
 from nbps import transport
 from nbps.errors import ConfigError
@@ -83,3 +83,13 @@ def test_importing_the_registry_is_cheap():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("frame_limit", -1), ("queue_bytes", -5), ("user_timeout_s", 0), ("user_timeout_s", float("nan"))],
+)
+def test_options_are_checked(field, value):
+    """Each wrong one is named with what was expected."""
+    with pytest.raises(ConfigError, match=f"{field} is {value}; expected"):
+        Options(**{field: value})

@@ -18,7 +18,7 @@ import pytest
 from nbps.transport import Options, get_transport
 
 from nbps.errors import ConnectionLostError, TransportError
-from nbps.testing.transports import End, accepted, drive, payload
+from nbps.testing.ends import End, accepted, drive, payload
 
 tcp = get_transport("tcp")
 
