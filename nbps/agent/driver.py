@@ -46,6 +46,7 @@ class AgentControl:
         self.addresses: tuple[str, ...] = ()
         self._workers: tuple[int, ...] | None = None
         self._done = True
+        self._ended: NodeError | None = None
 
     @property
     def inherited(self) -> tuple[int, int]:
@@ -53,7 +54,15 @@ class AgentControl:
         return self.remote, self.doorbell
 
     def begin(self) -> None:
-        """Tell the agent that a run begins; the board has been reset."""
+        """Tell the agent that a run begins; the board has been reset.
+
+        Raises
+        ------
+        NodeError
+            If the job has ended since the run before.
+        """
+        if self._ended is not None:
+            raise self._ended
         self._done = False
         self._say(Run())
 
@@ -71,7 +80,7 @@ class AgentControl:
         Raises
         ------
         NodeError
-            If the job has ended.
+            If the job has ended in the middle of a run; else the next one is refused.
         """
         try:
             message = self.connection.recv()
@@ -84,9 +93,10 @@ class AgentControl:
             self.traffic = message.traffic
             self._done = True
         elif isinstance(message, Ended):
-            error = NodeError(message.reason)
-            error.lost = message.lost
-            raise error
+            self._ended = NodeError(message.reason)
+            self._ended.lost = message.lost
+            if not self._done:
+                raise self._ended
 
     @property
     def listener(self) -> Listen:
