@@ -6,14 +6,15 @@ import contextlib
 import itertools
 import mmap
 import os
-import select
 import socket
 import struct
 from collections.abc import Iterator
 
 import numpy as np
 from nbps.kernels import ring
-from nbps.transport import Connection, Listener, Options, get_transport
+from nbps.transport import Connection, Options, get_transport
+
+from nbps.testing.ends import accepted
 
 GREETING = struct.Struct("<4sHHQ")
 PAGE = 4096
@@ -25,12 +26,6 @@ _numbers = itertools.count()
 def name() -> str:
     """Return an address that nobody uses."""
     return f"test-{os.getpid()}-{next(_numbers)}"
-
-
-def accepted(listener: Listener) -> Connection:
-    while (connection := listener.accept()) is None:
-        assert select.select([listener], [], [], 30)[0]
-    return connection
 
 
 def knock(address: str) -> socket.socket:

@@ -24,7 +24,6 @@ from shm_stranger import (
     PAGE,
     RING,
     Stranger,
-    accepted,
     knock,
     memory_file,
     name,
@@ -33,6 +32,7 @@ from shm_stranger import (
 
 from nbps.errors import ConfigError, ConnectionLostError, SharedMemoryError, TransportError
 from nbps.runtime.segments import find_segments
+from nbps.testing.ends import accepted
 
 FUZZ = int(os.environ.get("NBPS_FUZZ", "2000"))
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from nbps.transport import Options, get_transport
 from shm_peer import FRAME_LIMIT, check
-from shm_stranger import accepted, name
+from shm_stranger import name
 
 from nbps.runtime.segments import find_segments, remove_orphans
-from nbps.testing.transports import End, drive
+from nbps.testing.ends import End, accepted, drive
 
 RING_BYTES = 4 << 20
 KILLS = int(os.environ.get("NBPS_KILLS", "6"))
