@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import resource
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,18 @@ def test_a_peer_that_takes_nothing_for_long_ends():
             pass
         drive(end, until=lambda: end.lost is not None)
         assert "took nothing of what was sent for 0.3 s (user_timeout_s)" in end.lost
+
+
+def test_a_frame_is_not_held_by_its_connection():
+    """When its receiver lets a long frame go, its memory is free again."""
+    with raw() as (end, stranger), raw() as (other, spy):
+        other.outbox.append((payload(1, 60_000),))
+        drive(other, until=lambda: other.idle)
+        stranger.sendall(spy.recv(60_032, socket.MSG_WAITALL))
+        drive(end, until=lambda: bool(end.frames))
+        held = weakref.ref(end.frames.pop())
+        gc.collect()
+        assert held() is None
 
 
 def test_a_connection_survives_being_pickled_in_its_errors():
