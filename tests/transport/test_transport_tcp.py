@@ -242,9 +242,9 @@ def test_a_peer_that_takes_nothing_for_long_ends():
 def test_a_frame_is_not_held_by_its_connection():
     """When its receiver lets a long frame go, its memory is free again."""
     with raw() as (end, stranger), raw() as (other, spy):
-        other.outbox.append((payload(1, 60_000),))
+        other.outbox.append((payload(1, 300_000),))
         drive(other, until=lambda: other.idle)
-        stranger.sendall(spy.recv(60_032, socket.MSG_WAITALL))
+        stranger.sendall(spy.recv(300_032, socket.MSG_WAITALL))
         drive(end, until=lambda: bool(end.frames))
         held = weakref.ref(end.frames.pop())
         gc.collect()
