@@ -24,6 +24,7 @@ GUESTS = 128  # connections that have not proved themselves yet
 
 _ACCEPTED_AT_ONCE = 16  # then the guests have their turn
 _TOLD_S = 1.0
+_HEEDED = 16  # frames of a refused guest that are read in one go
 _LOGGED = 100  # refusals; after as many, a stranger that tries for ever could fill a disk with log lines
 _PAUSE_S = 1.0  # after the system could give no descriptor
 
@@ -117,8 +118,9 @@ class Reception:
             if events & EVENT_WRITE:
                 guest.connection.flush()
             if guest.refused:
-                while guest.connection.receive() is not None:
-                    pass
+                for _ in range(_HEEDED):  # what it still says is dropped; the one who listens has other things to do
+                    if guest.connection.receive() is None:
+                        break
             elif guest.handshake.advance():
                 self._forget(guest)
                 assert guest.handshake.peer is not None

@@ -91,6 +91,7 @@ class Agent:
         self._incarnation = 0
         self._running = False  # a run has begun and not ended
         self._is_done_due = False  # it has ended, and the driver is to hear of it when everything is saved
+        self._ended: Ended | None = None  # the job has, for whatever reason
         self._closing_at: float | None = None
         self._tick_at = 0.0
         self._traffic = Traffic()  # of connections that are gone
@@ -247,8 +248,9 @@ class Agent:
             self._close("its job was closed")
 
     def _begin(self) -> None:
-        if self._node.state is not State.RUNNING:
-            return  # the driver will find out that the job has ended
+        if self._ended is not None:
+            self._tell(self._ended)  # not before: the results of the run that ended well may not be there yet
+            return
         self._board.begin(self._node.settings.clock)
         self._memory.forget_requests()
         self._let_go_at = self._node.settings.clock + _UNUSED_CLOCKS
@@ -268,10 +270,16 @@ class Agent:
         self._saver.save(self._spec.first_run + self._incarnation, clock, rows, self._show_life)
 
     def _show_life(self) -> None:
-        """Let the others know that this node only waits for its disk."""
+        """Let the others know that this node only waits for its disk, and have what they wait for."""
         for peer, link in self._node.links.items():
             if link.up:
                 self._send(peer, link.answer(time.monotonic()))
+        for peer, connection in list(self._connections.items()):
+            try:
+                connection.flush()
+                self._send_backlog(peer, connection)
+            except ConnectionLostError as error:
+                self._lose(peer, error)
 
     def _tell(self, message: Done | Ended) -> None:
         try:
@@ -311,9 +319,11 @@ class Agent:
         if isinstance(action, Send):
             self._send(action.peer, action.frame)
         elif isinstance(action, End):
+            self._ended = Ended(action.reason, action.lost)
+            if self._running or self._is_done_due:
+                self._tell(self._ended)  # before the workers end: the driver hears why first
             self._running = False
             self._board.abort()
-            self._tell(Ended(action.reason, action.lost))
         elif isinstance(action, Leave) and self._running:
             self._running = False
             self._previous = self._node
