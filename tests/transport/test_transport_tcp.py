@@ -241,12 +241,15 @@ def test_a_peer_that_takes_nothing_for_long_ends():
 
 def test_a_frame_is_not_held_by_its_connection():
     """When its receiver lets a long frame go, its memory is free again."""
-    with raw() as (end, stranger), raw() as (other, spy):
-        other.outbox.append((payload(1, 300_000),))
-        drive(other, until=lambda: other.idle)
-        stranger.sendall(spy.recv(300_032, socket.MSG_WAITALL))
-        drive(end, until=lambda: bool(end.frames))
-        held = weakref.ref(end.frames.pop())
+    with (
+        contextlib.closing(tcp.listen("127.0.0.1:0", Options())) as listener,
+        contextlib.closing(tcp.connect(listener.address, Options(), 30)) as first,
+        contextlib.closing(accepted(listener)) as second,
+    ):
+        second.frame_limit = 1 << 20
+        ends = End(first, [(payload(1, 300_000),)]), End(second)
+        drive(*ends, until=lambda: bool(ends[1].frames))
+        held = weakref.ref(ends[1].frames.pop())
         gc.collect()
         assert held() is None
 
