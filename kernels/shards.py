@@ -76,9 +76,11 @@ def take_differences(values, base, ids, out_ids, out_deltas):
         mine, known, delta = values[ids[n]], base[ids[n]], out_deltas[found]
         changed = False
         for j in range(width):
-            d = mine[j] - known[j]
+            seen, old = mine[j], known[j]
+            # Where nothing was added the difference is 0, also that of infinities.
+            d = seen - old if seen != old else values.dtype.type(0)
             delta[j] = d
-            known[j] += d
+            known[j] = old + d
             changed |= d != 0
         if changed:
             out_ids[found] = ids[n]
@@ -93,7 +95,8 @@ def read_differences(values, base, ids, out):
     for n in range(ids.size):
         mine, known, delta = values[ids[n]], base[ids[n]], out[n]
         for j in range(width):
-            delta[j] = mine[j] - known[j]
+            seen, old = mine[j], known[j]
+            delta[j] = seen - old if seen != old else values.dtype.type(0)
 
 
 @kernel

@@ -2,9 +2,10 @@
 
 All numbers are little-endian int64. A batch begins with the number of its sections, then has seven numbers for each
 section: table, encoding, rows n, width, kept, where its ids begin, and where its values begin, in bytes from the
-batch's start. Ids are int64[n], ascending, each once; values are [n, width] of the table's dtype, and both begin at
-multiples of 64 bytes: they are buffers of an Arrow array of fixed-size lists as they are. Additions may be in another
-encoding: rounded to 16 bits, or `kept` elements of each row, as uint32[n, kept] columns and then their values.
+batch's start, one section after the other. Ids are int64[n], ascending, each once; values are [n, width] of the table's
+dtype, and both begin at multiples of 64 bytes: they are buffers of an Arrow array of fixed-size lists as they are.
+Additions may be in another encoding: rounded to 16 bits, or `kept` elements of each row, as uint32[n, kept] columns and
+then their values.
 """
 
 from __future__ import annotations
@@ -141,9 +142,14 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
                 f"no such table"
             )
         size = values_bytes(Shape(table, encoding, rows, width, itemsizes[table], kept))
-        ids_fit = ids % 8 == 0 and start <= ids <= batch.size - 8 * rows
-        if not (ids_fit and values % 8 == 0 and start <= values <= batch.size - size):
-            raise ProtocolError(f"section {n} of a batch: {rows} rows at bytes {ids} and {values} of {batch.size}")
+        # Nothing overlaps: who changes values must not change ids that were checked.
+        ids_fit = ids % 8 == 0 and start <= ids <= values - 8 * rows
+        if not (ids_fit and values % 8 == 0 and values <= batch.size - size):
+            raise ProtocolError(
+                f"section {n} of a batch: {rows} rows at bytes {ids} and {values} of {batch.size}; expected ids, then "
+                f"values, from byte {start} on"
+            )
+        start = values + size
         found.append(
             Section(
                 table, encoding, width, kept, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size]

@@ -15,7 +15,9 @@ from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, Bytes, largest_columns_
 
 Dense = npt.NDArray[Any]
 
-_LARGEST_FLOAT16 = 65504.0  # beyond it is infinity; what is more is sent the next time
+# Beyond these is infinity; what is more is sent the next time.
+_LARGEST_FLOAT16 = 65504.0
+_LARGEST_BFLOAT16 = (2 - 2**-7) * 2.0**127
 
 
 def compress(differences: Dense, encoding: int, kept: int, out: Bytes) -> Dense:
@@ -25,7 +27,7 @@ def compress(differences: Dense, encoding: int, kept: int, out: Bytes) -> Dense:
         halves = out.view(np.float16).reshape(n, width)
         halves[...] = np.clip(differences, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
     elif encoding == BFLOAT16:
-        bits = differences.astype(np.float32).view(np.uint32)
+        bits = np.clip(differences, -_LARGEST_BFLOAT16, _LARGEST_BFLOAT16).astype(np.float32).view(np.uint32)
         # To the nearest, ties to even; a NaN stays one, since its highest bits are not all lost.
         rounded = np.where(np.isnan(differences), bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1))
         out.view(np.uint16).reshape(n, width)[...] = rounded >> 16

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nbps.agent.batch import (
     AS_IT_IS,
+    LARGEST,
     ONLY_IDS,
     Bytes,
     Ids,
@@ -32,6 +33,8 @@ from nbps.agent.compression import columns_of, compress, expand
 from nbps.agent.sharding import Owners
 from nbps.errors import ProtocolError
 from nbps.kernels import presence, shards
+
+_PASSES = 4  # what is left of float32 and float64 after each is smaller by 20 bits or more
 
 Save = Callable[[int, Mapping[str, tuple[Ids, npt.NDArray[Any]]]], None]
 
@@ -87,7 +90,8 @@ class _Rows:
         everybody = (1 << nodes) - 1 if share.replicated else 0
         self.subscribers = np.full(rows, everybody, np.uint64)
         self.taken = np.empty(rows, np.int64)
-        self.carried = None if share.encoding == AS_IT_IS else np.zeros(rows, np.bool_)  # rows not sent as a whole
+        # Rows not sent as a whole; of floats, base + (values - base) need not be the values.
+        self.carried = np.zeros(rows, np.bool_) if share.values.dtype.kind == "f" else None
         for node, ids in enumerate(self.ids):
             if node != rank:
                 self.base[ids] = share.values[ids]
@@ -148,21 +152,26 @@ class NodeMemory:
         self._widths = [table.shape.width for table in self._tables]
         self._bits = [np.uint64(1 << node) for node in range(nodes)]
         self._others = [np.uint64(((1 << nodes) - 1) & ~(1 << rank) & ~(1 << node)) for node in range(nodes)]
-        self.batch_limit = batch_limit([table.shape for table in self._tables])
+        self.batch_limit = batch_limit(
+            [shape for table in self._tables for shape in (table.shape,) * _PASSES]
+            + [table.shape._replace(encoding=LARGEST, kept=table.share.kept) for table in self._tables]
+        )
 
     def collect(self, owner: int, exact: bool) -> Bytes | None:
         """Take what local workers added to replica rows of `owner`; all of it if `exact`."""
         chosen, rounded = [], []
         for table in self._tables:
             count = shards.take_marked(table.dirty, table.eights, table.ids[owner], table.taken)
-            if table.carried is not None:
-                if not exact:
-                    rounded += [(table, table.taken[:count].copy())] * bool(count)
-                    continue
+            if exact and table.carried is not None:
                 count = table.take_carried(owner, count)
+            elif table.share.encoding != AS_IT_IS:
+                rounded += [(table, table.taken[:count].copy())] * bool(count)
+                continue
             if count:
                 chosen.append((table, count))
-        return self._collect_rounded(chosen, rounded) if rounded else self._collect_whole(chosen)
+        if exact or rounded:
+            return self._collect_parts(chosen, rounded, _PASSES if exact else 1)
+        return self._collect_whole(chosen)
 
     def _collect_whole(self, chosen: Sequence[tuple[_Rows, int]]) -> Bytes | None:
         """Take the differences of the first so many rows that each table has `taken`."""
@@ -175,18 +184,32 @@ class NodeMemory:
             ))
             for (table, count), part in zip(chosen, parts, strict=True)
         ]  # fmt: skip
+        for (table, _), part, count in zip(chosen, parts, counts, strict=True):
+            if table.carried is not None:
+                table.carried[part.ids[:count]] = True
         self.rows_sent += sum(counts)
         return cut(batch, counts)
 
-    def _collect_rounded(
-        self, chosen: Sequence[tuple[_Rows, int]], rounded: Sequence[tuple[_Rows, Ids]]
+    def _collect_parts(
+        self, chosen: Sequence[tuple[_Rows, int]], rounded: Sequence[tuple[_Rows, Ids]], passes: int
     ) -> Bytes | None:
-        """Take differences of rows of tables as they are (`chosen`), and of others in fewer bytes."""
+        """Take differences of rows of tables as they are (`chosen`), and of others in fewer bytes.
+
+        What rounding leaves of the former comes in a section of its own, until nothing is left or after `passes`.
+        """
         found = []
         for table, count in chosen:
-            ids, deltas = np.empty(count, np.int64), np.empty((count, table.shape.width), table.values.dtype)
-            taken = int(shards.take_differences(table.values, table.base, table.taken[:count], ids, deltas))
-            found.append((table, ids[:taken], AS_IT_IS, deltas[:taken].view(np.uint8).reshape(-1)))
+            rows = table.taken[:count]
+            for _ in range(1 if table.carried is None else passes):
+                ids, deltas = (
+                    np.empty(rows.size, np.int64),
+                    np.empty((rows.size, table.shape.width), table.values.dtype),
+                )
+                taken = int(shards.take_differences(table.values, table.base, rows, ids, deltas))
+                rows = ids[:taken]
+                found.append((table, rows, AS_IT_IS, deltas[:taken].view(np.uint8).reshape(-1)))
+            if table.carried is not None:
+                table.carried[rows] = True
         for table, ids in rounded:
             deltas = np.empty((ids.size, table.shape.width), table.values.dtype)
             shards.read_differences(table.values, table.base, ids, deltas)
@@ -228,7 +251,7 @@ class NodeMemory:
 
     def apply(self, source: int, rows: Bytes) -> None:
         """Add a batch of node `source` to owned rows."""
-        for table, part in self._parts(rows, self.rank):
+        for table, part in self._checked(self._parts(rows, self.rank)):
             values = self._values(table, part)
             shards.apply_rows(table.values, table.atomic, part.ids, values, table.pending, self._others[source])
 
@@ -257,7 +280,7 @@ class NodeMemory:
     def install(self, owner: int, rows: Bytes, unapplied: Sequence[Bytes], answered: int) -> None:
         """Take in values of `owner`."""
         own = [(table.number, part) for batch in unapplied for table, part in self._parts(batch, owner, check=False)]
-        for table, part in self._parts(rows, owner):
+        for table, part in self._checked(self._parts(rows, owner)):
             values = self._values(table, part)
             for number, mine in own:
                 if number == table.number:
@@ -340,15 +363,22 @@ class NodeMemory:
             self.rows_received += part.ids.size
         return parts
 
+    def _checked(self, parts: list[tuple[_Rows, Section]]) -> list[tuple[_Rows, Section]]:
+        """Return `parts` if the values of all of them can be read: none is used before all were checked."""
+        for table, part in parts:
+            encoding, is_float = part.encoding, table.values.dtype.kind == "f"
+            columns = columns_of(part.values, encoding, part.ids.size, part.kept)
+            outside = columns is not None and (columns >= part.width).any()
+            if encoding != AS_IT_IS and (encoding == ONLY_IDS or not is_float or outside):
+                raise ProtocolError(
+                    f"a batch for table {table.share.name!r} has values in encoding {encoding}; expected numbers of "
+                    f"columns below {part.width}"
+                )
+        return parts
+
     def _values(self, table: _Rows, part: Section) -> npt.NDArray[Any]:
         """Return the values of a section, shape (n, width); a view if they are as they are."""
         n, dtype = part.ids.size, table.values.dtype
         if part.encoding == AS_IT_IS:
             return part.values.view(dtype).reshape(n, part.width)
-        columns = columns_of(part.values, part.encoding, n, part.kept)
-        if part.encoding == ONLY_IDS or dtype.kind != "f" or (columns is not None and (columns >= part.width).any()):
-            raise ProtocolError(
-                f"a batch for table {table.share.name!r} has values in encoding {part.encoding}; expected numbers of "
-                f"columns below {part.width}"
-            )
         return expand(part.values, part.encoding, n, part.width, part.kept, dtype)

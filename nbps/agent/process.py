@@ -145,7 +145,7 @@ class Agent:
         board, ready = self._board, []
         if not self._running:
             ready = self._poll.poll(_SLEEP_MS)
-        elif not (self._spec.spins and (ready := self._spin())) and board.doze():
+        elif not (ready := self._spin()) and board.doze():
             ready = self._poll.poll(_SLEEP_MS if self._spec.bandwidth_budget is None else _EARLY_MS)
             board.wake()
         for descriptor, _ in ready:
@@ -211,7 +211,7 @@ class Agent:
         """Look for news for a while, without sleeping; return the descriptors that are ready."""
         until = time.monotonic() + _SPIN_S
         while not (ready := self._poll.poll(0)) and not self._board.has_news() and time.monotonic() < until:
-            pass
+            os.sched_yield()  # to a worker, say, that this very wait is for
         return ready
 
     def _look_at(self, descriptor: int) -> None:
