@@ -161,6 +161,7 @@ class Rendezvous:
                     raise ProtocolError("a second card")
                 seat.member = _read_member(frame.tobytes(), seat.hello)
                 self.gone.discard(seat.hello.rank)
+                _log.info("node %d came to the rendezvous from %s", seat.hello.rank, seat.connection.peer)
                 if self._roster is not None:
                     self._hand_over(seat)
                 else:
@@ -180,10 +181,9 @@ class Rendezvous:
         self._made(seat.hello.rank, seat.connection)
 
     def _tell_waiting(self) -> None:
-        missing = self.missing()
         for seat in list(self._seats.values()):
             if seat.member is not None:
-                self._send(seat, {"waiting": missing})
+                self._send(seat, {"waiting": self.missing()})  # fewer or more than a moment ago if one is lost here
 
     def _send(self, seat: _Seat, note: dict[str, Any]) -> None:
         if self._seats.get(seat.hello.rank) is not seat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -117,21 +118,22 @@ def test_processes_find_each_other():
         assert node.returncode == 0
 
 
-def test_a_node_killed_while_it_waits_may_start_again():
+def test_a_node_killed_while_it_waits_may_start_again(caplog):
     """At the rendezvous a node that is gone leaves its rank free for a new incarnation."""
+    caplog.set_level(logging.INFO, "nbps.transport")
     rendezvous = f"127.0.0.1:{free_port()}"
     first = Opening(Place(0, 3, rendezvous, "job", 5, b"secret", card={"version": "1"}))
 
-    def wait_for(missing):
-        while (found := first.opened.mesh._rendezvous) is None or found.missing() != missing:
+    def wait_for(event):
+        while event not in caplog.text:
             assert first.waits
             time.sleep(0.01)
 
     killed = node_process(1, 3, rendezvous, incarnation=8)
-    wait_for([2])
+    wait_for("node 1 came to the rendezvous")
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    wait_for([1, 2])
+    wait_for("node 1 left the rendezvous")
     again = [node_process(rank, 3, rendezvous, incarnation=9) for rank in (1, 2)]
     result = first.finish()
     assert result.error is None
@@ -444,3 +446,23 @@ def test_long_cards_arrive():
     with opened(places(3, card=card)) as results:
         close_links(links(results))
         assert results[2].members[1] == Member(1, results[2].members[1].address, 1001, card)
+
+
+def test_nodes_with_certificates_find_each_other(certificates):
+    """Over TLS: rendezvous, connections, and one that is made again; who has no certificate is not let in."""
+    where = [replace(place, tls=certificates(f"node{place.rank}")) for place in places(3, secret=b"secret")]
+    with opened(where) as results:
+        mine = links(results)
+        meshes = [result.mesh for result in results]
+        mine[2][1].close()
+        mine[1][2].close()
+        meshes[2].lost(1)
+        made = await_links(meshes, [set(), {2}, {1}])
+        made[1][2].send(b"again")
+        assert receive(made[2][1]) == b"again"
+        close_links([*mine, *made])
+    where = places(2, start_timeout_s=3)
+    where[0] = replace(where[0], tls=certificates("node0"))
+    with opened(where) as results:
+        assert [type(result.error) for result in results] == [NodeError, TransportError]
+        assert "TLS" in str(results[0].error) + str(results[1].error)

@@ -155,12 +155,14 @@ def test_who_was_refused_last_is_part_of_the_reason_why_a_node_is_missing():
     assert "the secrets differ" in str(result.error)
 
 
-def test_a_node_that_is_started_twice_is_told_so():
+def test_a_node_that_is_started_twice_is_told_so(caplog):
     """The first one stays; the second ends with an error; the job starts."""
+    caplog.set_level(logging.INFO, "nbps.transport")
     where = places(3)
     openings = [Opening(place) for place in where[:2]]
-    while (found := openings[0].opened.mesh._rendezvous) is None or found.missing() != [2]:
+    while "node 1 came to the rendezvous" not in caplog.text:
         assert openings[0].waits
+        time.sleep(0.01)
     with opened([replace(where[1], incarnation=5)]) as (twice,):
         assert type(twice.error) is TransportError
         assert "node 1 was started twice: 127.0.0.1" in str(twice.error)
@@ -285,8 +287,9 @@ def test_silent_and_slow_clients_are_dropped_at_the_deadline(monkeypatch, caplog
     assert caplog.text.count("nothing proved within 0.5 s") == 2
 
 
-def test_two_hundred_strangers_do_not_keep_a_node_out():
-    """Silent connections are bounded, the oldest make room, and a node gets back in between them."""
+def test_two_hundred_strangers_do_not_keep_a_node_out(monkeypatch):
+    """Silent connections are bounded, the oldest make room, and a node gets back in while all of them wait."""
+    monkeypatch.setattr(reception_module, "DEADLINE_S", 1000)
     with running() as (where, meshes, made):
         callers = [stranger(where[0].rendezvous) for _ in range(200)]
         meshes[1].lost(0)
