@@ -1,0 +1,258 @@
+"""Jobs between hosts: what a network does to packets changes neither sums nor promises, and who is lost is named.
+
+The nodes of a test bed are started once (`programs.py`), and carry out the jobs that tests order. They share folders,
+as machines do that have one mounted; everything else they tell each other over their devices.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import lan
+import numpy as np
+import programs
+import pytest
+import relay
+
+from nbps.testing.chaos import read_journals
+from nbps.testing.cluster import Cluster, eventually
+from nbps.testing.history import Passed, Read, check
+from nbps.testing.probe import history_of
+
+SCRIPT = Path(programs.__file__)
+NODES = programs.NODES
+LIMIT_S = 100
+STILL_S = 0.3  # nothing happens for so long: workers wait
+PROGRESS = 10  # clocks
+
+needs_hosts = pytest.mark.skipif(lan.why_not() is not None, reason=str(lan.why_not()))
+needs_rate = pytest.mark.skipif(lan.why_no_rate() is not None, reason=str(lan.why_no_rate()))
+needs_relay = pytest.mark.skipif(relay.why_not() is not None, reason=str(relay.why_not()))
+
+
+class Nodes:
+    """Nodes on the hosts of a network, one on each, which carry out jobs."""
+
+    def __init__(self, network: lan.Network) -> None:
+        self.network = network
+        self._folder = tempfile.TemporaryDirectory(prefix="nbps-network-")
+        self._orders = 0
+        rendezvous = f"{network.hosts[0].address}:29500"
+        self.cluster = Cluster(SCRIPT, NODES, [self._folder.name], places=network.hosts, rendezvous=rendezvous)
+        self.nodes = self.cluster.nodes
+
+    def __enter__(self) -> Nodes:
+        self.cluster.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.cluster.close()
+        self._folder.cleanup()
+
+    def order(self, name: str) -> Job:
+        """Have all nodes begin a job."""
+        job = Job(self, name, Path(self._folder.name) / f"job-{self._orders}")
+        job.folder.mkdir()
+        self._give(name)
+        return job
+
+    def end(self) -> None:
+        """Have the nodes end; nothing is left of them."""
+        self._give("")
+        assert self.cluster.wait() == [0] * NODES
+        eventually(lambda: not self.cluster.left_behind(), "all that the nodes left behind to go")
+
+    def _give(self, order: str) -> None:
+        part = Path(self._folder.name) / "part"
+        part.write_text(order)
+        part.rename(part.with_name(str(self._orders)))
+        self._orders += 1
+
+
+class Job:
+    """A job that nodes carry out."""
+
+    def __init__(self, nodes: Nodes, name: str, folder: Path) -> None:
+        self._nodes = nodes
+        self._case = programs.JOBS[name]
+        self._output = [len(node.output) for node in nodes.nodes]
+        self._errors = [len(node.errors) for node in nodes.nodes]
+        self.folder = folder
+
+    def output(self, rank: int) -> str:
+        """What a node has said since the job was ordered."""
+        return self._nodes.nodes[rank].output[self._output[rank] :]
+
+    def errors(self, rank: int) -> str:
+        """What it has written to standard error."""
+        return self._nodes.nodes[rank].errors[self._errors[rank] :]
+
+    def end(self, *ranks: int) -> list[dict]:
+        """Wait until the job has ended; return what the nodes say of it."""
+        ends = []
+        for rank in ranks or range(NODES):
+            self.wait(lambda rank=rank: '{"job"' in self.output(rank), f"node {rank} to end its job")
+            eventually(lambda rank=rank: self.output(rank).endswith("}\n"), "its whole line")
+            ends.append(json.loads(self.output(rank).splitlines()[-1]))
+        return ends
+
+    def wait(self, condition, what: str) -> None:
+        """Wait, but not for nodes that have ended."""
+
+        def holds() -> bool:
+            found = condition()
+            gone = [node.rank for node in self._nodes.nodes if node.returncode is not None]
+            assert found or not gone, f"nodes {gone} have ended, while waiting for {what}"
+            return found
+
+        eventually(holds, what, LIMIT_S)
+
+    def enough(self) -> None:
+        """End programs that go on until it is enough."""
+        (self.folder / "enough").touch()
+
+    # --- the probe
+
+    def entries(self):
+        """What the probes have recorded so far."""
+        return [entry for folder in sorted(self.folder.glob("journal-*")) for entry in read_journals(folder)]
+
+    def clocks(self) -> dict[int, int]:
+        """The clock into which each worker was let last."""
+        return {entry.worker: entry.clock for entry in self.entries() if isinstance(entry, Passed)}
+
+    def goes_on(self) -> None:
+        """Wait until every worker has come some clocks further."""
+        begun = self.clocks()
+
+        def further() -> bool:
+            now = self.clocks()
+            return len(now) == NODES and all(now[n] >= begun.get(n, 0) + PROGRESS for n in now)
+
+        self.wait(further, "all workers to go on")
+
+    def stands_still(self) -> None:
+        """Wait until no worker goes on any more."""
+
+        def still() -> bool:
+            before = self._written()
+            time.sleep(STILL_S)
+            return self._written() == before
+
+        self.wait(still, "all workers to wait")
+
+    def _written(self) -> list[tuple[str, int]]:
+        return sorted((str(path), path.stat().st_size) for path in self.folder.glob("journal-*/*"))
+
+    def tables(self) -> list[dict[str, np.ndarray]]:
+        """The rows at the end, of every node that came to it."""
+        return [dict(np.load(path)) for path in sorted(self.folder.glob("end-*.npz"))]
+
+    def judge(self) -> None:
+        """Look for additions that were lost or doubled, and other broken promises."""
+        first, *others = self.tables()
+        assert len(others) == NODES - 1
+        for other in others:
+            for name, rows in first.items():
+                np.testing.assert_array_equal(other[name], rows)
+        entries = self.entries()
+        assert sum(isinstance(entry, Read) for entry in entries) > 200
+        found = check(history_of(entries, first, NODES * self._case.workers, self._case.model, self._case.tables))
+        shown = "\n".join(f"{each.property}: {each.message}" for each in found[:10])
+        assert found == [], f"{len(found)} violations\n{shown}"
+
+
+@pytest.fixture(scope="module")
+def lan_nodes():
+    with lan.Lan(NODES) as network, Nodes(network) as nodes:
+        yield nodes
+        nodes.end()
+
+
+@pytest.fixture(scope="module")
+def relayed_nodes():
+    with relay.Relayed(NODES, seed=1) as network, Nodes(network) as nodes:
+        yield nodes
+        nodes.end()
+
+
+@pytest.fixture
+def nodes(lan_nodes):
+    """Three nodes on a network that is whole at the end."""
+    yield lan_nodes
+    lan_nodes.network.heal()
+
+
+def no_errors(ends: list[dict]) -> None:
+    assert [end["error"] for end in ends] == [None] * NODES
+
+
+@needs_hosts
+@pytest.mark.parametrize("model", ["ESSP", "SSP"])
+def test_promises_hold_between_hosts_and_the_bytes_use_their_devices(nodes, model):
+    """Sums are exact and every read is as promised; each device has counted at least the bytes that its node reports."""
+    before = nodes.network.traffic()
+    job = nodes.order(f"probe {model}")
+    ends = job.end()
+    after = nodes.network.traffic()
+    no_errors(ends)
+    job.judge()
+    for end, early, late in zip(ends, before, after, strict=True):
+        assert end["traffic"]["bytes_sent"] > 10_000
+        assert late.sent - early.sent >= end["traffic"]["bytes_sent"]
+        assert late.received - early.received >= end["traffic"]["bytes_received"]
+
+
+@needs_hosts
+def test_what_a_healed_network_has_lost_arrives(nodes):
+    """A node is cut off in the middle of a run, then only what it sends to another: both heal, and nothing is wrong."""
+    job = nodes.order("healed")
+    job.goes_on()
+    nodes.network.partition([2])
+    job.stands_still()
+    before = nodes.network.traffic()[2].received
+    time.sleep(STILL_S)
+    assert nodes.network.traffic()[2].received == before
+    nodes.network.heal()
+    job.goes_on()
+    nodes.network.one_way(2, 0)
+    job.stands_still()
+    nodes.network.heal()
+    job.goes_on()
+    job.enough()
+    no_errors(job.end())
+    job.judge()
+
+
+@needs_hosts
+def test_a_node_that_is_cut_off_for_long_is_waited_for(nodes):
+    """Under ``wait`` all say for whom they wait, and go on when the network is back: nothing is wrong at the end."""
+    job = nodes.order("wait")
+    job.goes_on()
+    nodes.network.partition([2])
+    for rank, missing in ((0, "node 2"), (1, "node 2"), (2, "node 0"), (2, "node 1")):
+        said = f"{missing} was not heard for 1 s; waiting for it"
+        job.wait(lambda rank=rank, said=said: said in job.errors(rank), f"node {rank} to say that {said}")
+    job.stands_still()
+    nodes.network.heal()
+    job.goes_on()
+    job.enough()
+    no_errors(job.end())
+    job.judge()
+
+
+@needs_hosts
+def test_a_node_that_is_cut_off_for_long_is_named(nodes):
+    """Under ``fail`` the job ends on all nodes, with who was lost: for the node that was cut off, one of the others."""
+    job = nodes.order("fail")
+    job.goes_on()
+    nodes.network.partition([2])
+    first, second, cut_off = [end["error"] for end in job.end()]
+    for error in (first, second):
+        assert error.startswith("NodeError: ")
+        assert "node 2 was not heard for" in error
+    assert cut_off.startswith("NodeError: ")
+    assert "node 0 was not heard for" in cut_off or "node 1 was not heard for" in cut_off
