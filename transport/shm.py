@@ -30,7 +30,6 @@ import os
 import re
 import select
 import socket
-import stat
 import struct
 import time
 
@@ -299,13 +298,17 @@ def _read_greeting(arrived: socket.socket) -> tuple[int, int, int]:
 
 def _map(descriptor: int, ring_bytes: int) -> Bytes:
     """Map the memory of two rings; the array holds it."""
-    found = os.fstat(descriptor)
     size = _PAGE + 2 * ring_bytes
     power_of_two = ring_bytes & (ring_bytes - 1) == 0 and _SMALLEST_RING <= ring_bytes <= _LARGEST_RING
-    if not (power_of_two and stat.S_ISREG(found.st_mode) and found.st_size == size):
+    if not power_of_two or os.fstat(descriptor).st_size != size:
         raise _Refused
     # A peer that makes the file shorter afterwards ends us by SIGBUS. It is of our own user, and could kill us as well.
-    return np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
+    try:
+        return np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
+    except OSError as error:  # no file, or not to be written to
+        if error.errno in _OUT_OF_MEANS:
+            raise
+        raise _Refused from error
 
 
 def _rings(memory: Bytes) -> tuple[Ring, Ring]:

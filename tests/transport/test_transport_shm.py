@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import select
@@ -168,6 +169,27 @@ def test_a_loop_sleeps_while_the_ring_is_full():
         assert not second.wants_write
 
 
+def test_room_that_receive_finds_is_told_until_it_is_used():
+    """The descriptor polls readable although no bell is there, and sleeps again after `flush`, or `send`."""
+    for use in ("flush", "send"):
+        with stranger_and_connection() as (stranger, connection):
+            assert connection.send(bytes(RING + 1000))
+            assert connection.receive() is None
+            assert not select.select([connection], [], [], 0)[0]
+            stranger.back[ring.HEAD] = RING
+            for _ in range(2):
+                assert connection.receive() is None
+                assert connection.wants_write
+                assert select.select([connection], [], [], 0)[0]
+            if use == "flush":
+                connection.flush()
+            else:
+                assert connection.send(b"x")
+            assert not connection.wants_write
+            assert connection.receive() is None
+            assert not select.select([connection], [], [], 0)[0]
+
+
 _FULL = """
 import os
 from nbps.transport import Options, get_transport
@@ -289,9 +311,9 @@ def test_a_wrong_greeting_is_nobody(what):
         assert is_closed(stranger)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "socket", "two files"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "two files", "not for writing", "sealed"])
 def test_a_wrong_descriptor_is_nobody(kind):
-    """Only a file of the right size is mapped, and more than one is none."""
+    """Only a file of the right size that can be written is mapped, and more than one is none."""
     greeting = GREETING.pack(b"nbps", 1, MEMORY, RING)
     with listening() as listener, knock(listener.address) as stranger, contextlib.ExitStack() as stack:
         match kind:
@@ -300,9 +322,15 @@ def test_a_wrong_descriptor_is_nobody(kind):
                 for descriptor in descriptors:
                     stack.callback(os.close, descriptor)
                 del descriptors[1:]
-            case "folder":
-                descriptors = [os.open("/", os.O_RDONLY)]
+            case "not for writing":
+                writable = stack.enter_context(memory_file(PAGE + 2 * RING))
+                descriptors = [os.open(f"/proc/self/fd/{writable}", os.O_RDONLY)]
                 stack.callback(os.close, descriptors[0])
+            case "sealed":
+                descriptors = [os.memfd_create("sealed", os.MFD_ALLOW_SEALING)]
+                stack.callback(os.close, descriptors[0])
+                os.ftruncate(descriptors[0], PAGE + 2 * RING)
+                fcntl.fcntl(descriptors[0], fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
             case "socket":
                 descriptors = [stranger.fileno()]
             case "two files":
