@@ -1,6 +1,7 @@
-"""What every node runs in the parts of `nodes.py` that need whole jobs; one line of JSON on standard output says what came.
+"""What every node runs in the parts of `nodes.py` that need whole jobs.
 
-Called as ``python node_programs.py PROGRAM ARGUMENTS``, the arguments as JSON; which node this is, the environment says.
+Called as ``python node_programs.py PROGRAM ARGUMENTS``, the arguments as JSON; the environment says which node.
+The last line of standard output is JSON with what was found.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from nbps.data import generate_ratings, read_ratings
 from nbps.models import MatrixFactorization
 
 _TICKS_PER_S = 100  # of /proc/<pid>/stat, on all machines that nbps supports
-_TOTALS = "totals"
 
 
 # --------------------------------------------------------------------------- an empty clock

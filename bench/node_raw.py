@@ -49,7 +49,7 @@ def _receive_times(descriptor, data, times):
 
 @njit(nogil=True)
 def _call_times(descriptor, data, times):
-    for _ in range(times):
+    for _ in range(times):  # noqa: SIM110  (Numba compiles no generator expressions)
         if not (_send_times(descriptor, data, 1) and _receive_times(descriptor, data, 1)):
             return False
     return True
@@ -57,7 +57,7 @@ def _call_times(descriptor, data, times):
 
 @njit(nogil=True)
 def _answer_times(descriptor, data, times):
-    for _ in range(times):
+    for _ in range(times):  # noqa: SIM110
         if not (_receive_times(descriptor, data, 1) and _send_times(descriptor, data, 1)):
             return False
     return True
