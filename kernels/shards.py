@@ -89,6 +89,68 @@ def take_differences(values, base, ids, out_ids, out_deltas):
 
 
 @kernel
+def take_values(values, base, ids, out_ids, out_values):
+    """Take the values of rows `ids` that differ from `base`, and make them its own; return how many rows.
+
+    For rows with one writer, whose values stand for themselves: nothing is rounded on their way.
+    """
+    width = values.shape[1]
+    found = 0
+    for n in range(ids.size):
+        mine, known, copy = values[ids[n]], base[ids[n]], out_values[found]
+        changed = False
+        for j in range(width):
+            seen = mine[j]
+            changed |= seen != known[j]
+            copy[j] = seen
+            known[j] = seen
+        if changed:
+            out_ids[found] = ids[n]
+            found += 1
+    return found
+
+
+@kernel
+def overwrite_rows(values, ids, fresh, pending, targets):
+    """Make row ``ids[n]`` what ``fresh[n]`` says, and have the nodes of `targets` told."""
+    width = values.shape[1]
+    for n in range(ids.size):
+        target, new = values[ids[n]], fresh[n]
+        for j in range(width):
+            target[j] = new[j]
+        pending[ids[n]] |= targets
+
+
+@kernel
+def overwrite_common(ids, values, other_ids, fresh):
+    """Make ``values[n]`` what ``fresh[m]`` says where ``ids[n] == other_ids[m]``; both ascend."""
+    width = values.shape[1]
+    n = m = 0
+    while n < ids.size and m < other_ids.size:
+        if ids[n] < other_ids[m]:
+            n += 1
+        elif ids[n] > other_ids[m]:
+            m += 1
+        else:
+            for j in range(width):
+                values[n, j] = fresh[m, j]
+            n += 1
+            m += 1
+
+
+@kernel
+def install_unchanged(values, base, ids, fresh):
+    """Take in values of an owner, where no local writer has changed them since: ``base = fresh`` in any case."""
+    width = values.shape[1]
+    for n in range(ids.size):
+        target, known, new = values[ids[n]], base[ids[n]], fresh[n]
+        for j in range(width):
+            if target[j] == known[j]:
+                target[j] = new[j]
+            known[j] = new[j]
+
+
+@kernel
 def read_differences(values, base, ids, out):
     """Write ``values - base`` of rows `ids` to `out`, shape (ids.size, width); nothing is taken."""
     width = values.shape[1]
@@ -110,18 +172,11 @@ def add_to_base(base, ids, deltas):
 
 
 @kernel
-def apply_rows(values, atomic, ids, deltas, pending, targets):
-    """Add ``deltas[n]`` to row ``ids[n]``, without loss where `atomic`, and have the nodes of `targets` told."""
-    width = values.shape[1]
+def apply_rows(values, ids, deltas, pending, targets):
+    """Add ``deltas[n]`` to row ``ids[n]`` without loss, and have the nodes of `targets` told."""
     for n in range(ids.size):
-        row = ids[n]
-        target, delta = values[row], deltas[n]
-        if atomic:
-            add_row_lossless(target, delta)
-        else:
-            for j in range(width):
-                target[j] += delta[j]
-        pending[row] |= targets
+        add_row_lossless(values[ids[n]], deltas[n])
+        pending[ids[n]] |= targets
 
 
 @kernel
@@ -191,8 +246,8 @@ def add_common(ids, values, other_ids, deltas):
 
 
 @kernel
-def install_rows(values, base, atomic, ids, fresh):
-    """Take in values of an owner: ``values += fresh - base; base = fresh``, losing no addition where `atomic`.
+def install_rows(values, base, ids, fresh):
+    """Take in values of an owner: ``values += fresh - base; base = fresh``, losing no addition.
 
     `fresh`, shape (ids.size, width), holds this node's own batches that the owner had not applied. Where nothing is
     unsent a value becomes the owner's to the bit, and where nothing changed nothing is written.
@@ -200,12 +255,7 @@ def install_rows(values, base, atomic, ids, fresh):
     width = values.shape[1]
     for n in range(ids.size):
         target, known, new = values[ids[n]], base[ids[n]], fresh[n]
-        if atomic:
-            _shift_row(target, known, new)
-        else:
-            for j in range(width):
-                seen = target[j]
-                target[j] = new[j] if seen == known[j] else seen + (new[j] - known[j])
+        _shift_row(target, known, new)
         for j in range(width):
             known[j] = new[j]
 

@@ -119,6 +119,11 @@ class Table:
                 f"table {self.name!r}: compress is {self.compress!r}; expected 'float16', 'bfloat16', a share of "
                 f"elements between 0 and 1, or None"
             )
+        if self.compress is not None and self.access == "exclusive":
+            raise ConfigError(
+                f"table {self.name!r}: compress={self.compress!r} with access='exclusive', whose values travel, not "
+                f"additions; expected access='direct' or 'cached'"
+            )
         if self.compress is not None and not self.dtype.startswith("float"):
             raise ConfigError(
                 f"table {self.name!r}: compress={self.compress!r} with dtype {self.dtype}: counts are not rounded; "

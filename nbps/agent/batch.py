@@ -21,8 +21,9 @@ from nbps.errors import ProtocolError
 Ids = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-# Encodings of values: the table's dtype, none at all, and those of `nbps.agent.compression`.
-AS_IT_IS, ONLY_IDS, FLOAT16, BFLOAT16, LARGEST = range(5)
+# Encodings of values: the table's dtype, none at all, those of `nbps.agent.compression`, and the table's dtype again,
+# but to overwrite rows instead of being added to them.
+AS_IT_IS, ONLY_IDS, FLOAT16, BFLOAT16, LARGEST, OVERWRITE = range(6)
 
 _ALIGNMENT = 64
 _WORDS = 7  # of a section in the head
@@ -66,7 +67,7 @@ def batch_limit(shapes: Sequence[Shape]) -> int:
 def values_bytes(shape: Shape) -> int:
     """Return the bytes of the values of a section."""
     encoding, rows = shape.encoding, shape.rows
-    if encoding == AS_IT_IS:
+    if encoding in (AS_IT_IS, OVERWRITE):
         return rows * shape.width * shape.itemsize
     if encoding == LARGEST:
         return largest_columns_bytes(rows, shape.kept) + rows * shape.kept * shape.itemsize
@@ -134,7 +135,7 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
     found = []
     for n in range(count):
         table, encoding, rows, width, kept, ids, values = head[n * _WORDS : (n + 1) * _WORDS]
-        fits = 0 <= table < len(widths) and width == widths[table] and AS_IT_IS <= encoding <= LARGEST
+        fits = 0 <= table < len(widths) and width == widths[table] and AS_IT_IS <= encoding <= OVERWRITE
         fits = fits and 0 <= kept <= width
         if not (fits and 0 <= rows <= batch.size // 8):
             raise ProtocolError(

@@ -17,8 +17,11 @@ import numpy.typing as npt
 
 from nbps.agent.batch import (
     AS_IT_IS,
+    BFLOAT16,
+    FLOAT16,
     LARGEST,
     ONLY_IDS,
+    OVERWRITE,
     Bytes,
     Ids,
     Section,
@@ -51,21 +54,19 @@ class TableShare:
     dirty : ndarray, uint8[8 * ceil(rows / 8)]
         Marks of changed rows.
     owners : ndarray, uint8[rows]
-    atomic : bool
-        Whether local workers may change a row while the agent does.
     states : ndarray, uint8[8 * ceil(rows / 8)], or None
         Which rows are here (`nbps.kernels.presence`); None for all.
     replicated : bool
         Whether other nodes are told of all changes during a run.
     encoding, kept : int
-        Of additions on their way (`nbps.agent.batch`).
+        Of additions on their way (`nbps.agent.batch`); `OVERWRITE` where a row has one writer at a time, and its values
+        are sent.
     """
 
     name: str
     values: npt.NDArray[Any]
     dirty: Bytes
     owners: Owners
-    atomic: bool
     states: Bytes | None
     replicated: bool
     encoding: int = AS_IT_IS
@@ -83,7 +84,6 @@ class _Rows:
         self.base = np.empty_like(share.values)
         self.dirty = share.dirty
         self.eights = share.dirty.view(np.int64)
-        self.atomic = int(share.atomic)
         self.shape = Shape(number, 0, rows, width, share.values.itemsize)
         self.ids = [np.flatnonzero(share.owners == node) for node in range(nodes)]
         self.pending = np.zeros(rows, np.uint64)
@@ -91,12 +91,21 @@ class _Rows:
         self.subscribers = np.full(rows, everybody, np.uint64)
         self.taken = np.empty(rows, np.int64)
         # Rows not sent as a whole; of floats, base + (values - base) need not be the values.
-        self.carried = np.zeros(rows, np.bool_) if share.values.dtype.kind == "f" else None
+        overwrites, is_float = share.encoding == OVERWRITE, share.values.dtype.kind == "f"
+        self.carried = np.zeros(rows, np.bool_) if is_float and not overwrites else None
+        self.sent_shape = self.shape._replace(encoding=OVERWRITE if overwrites else AS_IT_IS)
+        rounded = (FLOAT16, BFLOAT16, LARGEST) if is_float else ()
+        self.encodings = (AS_IT_IS, OVERWRITE) if overwrites else (AS_IT_IS, *rounded)  # that may arrive
         for node, ids in enumerate(self.ids):
             if node != rank:
                 self.base[ids] = share.values[ids]
             elif share.states is not None:
                 presence.make_present(share.states, ids.copy())
+
+    def take(self, ids: Ids, out_ids: Ids, out: npt.NDArray[Any]) -> int:
+        """Take what local workers did to rows `ids`: differences, or values where a row has one writer."""
+        kernel = shards.take_values if self.share.encoding == OVERWRITE else shards.take_differences
+        return int(kernel(self.values, self.base, ids, out_ids, out))
 
     def take_carried(self, owner: int, count: int) -> int:
         """Put the rows of `owner` that were not sent as a whole to the first `count` of `taken`; return how many."""
@@ -164,7 +173,7 @@ class NodeMemory:
             count = shards.take_marked(table.dirty, table.eights, table.ids[owner], table.taken)
             if exact and table.carried is not None:
                 count = table.take_carried(owner, count)
-            elif table.share.encoding != AS_IT_IS:
+            elif table.share.encoding not in (AS_IT_IS, OVERWRITE):
                 rounded += [(table, table.taken[:count].copy())] * bool(count)
                 continue
             if count:
@@ -177,13 +186,11 @@ class NodeMemory:
         """Take the differences of the first so many rows that each table has `taken`."""
         if not chosen:
             return None
-        batch, parts = new_batch([table.shape._replace(rows=count) for table, count in chosen])
+        batch, parts = new_batch([table.sent_shape._replace(rows=count) for table, count in chosen])
         counts = [
-            int(shards.take_differences(
-                table.values, table.base, table.taken[:count], part.ids, self._values(table, part)
-            ))
+            table.take(table.taken[:count], part.ids, self._values(table, part))
             for (table, count), part in zip(chosen, parts, strict=True)
-        ]  # fmt: skip
+        ]
         for (table, _), part, count in zip(chosen, parts, counts, strict=True):
             if table.carried is not None:
                 table.carried[part.ids[:count]] = True
@@ -205,9 +212,9 @@ class NodeMemory:
                     np.empty(rows.size, np.int64),
                     np.empty((rows.size, table.shape.width), table.values.dtype),
                 )
-                taken = int(shards.take_differences(table.values, table.base, rows, ids, deltas))
+                taken = table.take(rows, ids, deltas)
                 rows = ids[:taken]
-                found.append((table, rows, AS_IT_IS, deltas[:taken].view(np.uint8).reshape(-1)))
+                found.append((table, rows, table.sent_shape.encoding, deltas[:taken].view(np.uint8).reshape(-1)))
             if table.carried is not None:
                 table.carried[rows] = True
         for table, ids in rounded:
@@ -253,7 +260,8 @@ class NodeMemory:
         """Add a batch of node `source` to owned rows."""
         for table, part in self._checked(self._parts(rows, self.rank)):
             values = self._values(table, part)
-            shards.apply_rows(table.values, table.atomic, part.ids, values, table.pending, self._others[source])
+            kernel = shards.overwrite_rows if part.encoding == OVERWRITE else shards.apply_rows
+            kernel(table.values, part.ids, values, table.pending, self._others[source])
 
     def gather(self, subscriber: int, everything: bool) -> Bytes | None:
         """Take the values of owned rows of which `subscriber` must be told."""
@@ -284,8 +292,10 @@ class NodeMemory:
             values = self._values(table, part)
             for number, mine in own:
                 if number == table.number:
-                    shards.add_common(part.ids, values, mine.ids, self._values(table, mine))
-            shards.install_rows(table.values, table.base, table.atomic, part.ids, values)
+                    kernel = shards.overwrite_common if mine.encoding == OVERWRITE else shards.add_common
+                    kernel(part.ids, values, mine.ids, self._values(table, mine))
+            kernel = shards.install_unchanged if table.share.encoding == OVERWRITE else shards.install_rows
+            kernel(table.values, table.base, part.ids, values)
         if self._asked and self._answer(owner, answered):
             self._on_answer()
 
@@ -366,19 +376,18 @@ class NodeMemory:
     def _checked(self, parts: list[tuple[_Rows, Section]]) -> list[tuple[_Rows, Section]]:
         """Return `parts` if the values of all of them can be read: none is used before all were checked."""
         for table, part in parts:
-            encoding, is_float = part.encoding, table.values.dtype.kind == "f"
-            columns = columns_of(part.values, encoding, part.ids.size, part.kept)
+            columns = columns_of(part.values, part.encoding, part.ids.size, part.kept)
             outside = columns is not None and (columns >= part.width).any()
-            if encoding != AS_IT_IS and (encoding == ONLY_IDS or not is_float or outside):
+            if part.encoding not in table.encodings or outside:
                 raise ProtocolError(
-                    f"a batch for table {table.share.name!r} has values in encoding {encoding}; expected numbers of "
-                    f"columns below {part.width}"
+                    f"a batch for table {table.share.name!r} has values in encoding {part.encoding}; expected one of "
+                    f"{table.encodings}, with columns below {part.width}"
                 )
         return parts
 
     def _values(self, table: _Rows, part: Section) -> npt.NDArray[Any]:
         """Return the values of a section, shape (n, width); a view if they are as they are."""
         n, dtype = part.ids.size, table.values.dtype
-        if part.encoding == AS_IT_IS:
+        if part.encoding in (AS_IT_IS, OVERWRITE):
             return part.values.view(dtype).reshape(n, part.width)
         return expand(part.values, part.encoding, n, part.width, part.kept, dtype)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nbps.agent.batch import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST
+from nbps.agent.batch import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST, OVERWRITE
 from nbps.agent.board import AgentBoard
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.agent.saver import Rows, Saver
@@ -446,12 +446,17 @@ def _share(table: SharedTable, nodes: int) -> TableShare:
         values=table.layout.view(),
         dirty=attach(table.marks),
         owners=row_owners(table.layout.rows, nodes, table.sharding),
-        atomic=table.access != "exclusive",
         states=None if table.states is None else attach(table.states),
         replicated=table.replicate == "clock",
-        encoding=LARGEST if isinstance(table.compress, float) else _ENCODINGS[table.compress],
+        encoding=_encoding(table),
         kept=max(1, round(table.compress * table.layout.width)) if isinstance(table.compress, float) else 0,
     )
+
+
+def _encoding(table: SharedTable) -> int:
+    if table.access == "exclusive":
+        return OVERWRITE
+    return LARGEST if isinstance(table.compress, float) else _ENCODINGS[table.compress]
 
 
 def _sum(traffic: Traffic, connection: Connection) -> Traffic:
