@@ -141,7 +141,7 @@ def _(patch: _Patch) -> None:
 
 @fault("values that come in replace additions not sent yet")
 def _(patch: _Patch) -> None:
-    def install_rows(values, base, atomic, ids, fresh):
+    def install_rows(values, base, ids, fresh):
         values[ids] = base[ids] = fresh
 
     patch.setattr(shards, "install_rows", install_rows)
@@ -154,8 +154,8 @@ def _(patch: _Patch) -> None:
 
 @fault("additions of other nodes are not shipped on")
 def _(patch: _Patch) -> None:
-    def apply_rows(values, atomic, ids, deltas, pending, targets):
-        original(values, atomic, ids, deltas, pending, targets - targets)
+    def apply_rows(values, ids, deltas, pending, targets):
+        original(values, ids, deltas, pending, targets - targets)
 
     original = shards.apply_rows
     patch.setattr(shards, "apply_rows", apply_rows)
@@ -163,11 +163,11 @@ def _(patch: _Patch) -> None:
 
 @fault("an element is added to by halves")
 def _(patch: _Patch) -> None:
-    def apply_rows(values, atomic, ids, deltas, pending, targets):
+    def apply_rows(values, ids, deltas, pending, targets):
         low = deltas & 0xFFFFFFFF
-        original(values, atomic, ids, low, pending, targets)
+        original(values, ids, low, pending, targets)
         time.sleep(PAUSE_S)
-        original(values, atomic, ids, deltas - low, pending, targets)
+        original(values, ids, deltas - low, pending, targets)
 
     original = shards.apply_rows
     patch.setattr(shards, "apply_rows", apply_rows)
