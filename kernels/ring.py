@@ -16,6 +16,8 @@ a system call, which is the caller's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -142,12 +144,12 @@ def copy_bytes(target, target_index, source, source_index, count):
 @intrinsic
 def _copy_bytes(typingctx, target, target_index, source, source_index, count):
     def codegen(context, builder, signature, args):
-        views = [context.make_array(kind)(context, builder, args[n]) for n, kind in ((0, target), (2, source))]
-        pointers = [
-            cgutils.get_item_pointer(context, builder, kind, view, [args[n]], wraparound=False)
-            for n, kind, view in ((1, target, views[0]), (3, source, views[1]))
-        ]
-        cgutils.raw_memcpy(builder, *pointers, args[4], ir.Constant(ir.IntType(64), 1))
+        def pointer(array_type, array, index):
+            view = context.make_array(array_type)(context, builder, array)
+            return cgutils.get_item_pointer(context, builder, array_type, view, [index], wraparound=False)
+
+        into, out_of = pointer(target, args[0], args[1]), pointer(source, args[2], args[3])
+        cgutils.raw_memcpy(builder, into, out_of, args[4], ir.Constant(ir.IntType(64), 1))
         return context.get_dummy_value()
 
     return types.void(target, types.intp, source, types.intp, types.intp), codegen
@@ -162,7 +164,7 @@ def _(target, target_index, source, source_index, count):
     )
 
 
-def ring_requests():
+def ring_requests() -> list[tuple[Any, tuple[Any, ...]]]:
     """Return kernels with arguments for `nbps.kernels.prepare.prepare`: frames are in memory that may be read-only."""
     words, data = np.zeros(RING_WORDS, np.int64), np.zeros(8, np.uint8)
     return [

@@ -20,7 +20,8 @@ import contextlib
 import select
 import socket
 from collections import deque
-from typing import NamedTuple, NoReturn
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,8 @@ class ShmConnection(Connection):
             return False
         header = length.to_bytes(_HEADER_BYTES, "little")
         if length <= _JOINED_BYTES:
-            self._queue.append(np.frombuffer(bytearray().join((header, *parts)), np.uint8))
+            pieces: Sequence[Any] = (header, *parts)
+            self._queue.append(np.frombuffer(bytearray().join(pieces), np.uint8))
         else:
             self._queue.append(np.frombuffer(bytearray(header), np.uint8))
             self._queue.extend(np.frombuffer(part, np.uint8) for part in parts if total_bytes([part]))
