@@ -72,7 +72,7 @@ def _probe(worker, case, folder, plan):
 def count_on(worker, _case, folder):
     """Count clocks, each in its row, until it is enough; return how many there were."""
     table = worker.table("counted")
-    one = np.zeros(table.width, np.int64)
+    one = np.zeros(table.shape[1], np.int64)
     one[worker.rank] = 1
     while not (folder / "enough").exists():
         table.inc(worker.current_clock % CYCLE, one)
@@ -133,8 +133,8 @@ JOBS = {
         ESSP, _COUNTED, [count_on], checkpoints_every=5,
         options={"failure_timeout_s": 1.0, "on_failure": "continue", "start_timeout_s": 8.0},
     ),
-    "bulk ESSP": Case(ESSP, _BULK, [functools.partial(add_bulk, clocks=6)]),
-    "bulk ASP": Case(nbps.ASP(), _BULK, [functools.partial(add_bulk, clocks=60)]),
+    "bulk ESSP": Case(ESSP, _BULK, [functools.partial(add_bulk, clocks=5)]),
+    "bulk ASP": Case(nbps.ASP(), _BULK, [functools.partial(add_bulk, clocks=200)]),
     "learn": Case(nbps.BSP(), _LEARNED, [functools.partial(learn, which=which) for which in ("first", "again")]),
     "no secret": Case(SSP, _COUNTED, [count_on], secrets=[None] * NODES),
     "other secrets": Case(SSP, _COUNTED, [count_on], secrets=["one", "two", "one"], options={"start_timeout_s": 2.0}),
@@ -156,7 +156,6 @@ def carry_out(name, folder):
         nodes = nbps.Nodes.from_environment(environment)
         options |= {"workers": case.workers, "consistency": case.model, "nodes": nodes, "clock_timeout_s": 120}
         with nbps.Job(case.tables, **options, **case.options) as job:
-            print(f"{name} begins", flush=True)
             for program in case.programs:
                 end["results"].append(job.run(program, case, folder))
             np.savez(
@@ -178,7 +177,8 @@ def main(where):
         name = order.read_text()
         if not name:
             return
-        print(json.dumps(carry_out(name, Path(where) / f"job-{number}")), flush=True)
+        end = carry_out(name, Path(where) / f"job-{number}")
+        os.write(1, f"{json.dumps(end)}\n".encode())
 
 
 if __name__ == "__main__":

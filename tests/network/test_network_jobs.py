@@ -17,6 +17,8 @@ import programs
 import pytest
 import relay
 
+from nbps.errors import CheckpointError
+from nbps.runtime.checkpoint import latest
 from nbps.testing.chaos import read_journals
 from nbps.testing.cluster import Cluster, eventually
 from nbps.testing.history import Passed, Read, check
@@ -83,29 +85,30 @@ class Job:
         self.folder = folder
 
     def output(self, rank: int) -> str:
-        """What a node has said since the job was ordered."""
+        """Return what a node has said since the job was ordered."""
         return self._nodes.nodes[rank].output[self._output[rank] :]
 
     def errors(self, rank: int) -> str:
-        """What it has written to standard error."""
+        """Return what it has written to standard error."""
         return self._nodes.nodes[rank].errors[self._errors[rank] :]
 
-    def end(self, *ranks: int) -> list[dict]:
+    def has_ended(self, rank: int) -> bool:
+        """Return whether node `rank` has ended the job."""
+        return self.output(rank).endswith("}\n")
+
+    def end(self) -> list[dict]:
         """Wait until the job has ended; return what the nodes say of it."""
-        ends = []
-        for rank in ranks or range(NODES):
-            self.wait(lambda rank=rank: '{"job"' in self.output(rank), f"node {rank} to end its job")
-            eventually(lambda rank=rank: self.output(rank).endswith("}\n"), "its whole line")
-            ends.append(json.loads(self.output(rank).splitlines()[-1]))
-        return ends
+        for rank in range(NODES):
+            self.wait(lambda rank=rank: self.has_ended(rank), f"node {rank} to end its job")
+        return [json.loads(self.output(rank)) for rank in range(NODES)]
 
     def wait(self, condition, what: str) -> None:
         """Wait, but not for nodes that have ended."""
 
         def holds() -> bool:
             found = condition()
-            gone = [node.rank for node in self._nodes.nodes if node.returncode is not None]
-            assert found or not gone, f"nodes {gone} have ended, while waiting for {what}"
+            gone = "\n".join(node.story() for node in self._nodes.nodes if node.returncode is not None)
+            assert found or not gone, f"nodes have ended, while waiting for {what}:\n{gone}"
             return found
 
         eventually(holds, what, LIMIT_S)
@@ -114,14 +117,27 @@ class Job:
         """End programs that go on until it is enough."""
         (self.folder / "enough").touch()
 
+    def counted(self, workers: int, clocks: int) -> bool:
+        """Return whether all workers, so many now, have counted so many clocks."""
+        paths = [self.folder / f"clock-{rank}-of-{workers}" for rank in range(workers)]
+        return all(path.exists() and int(path.read_text() or 0) >= clocks for path in paths)
+
+    def has_checkpoint(self) -> bool:
+        """Return whether there is one that is complete."""
+        try:
+            latest(self.folder / "checkpoints")
+        except CheckpointError:
+            return False
+        return True
+
     # --- the probe
 
     def entries(self):
-        """What the probes have recorded so far."""
+        """Return what the probes have recorded so far."""
         return [entry for folder in sorted(self.folder.glob("journal-*")) for entry in read_journals(folder)]
 
     def clocks(self) -> dict[int, int]:
-        """The clock into which each worker was let last."""
+        """Return the clock into which each worker was let last."""
         return {entry.worker: entry.clock for entry in self.entries() if isinstance(entry, Passed)}
 
     def goes_on(self) -> None:
@@ -148,7 +164,7 @@ class Job:
         return sorted((str(path), path.stat().st_size) for path in self.folder.glob("journal-*/*"))
 
     def tables(self) -> list[dict[str, np.ndarray]]:
-        """The rows at the end, of every node that came to it."""
+        """Return the rows at the end, of every node that came to it."""
         return [dict(np.load(path)) for path in sorted(self.folder.glob("end-*.npz"))]
 
     def judge(self) -> None:
@@ -193,7 +209,7 @@ def no_errors(ends: list[dict]) -> None:
 @needs_hosts
 @pytest.mark.parametrize("model", ["ESSP", "SSP"])
 def test_promises_hold_between_hosts_and_the_bytes_use_their_devices(nodes, model):
-    """Sums are exact and every read is as promised; each device has counted at least the bytes that its node reports."""
+    """Sums are exact and every read is as promised; devices have counted the bytes that nodes report, or more."""
     before = nodes.network.traffic()
     job = nodes.order(f"probe {model}")
     ends = job.end()
@@ -256,3 +272,121 @@ def test_a_node_that_is_cut_off_for_long_is_named(nodes):
         assert "node 2 was not heard for" in error
     assert cut_off.startswith("NodeError: ")
     assert "node 0 was not heard for" in cut_off or "node 1 was not heard for" in cut_off
+
+
+@needs_hosts
+@pytest.mark.parametrize("lost", [2, 0])
+def test_the_others_go_on_without_a_node_that_is_cut_off(nodes, lost):
+    """Under ``continue`` two nodes go on from the last checkpoint; the third ends with the reason, healed or not.
+
+    Every clock of every worker counts exactly once: those before the checkpoint of all three, then those of two.
+    """
+    left = [rank for rank in range(NODES) if rank != lost]
+    job = nodes.order("continue")
+    job.wait(job.has_checkpoint, "a checkpoint")
+    job.wait(lambda: job.counted(NODES, PROGRESS), "all workers to go on")
+    nodes.network.partition([lost])
+    for rank in left:
+        said = f"node {lost} is lost; 2 nodes go on from clock"
+        job.wait(lambda rank=rank, said=said: said in job.errors(rank), f"node {rank} to say that {said}")
+    job.wait(lambda: job.counted(NODES - 1, PROGRESS), "two workers to go on")
+    nodes.network.heal()
+    job.enough()
+    ends = job.end()
+    assert "was not heard for" in ends[lost]["error"]
+    assert [ends[rank]["error"] for rank in left] == [None, None]
+    assert len({ends[rank]["resumed"] for rank in left}) == 1
+    begun = ends[left[0]]["resumed"]
+    expected = np.zeros((programs.CYCLE, NODES), np.int64)
+    for rank in range(NODES):
+        np.add.at(expected, (np.arange(begun) % programs.CYCLE, rank), 1)
+    for new, rank in enumerate(left):
+        (clocks,) = ends[rank]["results"][0]
+        assert clocks > begun > 0
+        np.add.at(expected, (np.arange(begun, clocks) % programs.CYCLE, new), 1)
+    one, other = job.tables()
+    np.testing.assert_array_equal(one["counted"], expected)
+    np.testing.assert_array_equal(other["counted"], expected)
+
+
+@needs_rate
+@pytest.mark.parametrize(("model", "rate"), [("ESSP", 2_000_000), ("ASP", 16_000_000)])
+def test_a_slow_network_slows_a_job_and_nothing_grows(nodes, model, rate):
+    """Links too slow for a table of 1 MB, all of whose rows change in every clock: sums are exact, agents stay small.
+
+    Under ASP workers wait for nobody and are done long before their additions are sent: these go together.
+    """
+    clocks = programs.JOBS[f"bulk {model}"].programs[0].keywords["clocks"]
+    before = nodes.network.traffic()
+    for n in range(NODES):
+        nodes.network.rate(n, rate)
+    job = nodes.order(f"bulk {model}")
+    sizes = [[] for _ in range(NODES)]
+    while not all(job.has_ended(rank) for rank in range(NODES)):
+        for node, seen in zip(nodes.nodes, sizes, strict=True):
+            seen += [size for pid in node.pids("agent") if (size := private_bytes(pid))]
+        time.sleep(0.05)
+    for n in range(NODES):
+        nodes.network.rate(n, None)
+    ends = job.end()
+    no_errors(ends)
+    for rows in job.tables():
+        np.testing.assert_array_equal(rows["bulk"], np.full(programs.BULK, clocks * sum(range(1, NODES + 1))))
+    for end, early, late in zip(ends, before, nodes.network.traffic(), strict=True):
+        assert late.sent - early.sent >= end["traffic"]["bytes_sent"] > 3_000_000
+        if model == "ASP":  # of a table, each node sends two thirds to their owners, and its own third twice
+            assert end["traffic"]["bytes_sent"] < clocks * 1_000_000 / 2
+    for seen in sizes:
+        assert max(seen) - min(seen) < 100 << 20
+
+
+def private_bytes(pid: int) -> int:
+    """Memory of a process that is no file's and not shared; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+
+@needs_relay
+def test_promises_hold_on_a_network_that_delays_and_loses(relayed_nodes):
+    """1 to 5 ms of delay, so that packets overtake each other, and 2 of 100 lost: no sum and no read is wrong."""
+    network = relayed_nodes.network
+    network.set(delay_s=0.001, jitter_s=0.004, loss=0.02)
+    job = relayed_nodes.order("probe ESSP")
+    no_errors(job.end())
+    job.judge()
+    assert sum(path.lost for path in network.paths.values()) > 0
+
+
+@needs_relay
+def test_bsp_has_the_same_bits_whatever_a_network_does(relayed_nodes):
+    """Two runs on a network that delays and loses read the same bits in every clock, and end with the same."""
+    relayed_nodes.network.set(delay_s=0.001, jitter_s=0.004, loss=0.02)
+    job = relayed_nodes.order("learn")
+    ends = job.end()
+    no_errors(ends)
+    for end in ends:
+        first, again = end["results"]
+        assert first == again
+    assert len({rows[which].tobytes() for rows in job.tables() for which in ("first", "again")}) == 1
+
+
+@needs_hosts
+def test_hosts_want_a_secret(nodes):
+    """A job that other machines can reach does not begin without a secret: the message says how to have one."""
+    for end in nodes.order("no secret").end():
+        assert end["error"].startswith(
+            "ConfigError: NBPS_RENDEZVOUS is '10.99.0.1:29500', which other machines can reach"
+        )
+        assert "set NBPS_SECRET" in end["error"]
+
+
+@needs_hosts
+def test_different_secrets_are_told_on_both_sides(nodes):
+    """A node with another secret does not get in; it is told why, and so is who waits for it."""
+    inside, other, waiting = [end["error"] for end in nodes.order("other secrets").end()]
+    for error in (inside, other):
+        assert "the secrets differ: give all nodes of a job the same NBPS_SECRET" in error
+    assert "node 1" in waiting
