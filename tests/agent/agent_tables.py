@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from nbps.kernels import presence
 
 from nbps.agent.batch import AS_IT_IS, ONLY_IDS, Shape, new_batch
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.agent.sharding import row_owners
-from nbps.kernels import presence
 
 _CANARY, _AROUND = 0xA5, 1024
 
@@ -82,7 +82,7 @@ class TestNode:
         self.owners = [place(row_owners(kind.rows, nodes, kind.sharding)) for kind in kinds]
         shares = [
             TableShare(
-                kind.name, self.values[n], self.dirty[n], self.owners[n], True, self.states[n],
+                kind.name, self.values[n], self.dirty[n], self.owners[n], self.states[n],
                 kind.replicate == "clock", kind.encoding, kind.kept,
             )
             for n, kind in enumerate(kinds)
@@ -107,7 +107,9 @@ class TestNode:
 def batch_of(*parts: tuple[int, int, list[int], np.ndarray | None]) -> np.ndarray:
     """Make a batch of sections given as (table, width, ids, values); without values if None."""
     shapes = [
-        Shape(table, ONLY_IDS if values is None else AS_IT_IS, len(ids), width, 0 if values is None else values.itemsize)
+        Shape(
+            table, ONLY_IDS if values is None else AS_IT_IS, len(ids), width, 0 if values is None else values.itemsize
+        )
         for table, width, ids, values in parts
     ]
     batch, sections = new_batch(shapes)

@@ -92,7 +92,7 @@ HUGE = [-1, -(2**63), 2**63 - 1, 2**61, 2**60 + 1, 2**32]
 HEADS = {  # word of the head and what is wrong there, in a batch of two sections
     "a count of sections": (0, [*HUGE, 3, 4097]),
     "a table": (1, [*HUGE, 3, 1]),
-    "an encoding": (2, [*HUGE, 5]),
+    "an encoding": (2, [*HUGE, 6]),
     "a count of rows": (3, [*HUGE, 6, 7, 1000]),
     "a width": (4, [*HUGE, 0, 2, 4]),
     "what is kept": (5, [*HUGE, 4]),

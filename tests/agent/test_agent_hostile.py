@@ -1,4 +1,4 @@
-"""A broken or hostile peer: whatever batch it sends, no byte beside the tables is touched, and an error changes nothing."""
+"""A broken or hostile peer: whatever batch it sends, nothing beside the tables is touched; an error changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = [
     Kind("counts", 9, 2, "int64", "hash"),
     Kind("sparse", 16, 5, "float64", (4,), replicate="read"),
 ]
-MUTATIONS = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") != "long" else 1_000_000
+MUTATIONS = 1_000_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4_000  # of each kind of call
 
 
 class Target:
@@ -105,20 +105,19 @@ def mutated(batch, random):
             a, b = random.integers(words.size, size=2)
             words[a], words[b] = words[b], words[a]
         else:
-            batch = batch[: random.integers(batch.size + 1)]
-            return batch
+            return batch[: random.integers(batch.size + 1)]
     return batch
 
 
 @pytest.mark.parametrize("name", ["apply", "install", "subscribe", "unsubscribe"])
 def test_no_batch_makes_a_node_write_beside_its_tables(name):
-    """10,000 mutated batches in all: each is a ProtocolError that changes nothing, or does what a batch may do."""
+    """16,000 mutated batches in all: each is a ProtocolError that changes nothing, or does what a batch may do."""
     target = Target()
     call, valid = target.calls()[name]
     assert all(target.try_out(call, batch) for batch in valid)
     random = np.random.default_rng(len(name))
-    taken = sum(target.try_out(call, mutated(valid[n % len(valid)], random)) for n in range(MUTATIONS // 4))
-    assert 0.02 * MUTATIONS / 4 < taken < 0.8 * MUTATIONS / 4, taken
+    taken = sum(target.try_out(call, mutated(valid[n % len(valid)], random)) for n in range(MUTATIONS))
+    assert 0.02 * MUTATIONS < taken < 0.8 * MUTATIONS, taken
 
 
 def words_of(batch):
@@ -166,7 +165,10 @@ def test_ids_that_cannot_be_are_refused_and_named(name):
     bad = (0, 3, WRONG_IDS[name], np.ones((2, 3), "float32"))
     for parts in ((good, bad), (bad, good)):
         batch = batch_of(*parts)
-        for call in (lambda rows: target.node.memory.apply(1, rows), lambda rows: target.node.memory.subscribe(1, rows)):
+        for call in (
+            lambda rows: target.node.memory.apply(1, rows),
+            lambda rows: target.node.memory.subscribe(1, rows),
+        ):
             with pytest.raises(ProtocolError, match=r"'floats' has row .* expected ascending rows of node 0"):
                 call(batch)
             assert target.fence.state() == target.start

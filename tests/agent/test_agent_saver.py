@@ -1,0 +1,131 @@
+"""The thread that writes checkpoints of a running job: failing disks, slow ones, and an end in the middle."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from nbps.agent.saver import Saver
+from nbps.agent.spec import SavePlan
+from nbps.errors import CheckpointError
+from nbps.runtime.checkpoint import CheckpointWriter, latest
+
+TABLES = {"a": {"rows": 4, "width": 2, "dtype": "float32"}}
+
+
+def nothing() -> None:
+    """Stand in for what an agent does while it is held up."""
+
+
+def rows_of(rank: int, clock: int, nodes: int = 1):
+    own = np.arange(rank * 4 // nodes, (rank + 1) * 4 // nodes)
+    return {"a": (own, np.full((own.size, 2), clock, "float32"))}
+
+
+class Notes:
+    """Counts what a saver tells, and waits for it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.changed = threading.Condition()
+
+    def __call__(self) -> None:
+        with self.changed:
+            self.count += 1
+            self.changed.notify_all()
+
+    def await_count(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.count >= count, 60)
+
+
+def test_checkpoints_are_written_and_told(tmp_path):
+    """Each one completely, with the run that it belongs to; the saver is idle again then."""
+    notes = Notes()
+    saver = Saver(SavePlan(tmp_path, 2, TABLES), "life", 0, 1, notes)
+    assert saver.idle
+    for clock in (1, 2, 3):
+        saver.save(5, clock, rows_of(0, clock), nothing)
+    notes.await_count(3)
+    assert saver.idle
+    assert saver.error is None
+    found = latest(tmp_path)
+    assert (found.clock, found.state) == (3, {"run": 5})
+    assert len(list(tmp_path.glob("clock-*"))) == 2
+    saver.close()
+    saver.close()
+
+
+def test_clocks_that_come_again_in_another_run_are_written_again(tmp_path):
+    """Runs are attempts of their own."""
+    notes = Notes()
+    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 1, notes)
+    saver.save(0, 1, rows_of(0, 1), nothing)
+    saver.save(1, 1, rows_of(0, 2), nothing)
+    saver.close()
+    assert saver.error is None
+    assert latest(tmp_path).state == {"run": 1}
+
+
+def test_a_disk_that_fails_is_told_and_nothing_more_is_written(tmp_path):
+    """The first error stays; later rows are not written, and nobody waits for them."""
+    (tmp_path / "file").write_text("no folder")
+    notes = Notes()
+    saver = Saver(SavePlan(tmp_path / "file", None, TABLES), "life", 0, 1, notes)
+    for clock in range(1, 6):
+        saver.save(0, clock, rows_of(0, clock), nothing)
+    notes.await_count(5)
+    assert saver.idle
+    assert isinstance(saver.error, CheckpointError)
+    first = saver.error
+    saver.save(0, 6, rows_of(0, 6), nothing)
+    notes.await_count(6)
+    assert saver.error is first
+    saver.close()
+
+
+def test_rows_that_are_none_are_an_error_of_the_job(tmp_path):
+    """Whatever goes wrong in the thread is told, and does not end it unseen."""
+    notes = Notes()
+    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 1, notes)
+    saver.save(0, 1, {"b": rows_of(0, 1)["a"]}, nothing)
+    notes.await_count(1)
+    assert "given the tables ['b']" in str(saver.error)
+    saver.close()
+
+
+def test_who_saves_faster_than_is_written_is_held_up(tmp_path):
+    """One is written, one waits; the third call returns when the first is complete, and lets others work meanwhile."""
+    notes = Notes()
+    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 2, notes)
+    other = CheckpointWriter(tmp_path, "life-run0", 1, 2, TABLES)
+    held_up = []
+
+    def go_on():
+        assert not saver.idle
+        held_up.append(notes.count)
+        if len(held_up) == 2:  # now node 1 writes, too
+            for clock in (1, 2, 3):
+                other.write(clock, rows_of(1, clock, 2))
+
+    for clock in (1, 2, 3):
+        saver.save(0, clock, rows_of(0, clock, 2), go_on)
+    assert held_up[:2] == [0, 0], "nothing was complete, so the third call had to wait"
+    notes.await_count(3)
+    assert saver.idle
+    saver.close()
+    assert latest(tmp_path).clock == 3
+
+
+def test_an_end_in_the_middle_leaves_no_checkpoint_and_no_thread(tmp_path):
+    """Who waits for a part that never comes gives up; what is incomplete is nobody's checkpoint."""
+    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 2, lambda: None)
+    for clock in (1, 2):
+        saver.save(0, clock, rows_of(0, clock, 2), nothing)
+    saver.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "nbps-saver"]
+    with pytest.raises(CheckpointError):
+        latest(tmp_path)
+    assert saver.error is None
