@@ -140,6 +140,7 @@ class Job:
         self._preload = preload
         self._run_lock = threading.Lock()
         self._open: OpenJob | None = None
+        self._gave_up: NodeError | None = None  # why it could not go on without a lost node
         self._report: Report | None = None
         self._cleanup: weakref.finalize[Any, Any] | None = None
 
@@ -201,6 +202,8 @@ class Job:
         try:
             return self._carry_out(function, args, kwargs)
         except (Exception, AbortedError):
+            if self._gave_up is not None:
+                raise
             if self._open is None:  # a worker ended, or a closed connection was looked at: it depends
                 raise JobClosedError("run: another thread closed the job") from None
             raise
@@ -246,7 +249,11 @@ class Job:
         self._cleanup()
         self.tables, self.resumed = tables, resumed
         check_nodes(self.nodes, self.tables, self.consistency)
-        self._start()
+        try:
+            self._start()
+        except Exception as failed:
+            self._gave_up = NodeError(f"{error}; it cannot go on with the {self.nodes.count} nodes left: {failed}")
+            raise self._gave_up from failed
 
     @classmethod
     def resume(cls, path: str | Path, tables: Sequence[Table] | None = None, **options: Any) -> Self:

@@ -63,6 +63,8 @@ def surviving_nodes(nodes: Nodes, addresses: Sequence[str], error: NodeError, lo
         If they are too few to know that they are not the ones cut off.
     """
     left = [rank for rank in range(nodes.count) if rank != lost]
+    if nodes.rank not in left:
+        raise NodeError(f"{error}; the others go on without this node")
     if 2 * len(left) < nodes.count or (2 * len(left) == nodes.count and 0 not in left):
         raise NodeError(
             f"{error}; {len(left)} of {nodes.count} nodes cannot go on: they may be the ones cut off. "

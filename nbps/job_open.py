@@ -70,7 +70,7 @@ class OpenJob:
             job.workers,
             prepared,
             on_stop=functools.partial(_stop, board, agent),
-            describe=functools.partial(_describe, board, nodes.rank if nodes.count > 1 else None),
+            describe=functools.partial(self._describe, nodes.rank),
             companions=0 if agent is None else 1,
             inherited=inherited,
         )
@@ -110,6 +110,15 @@ class OpenJob:
         results = group.call(remote.run, clock, function, args, kwargs, listen=agent.listener)
         group.wait_for(agent.listener, agent.is_done)
         return results
+
+    def _describe(self, node: int, rank: int) -> str:
+        """Return what messages call the process `rank` of this node: a worker by its number among all."""
+        several, workers = len(self.sizes) > 1, self.board.workers
+        if rank == workers:
+            return f"the agent of node {node}" if several else "the agent"
+        name = f"worker {sum(self.sizes[:node]) + rank}" + (f" of node {node}" if several else "")
+        clock = self.board.clock(rank)
+        return name if clock is None else f"{name} at clock {clock}"
 
     def release(self) -> None:
         """End the processes and remove the segments; does nothing in a fork of the driver. Idempotent."""
@@ -207,11 +216,3 @@ def _stop(board: Board, agent: AgentControl | None, reason: str, error: BaseExce
     if agent is not None:
         agent.fail(reason, gone=isinstance(error, WorkerDiedError))
         agent.close()
-
-
-def _describe(board: Board, node: int | None, rank: int) -> str:
-    of = "" if node is None else f" of node {node}"
-    if rank == board.workers:
-        return f"the agent{of}"
-    clock = board.clock(rank)
-    return f"worker {rank}{of}" if clock is None else f"worker {rank}{of} at clock {clock}"

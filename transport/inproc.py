@@ -209,7 +209,7 @@ class InprocConnection(Connection):
         self._end_with(f"connection to {self.peer}: {reason}")
         raise ConnectionLostError(self._lost)
 
-    def close(self) -> None:
+    def close(self, linger: bool = True) -> None:
         """End the connection; what the other end has not received yet it still receives."""
         if self._lost is None:
             self._end_with(f"connection to {self.peer}: was closed here")

@@ -154,10 +154,10 @@ class Connection(abc.ABC):
         """
 
     @abc.abstractmethod
-    def close(self) -> None:
+    def close(self, linger: bool = True) -> None:
         """End the connection; what is still queued is dropped. Idempotent.
 
-        It may wait for a fifth of a second at most, until the other machine has what left the queue.
+        With `linger` it may wait for a fifth of a second at most, until the other machine has what left the queue.
         """
 
 

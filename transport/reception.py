@@ -141,7 +141,7 @@ class Reception:
         if not guest.refused:
             self._log_refusal(guest, reason)
         self._forget(guest)
-        guest.connection.close()
+        guest.connection.close(linger=False)  # it had its time to read; who listens has other things to do
 
     def _forget(self, guest: _Guest) -> None:
         del self._guests[guest.descriptor]

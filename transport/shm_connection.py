@@ -232,7 +232,7 @@ class ShmConnection(Connection):
 
     # ------------------------------------------------------------------ ending
 
-    def close(self) -> None:
+    def close(self, linger: bool = True) -> None:
         """End the connection; what is still queued is dropped."""
         if self._lost is None:
             self._end_with(f"connection to {self.peer}: was closed here")

@@ -256,10 +256,10 @@ class StreamConnection(Connection):
 
     # ------------------------------------------------------------------ ending
 
-    def close(self) -> None:
+    def close(self, linger: bool = True) -> None:
         """End the connection; what is still queued is dropped."""
         if self._lost is None:
-            self._end_with(f"connection to {self.peer}: was closed here", orderly=self._broken is None)
+            self._end_with(f"connection to {self.peer}: was closed here", orderly=linger and self._broken is None)
 
     def _lose(self, reason: str) -> NoReturn:
         self._end_with(f"connection to {self.peer}: {reason}")

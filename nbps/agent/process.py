@@ -110,6 +110,9 @@ class Agent:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # from now on the driver says what is to be done
             while not self._is_over():
                 self._turn()
+        except Exception as error:
+            self._tell_why(f"its agent failed: {type(error).__name__}: {error}")
+            raise
         finally:
             for connection in self._connections.values():
                 connection.close()
@@ -134,6 +137,15 @@ class Agent:
         self._driver.send(Joined(tuple(workers), tuple(addresses), attempt))
         self._node = self._new_node(0, spec.clock)  # others are heard from now on
         self._take_connections()
+
+    def _tell_why(self, reason: str) -> None:
+        """Have the other nodes hear that this one failed; its own node of the protocol may be what failed."""
+        for rank, connection in self._connections.items():
+            with contextlib.suppress(Exception):
+                link = self._node.links[rank]
+                link.again(time.monotonic())
+                connection.send(*encode(link.send(Stop(0, reason), time.monotonic())))
+                connection.flush()
 
     def _ring(self) -> None:
         os.eventfd_write(self._doorbell, 1)

@@ -330,6 +330,8 @@ class Node:
 
     def _on_stop(self, source: int, message: Stop) -> None:
         lost = message.lost - 1 if message.lost else None
+        if lost is not None and lost >= self.settings.nodes:
+            raise ProtocolError(f"node {source} says that node {lost} is lost, of {self.settings.nodes}")
         self._end(f"node {source} ended the job: {message.reason}", lost, tell=False)
 
     # ----------------------------------------------------------------- parts
@@ -407,6 +409,8 @@ class Node:
         if tell:
             for node in self._others:
                 self._post(node, Stop(0 if lost is None else lost + 1, reason))
+            if lost in self.links:
+                self.links[lost].forget()  # nobody waits for it to hear
         self.state = State.ENDED
         self._ended_at = self._now
         self._out.append(End(reason, lost))
