@@ -101,19 +101,18 @@ class ShmTransport(Transport):
             left = timeout_s - (time.monotonic() - start)
             try:
                 return _attempt(where, address, options, max(left, 0.001))
-            except SharedMemoryError:
+            except TransportError:
                 raise
             except OSError as error:
-                if isinstance(error, TransportError):
-                    raise
                 last = error
+            if not (isinstance(last, TimeoutError) or last.errno in _MAY_PASS):
+                raise TransportError(f"cannot connect to {address!r}: {last.strerror}") from last
             left = timeout_s - (time.monotonic() - start)
-            passing = isinstance(last, TimeoutError) or last.errno in _MAY_PASS
-            if left <= 0 or not passing:
-                tried = f"tried for {time.monotonic() - start:.1f} s" if passing else "one attempt"
+            if left <= 0:
                 raise TransportError(
-                    f"nobody answers at {address!r} ({tried}; last error: {last.strerror or last}): does the other "
-                    "node run, on this machine, in the same container, and is this its address?"
+                    f"nobody answers at {address!r} (tried for {time.monotonic() - start:.1f} s; last error: "
+                    f"{last.strerror or last}): does the other node run, on this machine, in the same container, and "
+                    "is this its address?"
                 ) from last
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE_S)

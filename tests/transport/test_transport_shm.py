@@ -415,6 +415,24 @@ def test_too_few_descriptors_are_told(spare):
             accepted(listener).close()
 
 
+def test_too_few_descriptors_to_connect_are_told():
+    """Connecting says so at once, and leaves nothing."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listening() as listener:
+        free = os.dup(0)
+        os.close(free)
+        for spare in range(4):  # for the socket, for the segment twice, for the epoll
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, limits[1]))
+            try:
+                with pytest.raises(TransportError, match=r"cannot connect to .*: Too many open files"):
+                    get_transport("shm").connect(listener.address, Options(), 30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert our_segments() == []
+            while (connection := listener.accept()) is not None:
+                connection.close()
+
+
 # --------------------------------------------------------------------------- what peers do afterwards
 
 
