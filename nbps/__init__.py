@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
         from nbps.worker_table import WorkerTable
 
         return WorkerTable
-    if name in ("data", "kernels", "models", "sim", "testing"):
+    if name in ("data", "kernels", "models", "sim", "testing", "transport"):
         return importlib.import_module(f"nbps.{name}")
     if name == "__version__":
         from importlib.metadata import version

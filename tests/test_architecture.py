@@ -126,7 +126,10 @@ def test_the_rule_notices_a_wrong_import(tmp_path):
     assert [layer(target) for target in found] == ["nbps", "nbps", "nbps", "nbps.kernels", "nbps"]
 
 
-@pytest.mark.parametrize("statement", ["import nbps", "import nbps.kernels", "import nbps.remote, nbps.runtime.group"])
+@pytest.mark.parametrize(
+    "statement",
+    ["import nbps", "import nbps.kernels", "import nbps.transport", "import nbps.remote, nbps.runtime.group"],
+)
 def test_light_imports_leave_numba_and_arrow_alone(statement):
     """Who defines a job pays for neither; the workers do, and whoever makes tables."""
     heavy = "sorted({'numba', 'llvmlite', 'pyarrow', 'typer', 'rich'} & set(sys.modules))"
