@@ -87,7 +87,7 @@ def place_of(job: Job, initial: Mapping[str, npt.NDArray[Any]]) -> Place:
     """
     from nbps import __version__
 
-    nodes = job.nodes
+    nodes, plan = job.nodes, job.checkpoints
     definitions = [
         {
             "name": table.name, "rows": table.rows, "width": table.width, "dtype": table.dtype, "access": table.access,
@@ -110,7 +110,9 @@ def place_of(job: Job, initial: Mapping[str, npt.NDArray[Any]]) -> Place:
         tls=nodes.tls,
         card={
             "version": __version__, "byte order": "little", "tables": definitions, "consistency": str(job.consistency),
-            "resumed": None if job.resumed is None else f"{job.resumed.path} at clock {job.resumed.clock}",
+            "resumed": None if job.resumed is None else job.resumed.path.rstrip("/").rpartition("/")[2],
+            "checkpoints": None if plan is None else f"every {plan.every} clocks, keep {plan.keep}",
+            "on_failure": job.on_failure, "failure_timeout_s": job.failure_timeout_s,
             "workers": job.workers, "host": platform.node(), "pid": os.getpid(),
         },
         start_timeout_s=job.start_timeout_s,

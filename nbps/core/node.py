@@ -135,6 +135,7 @@ class Node:
         self.installs = 0
         self.seen_by = [0] * settings.nodes
         self._now = now
+        self._ticked_at = now
         self._out: list[Action] = []
         self._story: deque[tuple[float, Any]] = deque(maxlen=_STORY)
         self._board = board
@@ -274,7 +275,10 @@ class Node:
 
     def _on_tick(self, event: Tick) -> None:
         settings, now = self.settings, self._now
+        deaf_s, self._ticked_at = now - self._ticked_at, now
         for peer, link in self.links.items():
+            if deaf_s > settings.heartbeat_s:
+                link.heard_at += deaf_s  # this node did not run, or was busy: others may well have spoken
             if now - link.heard_at > settings.failure_timeout_s:
                 if peer not in self._gone:
                     self._end(f"node {peer} was not heard for {now - link.heard_at:.1f} s; the job ends", lost=peer)
