@@ -1,0 +1,440 @@
+"""Rows on their way between nodes: the kernels against naive twins, compiled and plain, and in every schedule."""
+
+from __future__ import annotations
+
+import threading
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbps.kernels import rows, shards
+from nbps.kernels.atomics import add_relaxed, compare_exchange, load_acquire, store_release
+from twins import DTYPES, placed
+
+from nbps.testing.interleave import Machine, Order
+
+ORDERS = list(Order)
+FORMS = ["jitted", "plain"]
+
+
+def kernel_of(kernel, form):
+    """Return a kernel in one of its two forms."""
+    return kernel if form == "jitted" or numba.config.DISABLE_JIT else kernel.py_func
+
+
+@st.composite
+def marked_tables(draw):
+    """Draw marks of a table, and rows of it: consecutive ones or any."""
+    size = draw(st.integers(1, 70))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    dirty = np.zeros(-(-size // 8) * 8, np.uint8)
+    dirty[:size] = random.random(size) < draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+    if draw(st.booleans()):
+        first = draw(st.integers(0, size))
+        ids = np.arange(first, draw(st.integers(first, size)))
+    else:
+        ids = np.flatnonzero(random.random(size) < draw(st.sampled_from([0.1, 0.5, 1.0])))
+    return dirty, ids.astype(np.int64)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(marked_tables())
+def test_marks_that_are_taken_are_those_that_were_set(form, drawn):
+    """Marked rows of the ids, in their order, are found and cleared; marks of all other rows stay."""
+    dirty, ids = drawn
+    expected = dirty.copy()
+    marked = [row for row in ids if dirty[row]]
+    expected[ids] = 0
+    out = np.full(ids.size, -7, np.int64)
+    count = kernel_of(shards.take_marked, form)(dirty, dirty.view(np.int64), ids, out)
+    assert out[:count].tolist() == marked
+    assert (out[count:] == -7).all()
+    assert np.array_equal(dirty, expected)
+
+
+@st.composite
+def replicas(draw, dtype):
+    """Draw (values, base, ids) of one shape, at any alignment; some elements differ, rows ascend."""
+    height, width = draw(st.integers(1, 7)), draw(st.integers(1, 20))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+
+    def matrix():
+        found = placed(height * width, dtype, draw(st.integers(0, 4))).reshape(height, width)
+        found[...] = random.integers(-1000, 1000, (height, width))
+        return found
+
+    values, base = matrix(), matrix()
+    same = random.random((height, width)) < draw(st.sampled_from([0.0, 0.7, 1.0]))
+    values[same] = base[same]
+    return values, base, np.flatnonzero(random.random(height) < 0.7)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_differences_are_taken_once(dtype, form):
+    """Rows with a difference come with it, and base is the values then; of all others nothing is written."""
+
+    @given(replicas(dtype))
+    def check(drawn):
+        values, base, ids = drawn
+        before, live = base.copy(), values.copy()
+        out_ids, out = np.full(ids.size, -7, np.int64), np.zeros((ids.size, values.shape[1]), dtype)
+        read = out.copy()
+        kernel_of(shards.read_differences, form)(values, base, ids, read)
+        assert np.array_equal(read, values[ids] - base[ids])
+        count = kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out)
+        changed = [row for row in ids if (live[row] != before[row]).any()]
+        assert out_ids[:count].tolist() == changed
+        assert np.array_equal(out[:count], live[changed] - before[changed])
+        assert (out_ids[count:] == -7).all()
+        assert np.array_equal(values, live)
+        before[ids] = live[ids]
+        assert np.array_equal(base, before)
+        assert kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out) == 0
+
+    check()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_are_those_of_the_marked_rows(dtype, form):
+    """The largest difference over the largest value, of rows that are marked and differ; marks stay."""
+
+    @given(replicas(dtype), st.integers(0, 255))
+    def check(drawn, bits):
+        values, base, ids = drawn
+        dirty = np.array([bits >> row & 1 for row in range(8)], np.uint8)
+        out_ids, weights = np.zeros(ids.size, np.int64), np.zeros(ids.size)
+        count = kernel_of(shards.weigh_marked, form)(dirty, values, base, ids, out_ids, weights)
+        expected = [row for row in ids if dirty[row] and (values[row] != base[row]).any()]
+        assert out_ids[:count].tolist() == expected
+        for row, weight in zip(expected, weights, strict=False):
+            largest = np.abs(values[row].astype(float) - base[row]).max()
+            assert weight == largest / (np.abs(base[row].astype(float)).max() + 1e-30)
+        assert dirty.tolist() == [bits >> row & 1 for row in range(8)]
+
+    check()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_applied_added_and_copied(dtype, form):
+    """Values grow by the deltas of their rows, who must be told gets a bit, and copies are what the rows are."""
+
+    @given(replicas(dtype), st.integers(0, 2**63), st.integers(0, 2**64 - 1))
+    def check(drawn, known, targets):
+        values, deltas, ids = drawn
+        expected = values.copy()
+        for n, row in enumerate(ids):
+            expected[row] += deltas[n]
+        pending = np.full(values.shape[0], known, np.uint64)
+        kernel_of(shards.apply_rows, form)(values, ids, deltas[: ids.size], pending, np.uint64(targets))
+        assert np.array_equal(values, expected)
+        assert pending.tolist() == [known | (targets if row in ids else 0) for row in range(values.shape[0])]
+        out = np.zeros((ids.size, values.shape[1]), dtype)
+        kernel_of(shards.copy_rows, form)(values, ids, out)
+        assert np.array_equal(out, expected[ids])
+        kernel_of(shards.add_to_base, form)(values, ids, out)
+        expected[ids] += expected[ids]
+        assert np.array_equal(values, expected)
+
+    check()
+
+
+id_lists = st.sets(st.integers(0, 12)).map(lambda found: np.array(sorted(found), np.int64))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(id_lists, id_lists)
+def test_common_rows_of_two_batches_are_added(form, ids, others):
+    """Each row of the second that the first has is added to it there."""
+    values = np.arange(3 * ids.size).reshape(ids.size, 3)
+    deltas = 1000 + np.arange(3 * others.size).reshape(others.size, 3)
+    expected = values.copy()
+    for m, row in enumerate(others):
+        expected[ids == row] += deltas[m]
+    kernel_of(shards.add_common, form)(ids, values, others, deltas)
+    assert np.array_equal(values, expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=8), st.booleans(), st.data())
+def test_who_must_be_told_is_told_once(form, rows_, everything, data):
+    """Only of the listed rows, only who subscribes or everybody, and its bit alone is cleared."""
+    pending, subscribers = np.array(rows_, np.uint64).T.copy()
+    ids = np.flatnonzero([data.draw(st.booleans()) for _ in rows_])
+    node = 1 << data.draw(st.integers(0, 3))
+    expected = [row for row in ids if rows_[row][0] & node and (everything or rows_[row][1] & node)]
+    out = np.zeros(len(rows_), np.int64)
+    count = kernel_of(shards.take_pending, form)(pending, subscribers, ids, np.uint64(node), everything, out)
+    assert out[:count].tolist() == expected
+    assert pending.tolist() == [had & ~node if row in expected else had for row, (had, _) in enumerate(rows_)]
+    kernel_of(shards.add_pending, form)(pending, out, count, np.uint64(node))
+    assert pending.tolist() == [had for had, _ in rows_]
+    kernel_of(shards.subscribe, form)(subscribers, pending, ids, np.uint64(node))
+    assert subscribers.tolist() == [both[1] | (node if row in ids else 0) for row, both in enumerate(rows_)]
+    assert pending.tolist() == [both[0] | (node if row in ids else 0) for row, both in enumerate(rows_)]
+    after = pending.copy()
+    kernel_of(shards.unsubscribe, form)(subscribers, ids, np.uint64(node))
+    assert subscribers.tolist() == [both[1] & ~node if row in ids else both[1] for row, both in enumerate(rows_)]
+    assert np.array_equal(pending, after)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_installed_values_keep_what_is_unsent(dtype, form):
+    """Values move by fresh - base, and base is fresh then; where nothing is unsent values are fresh to the bit."""
+
+    @given(replicas(dtype), st.integers(0, 2**32))
+    def check(drawn, seed):
+        values, base, ids = drawn
+        random = np.random.default_rng(seed)
+        fresh = random.integers(-1000, 1000, (ids.size, values.shape[1])).astype(dtype)
+        if dtype.startswith("float"):
+            fresh *= random.random(fresh.shape).astype(dtype) * dtype_scale(random)
+        kept = random.random(fresh.shape) < 0.3
+        fresh[kept] = base[ids][kept]
+        expected, known = values.copy(), base.copy()
+        with np.errstate(over="ignore"):
+            moved = values[ids] + (fresh - base[ids])
+        expected[ids] = np.where(values[ids] == base[ids], fresh, moved)
+        known[ids] = fresh
+        kernel_of(shards.install_rows, form)(values, base, ids, fresh)
+        assert np.array_equal(values, expected)
+        assert np.array_equal(base, known)
+
+    check()
+
+
+def dtype_scale(random):
+    return np.float32(10.0 ** random.integers(-6, 6))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_one_writer_travel_as_they_are(dtype, form):
+    """Changed rows come whole and overwrite; a value that a local writer has changed since is not installed."""
+
+    @given(replicas(dtype), id_lists)
+    def check(drawn, others):
+        values, base, ids = drawn
+        live, changed = values.copy(), [row for row in ids if (values[row] != base[row]).any()]
+        out_ids, out = np.zeros(ids.size, np.int64), np.zeros((ids.size, values.shape[1]), dtype)
+        expected = base.copy()
+        expected[ids] = values[ids]
+        count = kernel_of(shards.take_values, form)(values, base, ids, out_ids, out)
+        assert out_ids[:count].tolist() == changed
+        assert np.array_equal(out[:count], live[changed])
+        assert np.array_equal(values, live)
+        assert np.array_equal(base, expected)
+        values += 1
+        expected, fresh = values.copy(), out[: ids.size] + values.dtype.type(9)
+        expected[ids] = np.where(values[ids] == base[ids], fresh, values[ids])
+        base[ids[::2]] = values[ids[::2]]
+        expected[ids[::2]] = fresh[::2]
+        kernel_of(shards.install_unchanged, form)(values, base, ids, fresh)
+        assert np.array_equal(values, expected)
+        assert np.array_equal(base[ids], fresh)
+        pending = np.full(values.shape[0], 1, np.uint64)
+        expected[ids] = fresh
+        kernel_of(shards.overwrite_rows, form)(values, ids, fresh, pending, np.uint64(4))
+        assert np.array_equal(values, expected)
+        assert pending.tolist() == [5 if row in ids else 1 for row in range(values.shape[0])]
+        common = np.full((others.size, values.shape[1]), 3, dtype)
+        expected = fresh.copy()
+        expected[np.isin(ids, others)] = 3
+        kernel_of(shards.overwrite_common, form)(ids, fresh, others, common)
+        assert np.array_equal(fresh, expected)
+
+    check()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(
+    st.lists(st.integers(-3, 12), max_size=8), st.lists(st.integers(0, 2), min_size=1, max_size=10), st.integers(0, 2)
+)
+def test_the_first_foreign_id_is_found(form, ids, owners, owner):
+    """The first that does not ascend, is out of range or is not the owner's; -1 if there is none."""
+    bad = [
+        n
+        for n, row in enumerate(ids)
+        if not 0 <= row < len(owners) or owners[row] != owner or (n and row <= ids[n - 1])
+    ]
+    found = kernel_of(shards.first_foreign_id, form)(np.array(ids, np.int64), np.array(owners, np.uint8), owner)
+    assert found == (bad[0] if bad else -1)
+    ends = np.iinfo(np.int64)
+    for end in (ends.min, ends.max):
+        assert kernel_of(shards.first_foreign_id, form)(np.array([end]), np.array(owners, np.uint8), owner) == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whoever_changes_rows_marks_them(form):
+    """Every way of changing a row sets its mark and no other; a table that nobody watches has none."""
+    inc, put = kernel_of(rows.inc_rows, form), kernel_of(rows.put_rows, form)
+    mark_rows = kernel_of(rows.mark_rows, form)
+    for change in (
+        lambda table: inc(table, np.array([2, 5]), np.ones((2, 3))),
+        lambda table: put(table, np.array([2, 5]), np.ones((2, 3))),
+        lambda table: [mark_rows(table, 2, 3), mark_rows(table, 5, 6), mark_rows(table, 4, 4)],
+    ):
+        for atomic in (0, 1):
+            dirty = np.zeros(8, np.uint8)
+            change(rows.TableKernel(np.zeros((8, 3)), atomic, dirty))
+            assert np.flatnonzero(dirty).tolist() == [2, 5]
+        change(rows.TableKernel(np.zeros((8, 3)), 1))
+
+
+# --------------------------------------------------------------------------- under contention
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype):
+    """A thread adds ones to rows of every alignment, another installs and collects: sums are exact in the end."""
+    height, width, rounds = 3, 13, 60_000
+    values = placed(height * width, dtype, 1).reshape(height, width)
+    base, dirty = values.copy(), np.zeros(8, np.uint8)
+    table, ids = rows.TableKernel(values, 1, dirty), np.arange(height)
+    order, ones = np.arange(rounds) % height, np.ones((rounds, width), dtype)
+    rows.inc_rows(table, order[:0], ones[:0])
+    sent, shipped = np.zeros((height, width)), np.zeros((height, width), dtype)
+    taken, out_ids, out = np.zeros(height, np.int64), np.zeros(height, np.int64), np.zeros((height, width), dtype)
+
+    def collect():
+        count = shards.take_marked(dirty, dirty.view(np.int64), ids, taken)
+        count = shards.take_differences(values, base, taken[:count], out_ids, out)
+        sent[out_ids[:count]] += out[:count]
+
+    collect()
+    shards.install_rows(values, base, ids, base.copy())
+    adder = threading.Thread(target=lambda: rows.inc_rows(table, order, ones))
+    adder.start()
+    meanwhile = 0
+    while adder.is_alive() or meanwhile < 10:
+        shipped += 1  # what others have added
+        shards.install_rows(values, base, ids, (sent + shipped).astype(dtype))
+        collect()
+        meanwhile += 1
+    adder.join()
+    collect()
+    assert (sent == rounds / height).all()
+    assert (values == rounds / height + meanwhile).all()
+
+
+# --------------------------------------------------------------------------- in every schedule
+
+
+def add_and_mark(row, dirty, delta):
+    """Do what `inc_row` does, of one element."""
+    add_relaxed(row, 0, delta)
+    store_release(dirty, 0, 1)
+
+
+class Eights:
+    """Eight marks read at once, of which all but the first are never set."""
+
+    def __init__(self, dirty):
+        self.dirty = dirty
+
+    def __getitem__(self, index):
+        return self.dirty[0]
+
+
+def clear_by_store(array, index, value):
+    seen = load_acquire(array, index)
+    store_release(array, index, value)
+    return seen
+
+
+def explore_collection(order, take, by_eights, planted=None, install=False):
+    """Have a worker add to a row twice; the agent takes what is marked three times, perhaps installing between."""
+    machine = Machine(order)
+    values, dirty = machine.array(8, 1), machine.array(8)
+    values.dtype = np.dtype(np.int64)  # which the explorer's arrays have not
+    add = machine.plain(add_and_mark)
+    planted = {name: machine.plain(one) for name, one in (planted or {}).items()}
+    take_marked = machine.plain(shards.take_marked, **planted)
+    take_differences = machine.plain(shards.take_differences)
+    install_rows = machine.plain(
+        shards.install_rows,
+        _shift_row=machine.plain(shift_row if install != "plainly" else shift_row_plainly),
+    )
+    ids = np.arange(8) if by_eights else np.array([0])
+
+    def work():
+        for _ in range(2):
+            add(values[0], dirty, 1)
+
+    def collect():
+        base, total = np.zeros((8, 1), np.int64), 0
+        taken, out_ids, out = np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros((8, 1), np.int64)
+        for turn in range(3):
+            total += take(take_marked, take_differences, (values, base, dirty, ids), (taken, out_ids, out))
+            if install and turn == 0:
+                install_rows(values, base, ids[:1], np.array([[total + 10]]))
+        return total
+
+    machine.thread(work)
+    machine.thread(collect)
+
+    def check(cells, returned):
+        value, mark, sent = cells[values.first], cells[dirty.first], returned[1]
+        if value != 2 + 10 * bool(install):
+            return f"the row holds {value}"
+        return None if mark or sent == 2 else f"{sent} of 2 were sent, and no mark is left"
+
+    return machine.explore(check)
+
+
+def shift_row(target, old, new):
+    """Do what `_shift_row` does, of one element, by the compare-and-swap that it is compiled to."""
+    while True:
+        seen = target[0]
+        if compare_exchange(target, 0, seen, seen + (new[0] - old[0])):
+            return
+
+
+def shift_row_plainly(target, old, new):
+    """Shift without a swap."""
+    seen = target[0]
+    target[0] = seen + (new[0] - old[0])
+
+
+def mark_then_read(take_marked, take_differences, table, out):
+    """Collect as `NodeMemory` does."""
+    values, base, dirty, ids = table
+    taken, out_ids, deltas = out
+    count = take_marked(dirty, Eights(dirty), ids, taken)
+    count = take_differences(values, base, taken[:count], out_ids, deltas)
+    return int(deltas[:count].sum())
+
+
+def read_then_mark(take_marked, take_differences, table, out):
+    """Clear marks after the rows were read: what is added between is lost."""
+    values, base, dirty, ids = table
+    taken, out_ids, deltas = out
+    count = take_differences(values, base, ids[:1], out_ids, deltas)
+    take_marked(dirty, Eights(dirty), ids, taken)
+    return int(deltas[:count].sum())
+
+
+COLLECTIONS = {  # how it is collected, what is planted, and the orders that lose something
+    "as it should be": (mark_then_read, {}, False, set()),
+    "with installs between": (mark_then_read, {}, True, set()),
+    "marks cleared afterwards": (read_then_mark, {}, False, set(Order)),
+    "marks cleared by a store": (mark_then_read, {"exchange": clear_by_store}, False, {Order.TSO, Order.PSO}),
+    "installed without a swap": (mark_then_read, {}, "plainly", set(Order)),
+}
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the explorer needs kernels that are compiled")
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.name)
+@pytest.mark.parametrize("by_eights", [False, True], ids=["one by one", "by eights"])
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_an_addition_is_sent_or_still_marked(name, by_eights, order):
+    """Adding beside `take_marked`, `take_differences` and `install_rows`, in every schedule; planted: wrong orders."""
+    take, planted, install, losing = COLLECTIONS[name]
+    result = explore_collection(order, take, by_eights, planted, install)
+    assert bool(result.failures) == (order in losing)
+    assert result.schedules > 50
