@@ -88,7 +88,7 @@ class Reception:
         self._listener.close()
         for guest in list(self._guests.values()):
             self._forget(guest)
-            guest.connection.close()
+            guest.connection.close(linger=False)
 
     def _accept(self, _events: int) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
