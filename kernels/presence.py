@@ -23,13 +23,17 @@ def want_rows(board, states, ids):
     """Use rows `ids`, and make those wanted that are absent; return whether all are here."""
     here, wanted = True, False
     for n in range(ids.size):
-        state = load_acquire(states, ids[n])
-        if state == PRESENT:
-            compare_exchange(states, ids[n], PRESENT, USED)
-        elif state == ABSENT:
-            wanted |= compare_exchange(states, ids[n], ABSENT, WANTED_ROW)
-        # Looked at again: the agent may have let go of it meanwhile.
-        here &= load_acquire(states, ids[n]) >= PRESENT
+        # Again if the agent lets go of it, or another worker uses or wants it, between the look and the change: who
+        # waited for a row that nobody wants would wait until the board's time limit.
+        while True:
+            state = load_acquire(states, ids[n])
+            if state == USED or (state == PRESENT and compare_exchange(states, ids[n], PRESENT, USED)):
+                break
+            asked = state == ABSENT and compare_exchange(states, ids[n], ABSENT, WANTED_ROW)
+            if asked or state in (WANTED_ROW, ASKED):
+                wanted |= asked
+                here = False
+                break
     if wanted:
         fetch_add(board, WANTED, 1)
     return here
