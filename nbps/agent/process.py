@@ -384,6 +384,7 @@ class Agent:
             self._backlog[rank] = deque()
             self._poll.register(descriptor, select.POLLIN)
             self._handle(LinkUp(rank))
+            self._look_at_peer(rank)  # its descriptor tells of nothing that came with the handshake
 
     def _lose(self, rank: int, error: Exception) -> None:
         _log.info("node %d lost its connection to node %d: %s", self._rank, rank, error)
