@@ -7,6 +7,8 @@
 - `nbps.testing.model`, `nbps.testing.machine`: tables against a dict of integers; the latter needs Hypothesis.
 - `nbps.testing.chaos`: real jobs whose workers are stopped and killed; ``python -m nbps.testing`` runs many.
 - `nbps.testing.interleave`: every interleaving of small kernels.
+- `nbps.testing.proxy`: a TCP proxy that delays, stalls, cuts and flips bits, between nodes.
+- `nbps.testing.cluster`: the nodes of a job as processes: started, watched, stopped and killed.
 """
 
 from nbps.testing.history import Add, History, Passed, Read, Torn, Violation, check

@@ -24,7 +24,6 @@ from nbps.testing.probe import Plan, prepared, probe_tables
 
 NODES = 3
 CYCLE = 16  # rows of the table that counts clocks
-BULK = (512, 256)  # 1 MB of int64
 LEARNED_CLOCKS = 12
 NAP_S = 0.003
 ESSP, SSP = nbps.ESSP(2), nbps.SSP(2)
@@ -85,7 +84,7 @@ def count_on(worker, _case, folder):
 def add_bulk(worker, _case, _folder, clocks):
     """Change every row in every clock."""
     table = worker.table("bulk")
-    every, deltas = np.arange(BULK[0]), np.full(BULK, worker.rank + 1, np.int64)
+    every, deltas = np.arange(table.shape[0]), np.full(table.shape, worker.rank + 1, np.int64)
     for _ in range(clocks):
         table.inc(every, deltas)
         worker.clock()
@@ -118,7 +117,7 @@ def _probed(workers=1):
 
 
 _COUNTED = [nbps.Table("counted", CYCLE, NODES, "int64", "cached", sharding="hash")]
-_BULK = [nbps.Table("bulk", *BULK, "int64", "cached")]
+_BULK, _LESS = [[nbps.Table("bulk", rows, 256, "int64", "cached")] for rows in (512, 128)]  # 1 MB, and a quarter
 _LEARNED = [
     nbps.Table(which, 21, 3, "float32", "cached", init=np.linspace(-1, 1, 63).reshape(21, 3), sharding="hash")
     for which in ("first", "again")
@@ -134,7 +133,7 @@ JOBS = {
         options={"failure_timeout_s": 1.0, "on_failure": "continue", "start_timeout_s": 8.0},
     ),
     "bulk ESSP": Case(ESSP, _BULK, [functools.partial(add_bulk, clocks=5)]),
-    "bulk ASP": Case(nbps.ASP(), _BULK, [functools.partial(add_bulk, clocks=200)]),
+    "bulk ASP": Case(nbps.ASP(), _LESS, [functools.partial(add_bulk, clocks=200)]),
     "learn": Case(nbps.BSP(), _LEARNED, [functools.partial(learn, which=which) for which in ("first", "again")]),
     "no secret": Case(SSP, _COUNTED, [count_on], secrets=[None] * NODES),
     "other secrets": Case(SSP, _COUNTED, [count_on], secrets=["one", "two", "one"], options={"start_timeout_s": 2.0}),
