@@ -384,7 +384,8 @@ class Agent:
             self._backlog[rank] = deque()
             self._poll.register(descriptor, select.POLLIN)
             self._handle(LinkUp(rank))
-            self._look_at_peer(rank)  # its descriptor tells of nothing that came with the handshake
+            if rank in self._connections:  # its descriptor tells of nothing that came with the handshake
+                self._look_at_peer(rank)
 
     def _lose(self, rank: int, error: Exception) -> None:
         _log.info("node %d lost its connection to node %d: %s", self._rank, rank, error)
