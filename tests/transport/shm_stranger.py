@@ -1,4 +1,4 @@
-"""A process of this user that speaks to a listener of shm byte by byte, as no connection of ours would."""
+"""A process of this user that speaks to a listener of shm byte by byte, as no connection of ours would, and real ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from nbps.kernels import ring
 from nbps.transport import Connection, Options, get_transport
 
+from nbps.runtime.segments import find_segments
 from nbps.testing.ends import accepted
 
 GREETING = struct.Struct("<4sHHQ")
@@ -84,3 +86,36 @@ def stranger_and_connection(**options: int) -> Iterator[tuple[Stranger, Connecti
         stranger = Stranger(address)
         with stranger.socket, contextlib.closing(accepted(listener)) as connection:
             yield stranger, connection
+
+
+@contextlib.contextmanager
+def listening(**options):
+    address = name()
+    with contextlib.closing(get_transport("shm").listen(address, Options(**options))) as listener:
+        yield listener
+
+
+@contextlib.contextmanager
+def pair(**options):
+    """Give who connected and who listened."""
+    with listening(**options) as listener:
+        first = get_transport("shm").connect(listener.address, Options(**options), 30)
+        with contextlib.closing(first), contextlib.closing(accepted(listener)) as second:
+            yield first, second
+
+
+def descriptors_open():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def our_segments():
+    return [found.name for found in find_segments() if found.pid == os.getpid()]
+
+
+def is_closed(stranger):
+    """Whether the other end closed, with nothing said before."""
+    stranger.settimeout(30)
+    try:
+        return stranger.recv(1) == b""
+    except ConnectionResetError:
+        return True
