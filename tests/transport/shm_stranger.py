@@ -1,4 +1,4 @@
-"""A process of this user that speaks to a listener of shm byte by byte, as no connection of ours would, and real ones."""
+"""Listeners and connections of shm, and a process of this user that speaks to them byte by byte, as ours never would."""
 
 from __future__ import annotations
 
