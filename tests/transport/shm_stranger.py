@@ -1,4 +1,4 @@
-"""Listeners and connections of shm, and a process of this user that speaks to them byte by byte, as ours never would."""
+"""Listeners and connections of shm, and a process of this user that speaks to them byte by byte, as no node would."""
 
 from __future__ import annotations
 
