@@ -68,6 +68,8 @@ def weigh_marked(dirty, values, base, ids, out_ids, out_weights):
 def take_differences(values, base, ids, out_ids, out_deltas):
     """Take what was added to rows `ids`: ``d = values - base; base += d``; return how many rows had a difference.
 
+    Where ``base + d`` is rounded the value becomes that too: a replica has the bits of its owner.
+
     Writes their numbers and differences to `out_ids` and `out_deltas`, shape (ids.size, width).
     """
     width = values.shape[1]
@@ -81,6 +83,8 @@ def take_differences(values, base, ids, out_ids, out_deltas):
             d = seen - old if seen != old else values.dtype.type(0)
             delta[j] = d
             known[j] = old + d
+            if known[j] != seen:  # rounded; the owner adds the same to the same, so this is what it has
+                shift_relaxed(mine, j, seen, known[j])
             changed |= d != 0
         if changed:
             out_ids[found] = ids[n]

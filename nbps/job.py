@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import weakref
@@ -28,6 +29,7 @@ from nbps.table import Table, checked_tables, with_staleness
 
 R = TypeVar("R")
 POLICIES = ("fail", "continue", "wait")
+_numbers = itertools.count()
 _LONGEST_S = 1e9  # a limit of thirty years is none
 
 
@@ -137,6 +139,8 @@ class Job:
                 raise ConfigError(
                     f"Job: bandwidth_budget is {bandwidth_budget!r}; expected bytes a second > 0, or None"
                 )
+        # Of the jobs of this script over several nodes: those of other nodes count alike.
+        self.number = next(_numbers) if self.nodes.count > 1 else 0
         self._preload = preload
         self._run_lock = threading.Lock()
         self._open: OpenJob | None = None
@@ -240,10 +244,6 @@ class Job:
                 raise CheckpointError(f"the last one is of run {resumed.run}, this is run {self._run}")
         except CheckpointError as missing:
             raise NodeError(f"{error}; it cannot go on without node {lost} and a checkpoint: {missing}") from error
-        print(  # noqa: T201
-            f"nbps: node {lost} is lost; {self.nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
         self._keep_report()
         assert self._cleanup is not None
         self._cleanup()
@@ -254,6 +254,8 @@ class Job:
         except Exception as failed:
             self._gave_up = NodeError(f"{error}; it cannot go on with the {self.nodes.count} nodes left: {failed}")
             raise self._gave_up from failed
+        text = f"node {lost} is lost; {self.nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}"
+        print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     @classmethod
     def resume(cls, path: str | Path, tables: Sequence[Table] | None = None, **options: Any) -> Self:

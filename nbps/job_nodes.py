@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import platform
 import secrets
@@ -25,8 +24,6 @@ from nbps.transport.place import Place
 
 if TYPE_CHECKING:
     from nbps.job import Job
-
-_numbers = itertools.count()  # of the jobs that this process starts with other nodes
 
 
 def default_workers() -> int:
@@ -102,7 +99,7 @@ def place_of(job: Job, initial: Mapping[str, npt.NDArray[Any]]) -> Place:
         rank=nodes.rank,
         nodes=nodes.count,
         rendezvous=str(nodes.rendezvous),
-        job=f"{nodes.job}/{next(_numbers)}",
+        job=f"{nodes.job}/{job.number}",
         incarnation=secrets.randbits(64),
         secret=nodes.secret,
         transport=nodes.transport,

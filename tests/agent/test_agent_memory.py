@@ -246,16 +246,17 @@ def test_floats_end_alike_to_the_bit_however_they_round(seed, dtype):
         assert node.values[0].tobytes() == exchange.nodes[0].values[0].tobytes()
 
 
-def test_a_small_value_that_replaces_a_large_one_arrives():
-    """The difference to 1.0 rounds 1e-8 away; the end of a run brings it, to an integer's exactness."""
+def test_what_an_addition_rounds_away_is_rounded_on_both_nodes():
+    """Adding 1e-8 - 1.0 to 1.0 gives 0.0 in float32, at the owner and, as soon as it is taken, in the replica."""
     exchange = Exchange(2, [Kind("floats", 2, 1, "float32")])
     exchange.nodes[1].add(0, 0, 1.0)
     exchange.settle()
-    exchange.nodes[1].values[0][0] = np.float32(1e-8)  # put, by the one that may
+    exchange.nodes[1].values[0][0] = np.float32(1e-8)
     exchange.nodes[1].dirty[0][0] = 1
     exchange.push(1, 0, exact=False)
+    assert exchange.nodes[1].values[0][0, 0] == 0
     exchange.settle()
-    assert exchange.nodes[0].values[0][0, 0] == exchange.nodes[1].values[0][0, 0] == np.float32(1e-8)
+    assert exchange.nodes[0].values[0][0, 0] == exchange.nodes[1].values[0][0, 0] == 0
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
