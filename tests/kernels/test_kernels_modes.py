@@ -13,7 +13,13 @@ import pytest
 from nbps import kernels
 
 HERE = Path(__file__).parent
-FILES = ["test_kernels_atomics.py", "test_kernels_rows.py", "test_kernels_replica.py", "test_kernels_board.py"]
+FILES = [
+    "test_kernels_atomics.py",
+    "test_kernels_rows.py",
+    "test_kernels_replica.py",
+    "test_kernels_ring.py",
+    "test_kernels_board.py",
+]
 SOURCE = Path(kernels.__path__[0])
 
 
@@ -35,8 +41,8 @@ def run(command: list[str], **environment: str) -> str:
 @pytest.mark.parametrize(
     ("mode", "files"),
     [
-        ({"NUMBA_DISABLE_JIT": "1"}, FILES[:3]),
-        ({"NUMBA_BOUNDSCHECK": "1", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[:3]),
+        ({"NUMBA_DISABLE_JIT": "1"}, FILES[:4]),
+        ({"NUMBA_BOUNDSCHECK": "1", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[:4]),
         ({"NBPS_CAS_BYTES": "8", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[1:2]),
     ],
     ids=["plain Python", "bounds checks", "narrow compare-and-swap"],
