@@ -15,6 +15,17 @@ from nbps.runtime.checkpoint import CheckpointWriter, latest
 TABLES = {"a": {"rows": 4, "width": 2, "dtype": "float32"}}
 
 
+@pytest.fixture(autouse=True)
+def _close_savers(monkeypatch):
+    """Close what a test that failed has left open: Python would wait for its thread for good."""
+    made = []
+    begin = Saver.__init__
+    monkeypatch.setattr(Saver, "__init__", lambda self, *arguments: made.append(self) or begin(self, *arguments))
+    yield
+    for saver in made:
+        saver.close()
+
+
 def nothing() -> None:
     """Stand in for what an agent does while it is held up."""
 
