@@ -303,6 +303,8 @@ class Job:
         ------
         CheckpointError
             If it cannot be written: older ones stay as they were.
+        JobClosedError
+            If the job is not open, or runs: give `Job` ``checkpoints`` to save during a run.
         """
         if self._open is None or self._run_lock.locked():
             raise JobClosedError("checkpoint: expected an open job that is not running; use Job(checkpoints=...) there")
@@ -333,6 +335,8 @@ class Job:
         ------
         TableError
             If there is none of that name.
+        JobClosedError
+            If the job is not open.
         """
         if self._open is None:
             raise JobClosedError(f"table {name!r}: the job is not open; use it inside `with job:`")
