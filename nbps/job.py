@@ -172,7 +172,9 @@ class Job:
         self.close()
 
     def run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> list[R]:
-        """Call ``function(worker, *args, **kwargs)`` in every worker of this node; clocks start at 0.
+        """Call ``function(worker, *args, **kwargs)`` in every worker of this node.
+
+        Clocks start at 0, in the first run of a job that was resumed at that of the checkpoint.
 
         `function` may come from a notebook or ``__main__``. Workers see arrays among the arguments read-only; those
         from 64 KiB on are put into shared memory once, and not copied. When a worker returns, its updates are
@@ -197,6 +199,8 @@ class Job:
             If a worker process was killed.
         NodeError
             If another node failed, ended the job, or was lost.
+        JobClosedError
+            If the job is not open, has failed before, or is running.
         KeyboardInterrupt
             After Ctrl-C: once ends the workers in good order, twice at once.
         """

@@ -90,7 +90,6 @@ class OpenJob:
                     tables=self._shared(job),
                     failure_timeout_s=job.failure_timeout_s,
                     waits=job.on_failure == "wait",
-                    spins=job.workers + 1 < usable_cores(),
                     bandwidth_budget=job.bandwidth_budget,
                     clock=clock,
                     first_run=run,

@@ -123,7 +123,7 @@ class Nodes:
             self._check_reach(host)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read who this process is from its environment; one node where nothing says otherwise.
 
         The first of these that is there decides:
@@ -147,6 +147,8 @@ class Nodes:
         ConfigError
             If a variable is missing beside others, or cannot be used.
         """
+        if environ is None:
+            environ = os.environ
         found = find_place(environ)
         if found is not None:
             place = {name: value for name, value in vars(found).items() if value is not None}

@@ -257,7 +257,7 @@ class Agent:
         elif isinstance(message, Fail):
             self._close(message.reason, message.gone)
         else:
-            self._close("its job was closed")
+            self._close("its job was closed; all nodes must call run equally often")
 
     def _begin(self) -> None:
         if self._ended is not None:

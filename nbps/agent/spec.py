@@ -84,8 +84,6 @@ class AgentSpec:
         A node that is not heard for so long is lost.
     waits : bool
         Whether it is waited for instead.
-    spins : bool
-        Whether there are cores enough to look for news without sleeping.
     bandwidth_budget : float or None
         Bytes a second for additions that are sent before their clock.
     clock : int
@@ -104,7 +102,6 @@ class AgentSpec:
     tables: tuple[SharedTable, ...]
     failure_timeout_s: float
     waits: bool
-    spins: bool
     bandwidth_budget: float | None
     clock: int
     first_run: int

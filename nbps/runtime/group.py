@@ -20,7 +20,7 @@ from typing import Any, Literal
 import cloudpickle
 import numpy as np
 
-from nbps.errors import WorkerDiedError, WorkerError
+from nbps.errors import NodeError, SharedMemoryError, TransportError, WorkerDiedError, WorkerError
 from nbps.runtime.segments import Segment, attach
 
 # Buffers from this size on travel through shared memory, once for all workers, instead of through a socket to each.
@@ -207,7 +207,10 @@ class WorkerGroup:
     def _raise_end_of(self, companion: int) -> None:
         answer, what = self._receive(companion), self._describe(companion)
         if answer is not None and answer[0] == "error":
-            raise _remote_error(what, *answer[1:])
+            error = _remote_error(what, *answer[1:])
+            if isinstance(error, (NodeError, TransportError, SharedMemoryError)):
+                del error.__notes__  # what is wrong is not in the code: its message says all
+            raise error
         exit_ = "" if answer is not None else f": {_describe_exit(self._exit_of(companion))}"
         raise WorkerDiedError(f"{what} (pid {self.pids[companion]}) ended{exit_}; the workers were stopped")
 

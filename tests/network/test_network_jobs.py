@@ -1,6 +1,6 @@
 """Jobs between hosts: what a network does to packets changes neither sums nor promises, and who is lost is named.
 
-The nodes of a test bed are started once (`programs.py`), and carry out the jobs that tests order. They share folders,
+The nodes of a test bed are started once (`network_programs.py`), and carry out the jobs that tests order. They share folders,
 as machines do that have one mounted; everything else they tell each other over their devices.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lan
 import numpy as np
-import programs
+import network_programs as programs
 import pytest
 import relay
 
