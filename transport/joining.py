@@ -66,8 +66,8 @@ class Visitor:
         if self._missing is not None:
             raise NodeError(f"node {place.rank} {waited} at {place.rendezvous}: {listed(self._missing)} did not come")
         raise TransportError(
-            f"node {place.rank} {waited} for node 0 at {place.rendezvous}: {last}. Does node 0 run, and is "
-            "NBPS_RENDEZVOUS the same on all nodes?"
+            f"node {place.rank} {waited} for node 0 at {place.rendezvous}: {last.rstrip('?')}; does node 0 run, "
+            f"and is NBPS_RENDEZVOUS the same on all nodes?"
         )
 
     def _wait_for_roster(self, connection: Connection, until: float) -> list[Member] | None:
