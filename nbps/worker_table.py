@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,21 @@ class WorkerTable:
 
         `inc`, `put` and the kernels of `nbps.kernels` say so themselves. Changes that nobody marked do not reach other
         nodes; on a single box this does nothing.
+
+        Raises
+        ------
+        TableError
+            If there are no such rows.
         """
+        try:
+            inside = 0 <= operator.index(first) <= operator.index(last) <= self.shape[0]
+        except TypeError:
+            inside = False
+        if not inside:
+            raise TableError(
+                f"table {self.name!r}: mark({first!r}, {last!r}); expected whole numbers, 0 <= first <= last <= "
+                f"{self.shape[0]}"
+            )
         rows.mark_rows(self.kernel, first, last)
 
     def put(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:

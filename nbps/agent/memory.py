@@ -87,6 +87,7 @@ class _Rows:
         self.shape = Shape(number, 0, rows, width, share.values.itemsize)
         self.ids = [np.flatnonzero(share.owners == node) for node in range(nodes)]
         self.pending = np.zeros(rows, np.uint64)
+        self.maybe_pending = [False] * nodes  # whether `pending` may have a bit of each node: it is long to look through
         everybody = (1 << nodes) - 1 if share.replicated else 0
         self.subscribers = np.full(rows, everybody, np.uint64)
         self.taken = np.empty(rows, np.int64)
@@ -262,6 +263,7 @@ class NodeMemory:
             values = self._values(table, part)
             kernel = shards.overwrite_rows if part.encoding == OVERWRITE else shards.apply_rows
             kernel(table.values, part.ids, values, table.pending, self._others[source])
+            table.maybe_pending = [True] * self.nodes
 
     def gather(self, subscriber: int, everything: bool) -> Bytes | None:
         """Take the values of owned rows of which `subscriber` must be told."""
@@ -271,9 +273,13 @@ class NodeMemory:
             count = shards.take_marked(table.dirty, table.eights, own, table.taken)
             if count:
                 shards.add_pending(table.pending, table.taken, count, self._others[self.rank])
+                table.maybe_pending = [True] * self.nodes
+            if not table.maybe_pending[subscriber]:
+                continue
             count = shards.take_pending(
                 table.pending, table.subscribers, own, self._bits[subscriber], everything, table.taken
             )
+            table.maybe_pending[subscriber] = not (everything or table.share.replicated)
             if count:
                 chosen.append((table, count))
         if not chosen:
@@ -347,6 +353,7 @@ class NodeMemory:
         """Give `subscriber` these rows from now on."""
         for table, part in self._parts(rows, self.rank):
             shards.subscribe(table.subscribers, table.pending, part.ids, self._bits[subscriber])
+            table.maybe_pending[subscriber] = True
 
     def unsubscribe(self, subscriber: int, rows: Bytes) -> None:
         """Stop that."""
