@@ -87,7 +87,7 @@ class _Rows:
         self.shape = Shape(number, 0, rows, width, share.values.itemsize)
         self.ids = [np.flatnonzero(share.owners == node) for node in range(nodes)]
         self.pending = np.zeros(rows, np.uint64)
-        self.maybe_pending = [False] * nodes  # whether `pending` may have a bit of each node: it is long to look through
+        self.maybe_pending = [False] * nodes  # whether `pending` may have a bit of each: it is long to look through
         everybody = (1 << nodes) - 1 if share.replicated else 0
         self.subscribers = np.full(rows, everybody, np.uint64)
         self.taken = np.empty(rows, np.int64)
