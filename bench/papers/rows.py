@@ -63,8 +63,12 @@ class ArrayMemory(SimMemory):
         return self._packed(_collect(self.values, self.base, self.marked, first, self._index, self._values))
 
     def apply(self, source: int, rows: Rows) -> None:
-        """Add a batch of another node to owned rows."""
+        """Add a batch of another node to owned rows; who sent it has them."""
+        given = self.given[source]
+        own = rows.index - self.owned.start
+        up_to_date = own[given[own] == self.version[own]]
         _apply(self.values, self.version, self.owned.start, rows.index, rows.values)
+        given[up_to_date] = self.version[up_to_date]
 
     def gather(self, subscriber: int, everything: bool = False) -> Rows | None:
         """Take the values of rows that changed since `subscriber` was given them."""
