@@ -15,6 +15,7 @@ from nbps.kernels import shards
 
 from nbps.agent.board import AgentBoard
 from nbps.agent.memory import NodeMemory
+from nbps.core.link import Link
 from nbps.core.replica import Replica
 from nbps.core.worker import Group, Publish, Worker
 from nbps.runtime.clock import Clock
@@ -203,3 +204,15 @@ def _(patch: _Patch) -> None:
 
     original = NodeMemory.gather
     patch.setattr(NodeMemory, "gather", gather)
+
+
+def plant_repetition() -> None:
+    """Break links, in this process and those that it forks: what a new connection brings again is taken again."""
+
+    def accept(self, frame, now):
+        message = original(self, frame, now)
+        repeated = 0 < frame.number < self.received and frame.incarnation == self.incarnation
+        return frame.message if repeated and message is None else message
+
+    original = Link.accept
+    Link.accept = accept  # type: ignore[method-assign]

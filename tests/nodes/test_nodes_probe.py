@@ -18,6 +18,7 @@ from nbps.testing.history import Read
 from nbps.testing.nodes import NodeJob, ProbeRun
 from nbps.testing.probe import UNITS, Plan
 
+pytestmark = pytest.mark.timeout(300)  # the first test waits for all jobs
 TCP = [nbps.SSP(1), nbps.ESSP(2), nbps.ASP(), nbps.BSP(), nbps.VAP(40.0 * UNITS["int64"][0])]
 SHM = [nbps.SSP(2), nbps.ESSP(0), nbps.BSP()]
 CASES = [("tcp", n) for n in range(len(TCP))] + [("shm", n) for n in range(len(SHM))]
