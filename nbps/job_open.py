@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -40,8 +40,6 @@ class OpenJob:
     agent : AgentControl or None
         With several nodes, or where checkpoints are taken.
     views : dict of str to JobTable
-    sizes : tuple of int
-        Workers of each node.
     """
 
     def __init__(self, job: Job) -> None:
@@ -50,9 +48,14 @@ class OpenJob:
         self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
         self._states: dict[str, str] = {}
         self.views: dict[str, JobTable] = {}
-        self.sizes: tuple[int, ...] = (job.workers,)
+        self._sizes = [job.workers]
         self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
         self.group: WorkerGroup | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Workers of each node."""
+        return tuple(self._sizes)
 
     def start(self, job: Job, preload: Callable[[], object] | None, clock: int, run: int) -> None:
         """Create the tables, start the processes and find the other nodes; the first run is number `run`."""
@@ -70,7 +73,7 @@ class OpenJob:
             job.workers,
             prepared,
             on_stop=functools.partial(_stop, board, agent),
-            describe=functools.partial(self._describe, nodes.rank),
+            describe=functools.partial(_describe, board, self._sizes, nodes.rank),
             companions=0 if agent is None else 1,
             inherited=inherited,
         )
@@ -78,7 +81,7 @@ class OpenJob:
         group.start()
         if agent is not None:
             place = place_of(job, initial) if nodes.count > 1 else None
-            self.sizes = agent.join(
+            self._sizes[:] = agent.join(
                 group,
                 job.workers,
                 AgentSpec(
@@ -109,15 +112,6 @@ class OpenJob:
         results = group.call(remote.run, clock, function, args, kwargs, listen=agent.listener)
         group.wait_for(agent.listener, agent.is_done)
         return results
-
-    def _describe(self, node: int, rank: int) -> str:
-        """Return what messages call the process `rank` of this node: a worker by its number among all."""
-        several, workers = len(self.sizes) > 1, self.board.workers
-        if rank == workers:
-            return f"the agent of node {node}" if several else "the agent"
-        name = f"worker {sum(self.sizes[:node]) + rank}" + (f" of node {node}" if several else "")
-        clock = self.board.clock(rank)
-        return name if clock is None else f"{name} at clock {clock}"
 
     def release(self) -> None:
         """End the processes and remove the segments; does nothing in a fork of the driver. Idempotent."""
@@ -215,3 +209,16 @@ def _stop(board: Board, agent: AgentControl | None, reason: str, error: BaseExce
     if agent is not None:
         agent.fail(reason, gone=isinstance(error, WorkerDiedError))
         agent.close()
+
+
+def _describe(board: Board, sizes: Sequence[int], node: int, rank: int) -> str:
+    """Return what messages call the process `rank` of a node: a worker by its number among all.
+
+    No method of `OpenJob`: the group would then hold what holds the group, and the memory of a job would outlive it.
+    """
+    several = len(sizes) > 1
+    if rank == board.workers:
+        return f"the agent of node {node}" if several else "the agent"
+    name = f"worker {sum(sizes[:node]) + rank}" + (f" of node {node}" if several else "")
+    clock = board.clock(rank)
+    return name if clock is None else f"{name} at clock {clock}"
