@@ -215,7 +215,8 @@ def run_on_nodes(jobs: Sequence[NodeJob], nodes: int, timeout_s: float = 120.0, 
     --------
     >>> import nbps
     >>> from nbps.testing import nodes, probe
-    >>> job = nodes.NodeJob(nbps.SSP(1), probe.probe_tables(2), workers=[1, 1], plan=probe.Plan(clocks=3))
+    >>> runs = [nodes.ProbeRun(probe.Plan(clocks=3))]
+    >>> job = nodes.NodeJob(nbps.SSP(1), probe.probe_tables(2), workers=[1, 1], runs=runs)
     >>> [outcome] = nodes.run_on_nodes([job], nodes=2)
     >>> outcome.violations, outcome.errors
     ([], [None, None])
