@@ -115,7 +115,17 @@ def test_poll_opens_or_tells_news_or_waits(made, target, spins, abort):
     before = words.copy()
     first = layout.seen(slots.size, reader, 0)  # waits for what others have taken in of it
     status = board.poll(
-        words, first, slots.size, target, spins, FIRST, layout.seen(slots.size, 0, 0), slots.size, slots.size, reader, -1
+        words,
+        first,
+        slots.size,
+        target,
+        spins,
+        FIRST,
+        layout.seen(slots.size, 0, 0),
+        slots.size,
+        slots.size,
+        reader,
+        -1,
     )
     if taken[reader].min() >= target:
         assert status == board.OPEN

@@ -1,7 +1,7 @@
 """Jobs between hosts: what a network does to packets changes neither sums nor promises, and who is lost is named.
 
-The nodes of a test bed are started once (`network_programs.py`), and carry out the jobs that tests order. They share folders,
-as machines do that have one mounted; everything else they tell each other over their devices.
+The nodes of a test bed are started once (`network_programs.py`), and carry out the jobs that tests order. They share
+folders, as machines do that have one mounted; everything else they tell each other over their devices.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import lan
-import numpy as np
 import network_programs as programs
+import numpy as np
 import pytest
 import relay
 
