@@ -9,7 +9,8 @@ from typing import Any
 
 from measure import RESULTS
 
-README = Path(__file__).parents[1] / "README.md"
+_ROOT = Path(__file__).parents[1]
+_PAGES = (_ROOT / "README.md", _ROOT / "bench" / "README.md")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -72,17 +73,37 @@ def quantities(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+_NODE_PARTS = ("rows", "clock", "bytes", "mf", "soak")
+# Beside the quantities that have a target: what those are compared with, and what a user asks for.
+_OF_NODES = ("raw TCP", "empty clock", "a node sends", "matrix factorization", "connections cut", "clocks")
+
+
+def nodes() -> str:
+    """Return the table of `nodes.py`, without what only explains it."""
+    results = [load(f"nodes_{part}") for part in _NODE_PARTS if (RESULTS / f"nodes_{part}.json").exists()]
+    lines: list[str] = []
+    for result in results:
+        shown = [one for one in result["results"] if "target" in one or one["name"].startswith(_OF_NODES)]
+        lines += quantities({"results": shown})[2 if lines else 0 :]
+    return "\n".join([*lines, "", origin(*results)])
+
+
 def main() -> None:
-    """Replace the tables."""
-    text = README.read_text()
-    for name, table in (("mf", factorization()), ("kernels", kernels())):
+    """Replace the tables, wherever their markers are."""
+    tables = {"mf": factorization(), "kernels": kernels(), "nodes": nodes()}
+    pages = {path: path.read_text() for path in _PAGES}
+    for name, table in tables.items():
         pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)"
-        text, count = re.subn(
-            pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL
-        )
-        if count != 1:
-            raise SystemExit(f"{README}: expected one pair of markers bench:{name}, found {count}")
-    README.write_text(text)
+        found = 0
+        for path, text in pages.items():
+            pages[path], count = re.subn(
+                pattern, lambda marks, table=table: f"{marks[1]}{table}\n{marks[2]}", text, flags=re.DOTALL
+            )
+            found += count
+        if not found:
+            raise SystemExit(f"no page has the markers bench:{name}: {', '.join(str(path) for path in pages)}")
+    for path, text in pages.items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":
