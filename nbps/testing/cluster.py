@@ -12,6 +12,7 @@ should a test be killed; what they started goes with them, which is nbps's own p
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import signal
@@ -86,6 +87,8 @@ class Node:
         self._pids: set[int] = set()  # of all drivers
         # Files without a name: they are gone with the last process that has them open.
         self._files = [os.memfd_create(f"node {rank} {what}", os.MFD_CLOEXEC) for what in ("output", "errors")]
+        for file in self._files:  # its processes write at once, and would write over each other
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
         self._final: list[str] = []  # what was in them, when they are closed
 
     @property
