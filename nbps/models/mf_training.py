@@ -52,6 +52,8 @@ class Trainer:
         if model.schedule == "rotate" and isinstance(consistency, SSP):
             # With so many blocks this bound keeps them apart; it is no looser than what was asked for.
             consistency = replace(consistency, staleness=min(consistency.staleness, per_worker - 1))
+        # Whether somebody looks at the model after each epoch: here, and once they have told each other, on any node.
+        self._watched = bool(model.callbacks) or model.early_stopping is not None
         self._start = factors
         self._test_size = 0 if test is None else len(test)
         self._ratings = len(data)
@@ -95,7 +97,8 @@ class Trainer:
                     f"workers is {self._job.workers} on this node, {self._job.size} on all "
                     f"{self._job.nodes.count} nodes together; expected as many on each node"
                 )
-            self._job.run(mf_worker.set_up, self._assignment)
+            self._job.run(mf_worker.set_up, self._assignment, self._watched)
+            self._watched = self._error() > 0
         except BaseException:
             self._job.close()
             raise
@@ -128,6 +131,8 @@ class Trainer:
             raise DataError(
                 f"training diverged in epoch {number}: the error is {error}; lower learning_rate (now {step:g})"
             )
+        if self._watched:
+            self._gather_users()
         scale = self._start.scale
         validation = None
         if self._test_size:
@@ -142,12 +147,19 @@ class Trainer:
             wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._job.workers),
         )
 
+    def _gather_users(self) -> None:
+        """Have every node told of the rows of all users; all nodes call this."""
+        if self._job.nodes.count > 1:
+            self._job.run(mf_worker.give_users)
+
     def _error(self) -> float:
         """Return the sum of squared errors that all workers of all nodes found last."""
         return math.fsum(self._job.table(mf_worker.ERRORS).to_numpy()[:, 0])
 
     def factors(self) -> Factors:
-        """Return a copy of the state as it is now."""
+        """Return a copy of the state as it is now. Where nobody watches, all nodes call this at the end."""
+        if not self._watched:
+            self._gather_users()
         users, items, rank = self._schedule.users.place, self._schedule.items.place, self._start.rank
         root, bias_unit = _units(self._start.scale)
         values = {name: self._job.table(name).to_numpy() for name in mf_worker.TABLES}

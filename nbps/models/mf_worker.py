@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 TABLES = ("user_factors", "user_state", "item_factors", "item_state")
-ERRORS = "errors"  # a row for each worker: the sum of squared errors that it found last
+ERRORS = "errors"  # a row for each worker: the sum of squared errors that it found last, or what it has to say
 
 
 def preload(access: str) -> None:
@@ -68,13 +68,14 @@ def _requests(access: str) -> list[Request]:
     return [train, (mf.squared_error, (i64[:0], i64[:0], f32[:0], rows, state, rows, state))]
 
 
-def set_up(worker: Worker, assignment: Assignment) -> None:
-    """Keep the assignment in this worker."""
+def set_up(worker: Worker, assignment: Assignment, watched: bool) -> None:
+    """Keep the assignment in this worker; tell all nodes whether this one wants to see the model after each epoch."""
     item_rows = int(np.diff(assignment.schedule.items.starts).max())
     width = worker.table("item_factors").shape[1]
     worker.state["assignment"] = assignment
     worker.state["norms"] = np.empty(item_rows, np.float32)
     worker.state["delta"] = np.empty(width, np.float32)
+    worker.table(ERRORS).put(worker.rank, float(watched))
 
 
 def train_epoch(worker: Worker, step: float) -> None:
@@ -100,9 +101,14 @@ def train_epoch(worker: Worker, step: float) -> None:
         for name in TABLES[2:]:
             worker.table(name).mark(items.start, items.stop)
         worker.clock()
-    for name in TABLES[:2]:
-        worker.table(name).mark(users.start, users.stop)
     worker.table(ERRORS).put(worker.rank, total)
+
+
+def give_users(worker: Worker) -> None:
+    """Have the other nodes told of this worker's users: until then only this node knows their rows."""
+    assignment: Assignment = worker.state["assignment"]
+    for name in TABLES[:2]:
+        worker.table(name).mark(*assignment.schedule.users.starts[worker.rank : worker.rank + 2])
 
 
 def evaluate(worker: Worker) -> None:

@@ -1,7 +1,9 @@
 """Real jobs of random shape for as long as you like: ``python -m nbps.testing --minutes 10 --seed 7``.
 
 Each job has a random consistency model, tables, number of workers and pace; workers are stopped from outside, and in
-some jobs one is killed. Job n of seed s is the job of seed s + n: what a violation prints replays it, up to its timing.
+some jobs one is killed. With ``--nodes`` every job runs on several nodes (`nbps.testing.node_chaos`), with trouble in
+the network between them too. Job n of seed s is the job of seed s + n: what a violation prints replays it, up to its
+timing.
 """
 
 from __future__ import annotations
@@ -10,11 +12,14 @@ import argparse
 import random
 import sys
 import time
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import nbps
 from nbps.testing.chaos import Disturbance, Outcome, run_disturbed
-from nbps.testing.history import Add, Read
+from nbps.testing.history import Add, Entry, Read, Violation
+from nbps.testing.node_chaos import random_job, run_troubled
 from nbps.testing.probe import UNITS, Plan, probe_tables
 
 _SHOWN = 5  # violations of one job that are printed
@@ -52,36 +57,59 @@ def run_job(seed: int) -> tuple[str, Outcome]:
     return f"{workers} workers, {model}, {dtype} {'+'.join(access)}, {plan}, {disturbance}", outcome
 
 
+class _Done(NamedTuple):
+    """What one job was, and what came of it."""
+
+    what: str
+    entries: Sequence[Entry]
+    violations: Sequence[Violation]
+    toll: Mapping[str, int]  # of what was done to it, by name
+
+
+def _on_one_box(seed: int) -> _Done:
+    what, outcome = run_job(seed)
+    toll = {"pauses": outcome.pauses, "workers killed": int(outcome.killed is not None)}
+    return _Done(what, outcome.history.entries, outcome.violations, toll)
+
+
+def _on_nodes(seed: int) -> _Done:
+    job, transport, trouble = random_job(seed)
+    outcome, violations, toll = run_troubled(job, transport, trouble)
+    counts = {"pauses": toll.pauses, "cuts": toll.cuts, "flipped bits": toll.flips, "kills": int(toll.killed)}
+    return _Done(f"{transport}, {trouble}, {job}", outcome.entries, violations, counts)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run jobs until the time is over; return 1 if one broke a promise."""
     parser = argparse.ArgumentParser(prog="python -m nbps.testing", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="begin no new job after so long")
     parser.add_argument("--jobs", type=int, default=sys.maxsize, help="run no more than so many jobs")
     parser.add_argument("--seed", type=int, default=0, help="of the first job; the next ones count on")
+    parser.add_argument("--nodes", action="store_true", help="jobs of several nodes, as processes of this machine")
     chosen = parser.parse_args(arguments)
     if chosen.jobs < 1 or not chosen.minutes > 0:
         parser.error(f"expected --jobs >= 1 and --minutes > 0, found {chosen.jobs} and {chosen.minutes}")
     started = time.monotonic()
-    done = reads = adds = pauses = kills = violations = 0
+    done = reads = adds = violations = 0
+    toll: Counter[str] = Counter()
     while done < chosen.jobs and (done == 0 or time.monotonic() < started + 60 * chosen.minutes):
         seed = chosen.seed + done
-        what, outcome = run_job(seed)
+        one = _on_nodes(seed) if chosen.nodes else _on_one_box(seed)
         done += 1
-        entries = outcome.history.entries
-        reads += sum(isinstance(entry, Read) for entry in entries)
-        adds += sum(isinstance(entry, Add) for entry in entries)
-        pauses += outcome.pauses
-        kills += outcome.killed is not None
-        violations += len(outcome.violations)
-        if outcome.violations:
-            print(f"seed {seed}: {len(outcome.violations)} violations in {what}")  # noqa: T201
-            for found in outcome.violations[:_SHOWN]:
+        reads += sum(isinstance(entry, Read) for entry in one.entries)
+        adds += sum(isinstance(entry, Add) for entry in one.entries)
+        toll.update(one.toll)
+        violations += len(one.violations)
+        if one.violations:
+            print(f"seed {seed}: {len(one.violations)} violations in {one.what}")  # noqa: T201
+            for found in one.violations[:_SHOWN]:
                 print(f"    {found.property}: {found.message}")  # noqa: T201
-            print(f"  replay: python -m nbps.testing --jobs 1 --seed {seed}", flush=True)  # noqa: T201
+            nodes = " --nodes" if chosen.nodes else ""
+            print(f"  replay: python -m nbps.testing{nodes} --jobs 1 --seed {seed}", flush=True)  # noqa: T201
     seconds = time.monotonic() - started
+    done_to_them = ", ".join(f"{count} {what}" for what, count in toll.items())
     print(  # noqa: T201
-        f"{done} jobs in {seconds:.0f} s: {reads:,} reads, {adds:,} additions, {pauses} pauses, "
-        f"{kills} workers killed, {violations} violations"
+        f"{done} jobs in {seconds:.0f} s: {reads:,} reads, {adds:,} additions, {done_to_them}, {violations} violations"
     )
     return 1 if violations else 0
 

@@ -60,7 +60,9 @@ def run_spoiled(job: NodeJob, spoil: Callable[..., None], seed: int) -> tuple[No
         ) as cluster,
     ):
         cluster.start()
-        eventually(lambda: all(list((cluster.folder / "0-0").glob(f"{rank}.*")) for rank in range(3)), "the first run")
+        eventually(
+            lambda: all(list((cluster.folder / "0-0").glob(f"{rank}.*")) for rank in range(sum(job.workers))), "a run"
+        )
         while all(node.returncode is None for node in cluster.nodes):
             spoil(proxy, draw)
         proxy.heal()
