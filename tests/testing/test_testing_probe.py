@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import sys
 
@@ -143,6 +144,21 @@ def test_the_command_line_runs_jobs_and_says_how_to_replay_them():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 job" in done.stdout
     assert "0 violations" in done.stdout
+
+
+def test_the_command_line_runs_jobs_of_several_nodes():
+    """Seeds 100 to 102: pauses, and cuts of the network."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nbps.testing", "--nodes", "--jobs", "3", "--seed", "100"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(
+        r"3 jobs in \d+ s: ([\d,]+) reads, .* (\d+) pauses, (\d+) cuts, .* 0 violations\n", done.stdout
+    )
+    assert found is not None, done.stdout
+    assert all(int(count.replace(",", "")) > 0 for count in found.groups())
 
 
 def test_a_violation_is_printed_with_the_command_that_replays_it(monkeypatch, capsys):
