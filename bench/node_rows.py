@@ -7,8 +7,8 @@ rows of the table, changed. After each measurement both processes must hold the 
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
+import os
 import select
 import socket
 import time
@@ -28,14 +28,17 @@ from nbps.transport import get_transport
 from nbps.transport.interface import Connection, Options
 from nbps.transport.wire import decode, encode
 
+from nbps.agent.batch import AS_IT_IS, OVERWRITE
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship
+from nbps.runtime.heap import tune_heap
 
 WIDTH = 32
 ROW_BYTES = 4 * WIDTH
 _OUTSTANDING = 4  # pulls that were asked for and have not come
 _OWNER, _REPLICA = 0, 1  # ranks
 _FRAME_LIMIT = 64 << 20
+_SPIN_S = 50e-6  # as an agent does before it sleeps
 
 
 class Case(NamedTuple):
@@ -47,10 +50,6 @@ class Case(NamedTuple):
 
 
 def _how(access: str) -> dict[str, Any]:
-    if "atomic" in {field.name for field in dataclasses.fields(TableShare)}:  # XXX until exclusive rows are overwritten
-        return {"atomic": access == "direct"}
-    from nbps.agent.batch import AS_IT_IS, OVERWRITE
-
     return {"encoding": OVERWRITE if access == "exclusive" else AS_IT_IS}
 
 
@@ -90,7 +89,7 @@ class Worked(NodeMemory):
 
 
 class Link:
-    """A connection driven as an agent drives it: poll, flush what waits, receive until nothing is left."""
+    """A connection driven as an agent drives it: look, then poll, flush what waits, receive until nothing is left."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -112,10 +111,13 @@ class Link:
         while self._connection.wants_write:
             self._wait(None)
 
-    def take(self, spin: bool = False) -> Any:
-        """Wait for a message, asleep or looking for it."""
+    def take(self, spin: bool | None = None) -> Any:
+        """Wait for a message: looking for it, asleep, or as an agent does (None): looking for a while, then asleep."""
         while not self._taken:
-            self._wait(0 if spin else None)
+            if spin is None and self._look():
+                self._receive()
+            else:
+                self._wait(0 if spin else None)
         return self._taken.popleft()
 
     def _wait(self, timeout_ms: int | None) -> None:
@@ -129,6 +131,12 @@ class Link:
         elif not self._poll.poll(timeout_ms):
             return
         self._receive()
+
+    def _look(self) -> bool:
+        until = time.monotonic() + _SPIN_S
+        while not (ready := self._poll.poll(0)) and time.monotonic() < until:
+            os.sched_yield()
+        return bool(ready)
 
     def _receive(self) -> None:
         while (payload := self._connection.receive()) is not None:
@@ -151,6 +159,7 @@ class Side:
         self.links: dict[str, Link] = {}
         self.raw = socket.socket()
         self._memories: dict[tuple[int, Case], Worked] = {}
+        tune_heap()
         node_raw.compile_loops()
         prepare(agent_requests("float32"))
 

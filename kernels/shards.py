@@ -6,39 +6,86 @@ Of each table there are, besides the live `values`, shape (rows, width):
   reads the row then: an addition in between is taken now, or still marked.
 - `base`, shaped as `values`: what of a replica row the owner has sent, or knows from batches of this node. The agent's
   own; so ``values - base`` is what local workers added and nobody has sent.
-- `pending`, uint64[rows]: of an owned row, one bit for each node that must be told of its value. The agent's own.
+- `pending`, uint64[rows]: of an owned row, one bit for each node that must be told of its value. The agent's own, as is
+  `summary`, uint64[ceil(rows / 4096)], with one bit for every 64 rows of which one may be pending.
+
+Marks and pending rows are looked for in every clock, so rows of which there is nothing to say are passed over many at a
+time.
 
 A batch lists rows once, in the order of the ids that a node owns, so two batches of rows of one owner can be merged.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from .atomics import PACK_BYTES, address, exchange, pack_lanes, shift_pack_relaxed, shift_relaxed
 from .jit import kernel
 from .rows import add_row_lossless
 
-_EIGHT = 8  # marks that are looked at together
+_EIGHT = 8  # marks in a word
+_WORDS = 8  # that are looked at together
+_BLOCK_SHIFT, _WORD_SHIFT = 6, 12  # rows of a bit of the summary, and of a word of it, as powers of two
+ROWS_OF_A_WORD = 1 << _WORD_SHIFT
 
 
 @kernel
 def take_marked(dirty, eights, ids, out):
     """Clear the marks of those of `ids` that are set, and write their numbers to `out`; return how many.
 
-    `ids` ascend. `eights` is `dirty` seen as int64[ceil(rows / 8)]: where ids are consecutive, eight unmarked rows are
-    passed over at a time.
+    `ids` ascend. `eights` is `dirty` seen as int64[ceil(rows / 8)].
     """
-    found, k, size = 0, 0, ids.size
-    consecutive = size > 0 and ids[size - 1] - ids[0] == size - 1
-    while k < size:
-        row = ids[k]
-        if consecutive and row % _EIGHT == 0 and k + _EIGHT <= size and eights[row // _EIGHT] == 0:
-            k += _EIGHT
-            continue
-        if dirty[row] != 0 and exchange(dirty, row, 0) != 0:
-            out[found] = row
-            found += 1
-        k += 1
+    size = ids.size
+    if size == 0:
+        return 0
+    found, k, last = 0, 0, ids[size - 1] // _EIGHT
+    consecutive = ids[size - 1] - ids[0] == size - 1
+    group = _next_marked(eights, ids[0] // _EIGHT, last)
+    while group <= last:
+        first = group * _EIGHT
+        k = max(0, first - ids[0]) if consecutive else _position(ids, k, first)
+        if k + _EIGHT <= size and ids[k + _EIGHT - 1] == first + _EIGHT - 1:  # all eight rows are among the ids
+            marks = exchange(eights, group, 0)
+            for lane in range(_EIGHT):
+                if (marks >> (_EIGHT * lane)) & 255 != 0:
+                    out[found] = first + lane
+                    found += 1
+        else:
+            while k < size and ids[k] < first + _EIGHT:
+                if dirty[ids[k]] != 0 and exchange(dirty, ids[k], 0) != 0:
+                    out[found] = ids[k]
+                    found += 1
+                k += 1
+        group = _next_marked(eights, group + 1, last)
     return found
+
+
+@kernel(inline=True)
+def _next_marked(eights, group, last):
+    """Return the first of words `group` to `last` that is not 0, or ``last + 1``."""
+    while group + _WORDS <= last + 1:
+        some = eights[group]
+        for k in range(1, _WORDS):
+            some |= eights[group + k]
+        if some != 0:
+            break
+        group += _WORDS
+    while group <= last and eights[group] == 0:
+        group += 1
+    return group
+
+
+@kernel(inline=True)
+def _position(ids, low, row):
+    """Return the position of the first of `ids` from `low` on that is >= `row`."""
+    high = ids.size
+    while low < high:
+        middle = (low + high) // 2
+        if ids[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @kernel
@@ -73,19 +120,20 @@ def take_differences(values, base, ids, out_ids, out_deltas):
     Writes their numbers and differences to `out_ids` and `out_deltas`, shape (ids.size, width).
     """
     width = values.shape[1]
-    found = 0
+    found, seen = 0, np.empty(width, values.dtype)
     for n in range(ids.size):
         mine, known, delta = values[ids[n]], base[ids[n]], out_deltas[found]
-        changed = False
+        changed = rounded = False
         for j in range(width):
-            seen, old = mine[j], known[j]
+            now, old = mine[j], known[j]
             # Where nothing was added the difference is 0, also that of infinities.
-            d = seen - old if seen != old else values.dtype.type(0)
-            delta[j] = d
-            known[j] = old + d
-            if known[j] != seen:  # rounded; the owner adds the same to the same, so this is what it has
-                shift_relaxed(mine, j, seen, known[j])
+            d = now - old if now != old else values.dtype.type(0)
+            seen[j], delta[j], known[j] = now, d, old + d
             changed |= d != 0
+            rounded |= old + d != now
+        for j in range(width if rounded else 0):
+            if known[j] != seen[j]:  # the owner adds the same to the same, so this is what it has
+                shift_relaxed(mine, j, seen[j], known[j])
         if changed:
             out_ids[found] = ids[n]
             found += 1
@@ -115,14 +163,13 @@ def take_values(values, base, ids, out_ids, out_values):
 
 
 @kernel
-def overwrite_rows(values, ids, fresh, pending, targets):
-    """Make row ``ids[n]`` what ``fresh[n]`` says, and have the nodes of `targets` told."""
+def overwrite_rows(values, ids, fresh):
+    """Make row ``ids[n]`` what ``fresh[n]`` says."""
     width = values.shape[1]
     for n in range(ids.size):
         target, new = values[ids[n]], fresh[n]
         for j in range(width):
             target[j] = new[j]
-        pending[ids[n]] |= targets
 
 
 @kernel
@@ -176,42 +223,52 @@ def add_to_base(base, ids, deltas):
 
 
 @kernel
-def apply_rows(values, ids, deltas, pending, targets):
-    """Add ``deltas[n]`` to row ``ids[n]`` without loss, and have the nodes of `targets` told."""
+def apply_rows(values, ids, deltas):
+    """Add ``deltas[n]`` to row ``ids[n]`` without loss."""
     for n in range(ids.size):
         add_row_lossless(values[ids[n]], deltas[n])
-        pending[ids[n]] |= targets
 
 
 @kernel
-def add_pending(pending, ids, count, targets):
-    """Have the nodes of `targets` told of the first `count` rows of `ids`."""
-    for n in range(count):
-        pending[ids[n]] |= targets
-
-
-@kernel
-def take_pending(pending, subscribers, ids, node, everything, out):
-    """Write those of `ids` to `out` of which `node`, a bit, must be told, and forget that; return how many.
-
-    Without `everything` only rows to which it subscribes count.
-    """
-    found = 0
-    for n in range(ids.size):
+def add_pending(pending, summary, ids, targets):
+    """Have the nodes of `targets`, a bit each, told of rows `ids`."""
+    one = np.uint64(1)
+    for n in range(ids.size if targets != 0 else 0):
         row = ids[n]
-        if pending[row] & node != 0 and (everything or subscribers[row] & node != 0):
-            pending[row] &= ~node
-            out[found] = row
-            found += 1
+        pending[row] |= targets
+        summary[row >> _WORD_SHIFT] |= one << np.uint64((row >> _BLOCK_SHIFT) & 63)
+
+
+@kernel
+def take_pending(pending, summary, subscribers, node, everything, out):
+    """Write the rows to `out` of which `node`, a bit, must be told, and forget that; return how many.
+
+    They ascend. Without `everything` only rows to which it subscribes count.
+    """
+    found, one = 0, np.uint64(1)
+    for word in range(summary.size):
+        for k in range(64 if summary[word] != 0 else 0):
+            bit = one << np.uint64(k)
+            if summary[word] & bit == 0:
+                continue
+            first = (word << _WORD_SHIFT) + (k << _BLOCK_SHIFT)
+            left = summary[word] & ~summary[word]
+            for row in range(first, min(first + (1 << _BLOCK_SHIFT), pending.size)):
+                if pending[row] & node != 0 and (everything or subscribers[row] & node != 0):
+                    pending[row] &= ~node
+                    out[found] = row
+                    found += 1
+                left |= pending[row]
+            if left == 0:
+                summary[word] &= ~bit
     return found
 
 
 @kernel
-def subscribe(subscribers, pending, ids, node):
-    """Have `node`, a bit, told of rows `ids`, now and whenever they change."""
+def subscribe(subscribers, ids, node):
+    """Have `node`, a bit, told of rows `ids` whenever they change."""
     for n in range(ids.size):
         subscribers[ids[n]] |= node
-        pending[ids[n]] |= node
 
 
 @kernel

@@ -53,15 +53,23 @@ class Section(NamedTuple):
 
 
 def _aligned(offset: int) -> int:
-    return -(-offset // _ALIGNMENT) * _ALIGNMENT
+    return (offset + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+
+
+def _places(shapes: Sequence[Shape]) -> tuple[list[tuple[int, int, int]], int]:
+    """Return for each section where its ids and its values begin and how long these are; and where all ends."""
+    end, places = _aligned(8 + 8 * _WORDS * len(shapes)), []
+    for shape in shapes:
+        ids, size = end, values_bytes(shape)
+        values = _aligned(ids + 8 * shape.rows)
+        places.append((ids, values, size))
+        end = _aligned(values + size)
+    return places, end
 
 
 def batch_limit(shapes: Sequence[Shape]) -> int:
     """Return the greatest size of a batch with these sections, in bytes."""
-    end = _aligned(8 + 8 * _WORDS * len(shapes))
-    for shape in shapes:
-        end = _aligned(_aligned(end + 8 * shape.rows) + values_bytes(shape))
-    return end
+    return _places(shapes)[1]
 
 
 def values_bytes(shape: Shape) -> int:
@@ -81,21 +89,14 @@ def largest_columns_bytes(rows: int, kept: int) -> int:
 
 def new_batch(shapes: Sequence[Shape]) -> tuple[Bytes, list[Section]]:
     """Make a batch with room for these sections; the caller fills them, and `cut` says how many rows came."""
-    batch = np.empty(batch_limit(shapes), np.uint8)
-    head = batch[: 8 + 8 * _WORDS * len(shapes)].view(np.int64)
-    head[0] = len(shapes)
-    end = _aligned(head.nbytes)
-    sections = []
-    for n, shape in enumerate(shapes):
-        table, encoding, rows, width, _, kept = shape
-        ids, values, size = end, _aligned(end + 8 * rows), values_bytes(shape)
-        head[1 + n * _WORDS : 1 + (n + 1) * _WORDS] = (table, encoding, rows, width, kept, ids, values)
-        sections.append(
-            Section(
-                table, encoding, width, kept, batch[ids : ids + 8 * rows].view(np.int64), batch[values : values + size]
-            )
-        )
-        end = _aligned(values + size)
+    places, end = _places(shapes)
+    batch = np.empty(end, np.uint8)
+    head, sections = [len(shapes)], []
+    for (table, encoding, rows, width, _, kept), (ids, values, size) in zip(shapes, places, strict=True):
+        head += (table, encoding, rows, width, kept, ids, values)
+        own = batch[ids : ids + 8 * rows].view(np.int64)
+        sections.append(Section(table, encoding, width, kept, own, batch[values : values + size]))
+    batch[: 8 * len(head)].view(np.int64)[:] = head
     return batch, sections
 
 

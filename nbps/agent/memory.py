@@ -87,7 +87,7 @@ class _Rows:
         self.shape = Shape(number, 0, rows, width, share.values.itemsize)
         self.ids = [np.flatnonzero(share.owners == node) for node in range(nodes)]
         self.pending = np.zeros(rows, np.uint64)
-        self.maybe_pending = [False] * nodes  # whether `pending` may have a bit of each: it is long to look through
+        self.summary = np.zeros(-(-rows // shards.ROWS_OF_A_WORD), np.uint64)
         everybody = (1 << nodes) - 1 if share.replicated else 0
         self.subscribers = np.full(rows, everybody, np.uint64)
         self.taken = np.empty(rows, np.int64)
@@ -262,24 +262,20 @@ class NodeMemory:
         for table, part in self._checked(self._parts(rows, self.rank)):
             values = self._values(table, part)
             kernel = shards.overwrite_rows if part.encoding == OVERWRITE else shards.apply_rows
-            kernel(table.values, part.ids, values, table.pending, self._others[source])
-            table.maybe_pending = [True] * self.nodes
+            kernel(table.values, part.ids, values)
+            shards.add_pending(table.pending, table.summary, part.ids, self._others[source])
 
     def gather(self, subscriber: int, everything: bool) -> Bytes | None:
         """Take the values of owned rows of which `subscriber` must be told."""
         chosen = []
         for table in self._tables:
-            own = table.ids[self.rank]
-            count = shards.take_marked(table.dirty, table.eights, own, table.taken)
+            count = shards.take_marked(table.dirty, table.eights, table.ids[self.rank], table.taken)
             if count:
-                shards.add_pending(table.pending, table.taken, count, self._others[self.rank])
-                table.maybe_pending = [True] * self.nodes
-            if not table.maybe_pending[subscriber]:
-                continue
+                shards.add_pending(table.pending, table.summary, table.taken[:count], self._others[self.rank])
+            node = self._bits[subscriber]
             count = shards.take_pending(
-                table.pending, table.subscribers, own, self._bits[subscriber], everything, table.taken
+                table.pending, table.summary, table.subscribers, node, everything, table.taken
             )
-            table.maybe_pending[subscriber] = not (everything or table.share.replicated)
             if count:
                 chosen.append((table, count))
         if not chosen:
@@ -352,8 +348,8 @@ class NodeMemory:
     def subscribe(self, subscriber: int, rows: Bytes) -> None:
         """Give `subscriber` these rows from now on."""
         for table, part in self._parts(rows, self.rank):
-            shards.subscribe(table.subscribers, table.pending, part.ids, self._bits[subscriber])
-            table.maybe_pending[subscriber] = True
+            shards.subscribe(table.subscribers, part.ids, self._bits[subscriber])
+            shards.add_pending(table.pending, table.summary, part.ids, self._bits[subscriber])
 
     def unsubscribe(self, subscriber: int, rows: Bytes) -> None:
         """Stop that."""

@@ -8,7 +8,6 @@ rows shall stay as the last run left them. Frames that came too early are kept, 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -49,6 +48,7 @@ from nbps.core.messages import (
 from nbps.core.node import Node, Settings, State
 from nbps.errors import ConnectionLostError, ProtocolError
 from nbps.kernels import layout
+from nbps.runtime.heap import tune_heap
 from nbps.runtime.segments import attach
 from nbps.transport.interface import Connection
 from nbps.transport.mesh import Mesh
@@ -56,7 +56,6 @@ from nbps.transport.wire import HEADER_BYTES, decode, encode
 
 _log = logging.getLogger("nbps.agent")
 
-_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _ENCODINGS: dict[str | None, int] = {None: AS_IT_IS, "float16": FLOAT16, "bfloat16": BFLOAT16}
 _UNUSED_CLOCKS = 64  # a row that nobody has read for one to two times as many is let go of
 _EARLY_MS = 2
@@ -108,9 +107,7 @@ class Agent:
     def serve(self) -> None:
         """Find the other nodes, then exchange rows until the job is over."""
         Path("/proc/self/comm").write_text("nbps-agent")  # what ps calls it
-        with contextlib.suppress(AttributeError):  # a C library without it has no arenas
-            # Threads that save and connect come and go; with an arena for each of them 30 MB were kept after 60.
-            ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+        tune_heap()
         try:
             self._join()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # from now on the driver says what is to be done

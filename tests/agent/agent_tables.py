@@ -90,7 +90,7 @@ class TestNode:
         self.memory = NodeMemory(rank, nodes, shares, **more)
         if fence is not None:  # what the agent keeps for itself, too
             for table in self.memory._tables:
-                for name in ("base", "pending", "subscribers", "taken"):
+                for name in ("base", "pending", "summary", "subscribers", "taken"):
                     setattr(table, name, place(getattr(table, name)))
 
     def add(self, table: int, row: int, delta: np.ndarray | int | float) -> None:

@@ -7,13 +7,13 @@ import threading
 import numba
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbps.kernels import rows, shards
 from nbps.kernels.atomics import add_relaxed, compare_exchange, load_acquire, store_release
 from twins import DTYPES, placed
 
-from nbps.testing.interleave import Machine, Order
+from nbps.testing.interleave import Machine, Order, Shared
 
 ORDERS = list(Order)
 FORMS = ["jitted", "plain"]
@@ -27,10 +27,10 @@ def kernel_of(kernel, form):
 @st.composite
 def marked_tables(draw):
     """Draw marks of a table, and rows of it: consecutive ones or any."""
-    size = draw(st.integers(1, 70))
+    size = draw(st.sampled_from([draw(st.integers(1, 70)), draw(st.integers(71, 700))]))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     dirty = np.zeros(-(-size // 8) * 8, np.uint8)
-    dirty[:size] = random.random(size) < draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+    dirty[:size] = random.random(size) < draw(st.sampled_from([0.0, 0.005, 0.05, 0.5, 1.0]))
     if draw(st.booleans()):
         first = draw(st.integers(0, size))
         ids = np.arange(first, draw(st.integers(first, size)))
@@ -121,18 +121,16 @@ def test_weights_are_those_of_the_marked_rows(dtype, form):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_are_applied_added_and_copied(dtype, form):
-    """Values grow by the deltas of their rows, who must be told gets a bit, and copies are what the rows are."""
+    """Values grow by the deltas of their rows, and copies are what the rows are."""
 
-    @given(replicas(dtype), st.integers(0, 2**63), st.integers(0, 2**64 - 1))
-    def check(drawn, known, targets):
+    @given(replicas(dtype))
+    def check(drawn):
         values, deltas, ids = drawn
         expected = values.copy()
         for n, row in enumerate(ids):
             expected[row] += deltas[n]
-        pending = np.full(values.shape[0], known, np.uint64)
-        kernel_of(shards.apply_rows, form)(values, ids, deltas[: ids.size], pending, np.uint64(targets))
+        kernel_of(shards.apply_rows, form)(values, ids, deltas[: ids.size])
         assert np.array_equal(values, expected)
-        assert pending.tolist() == [known | (targets if row in ids else 0) for row in range(values.shape[0])]
         out = np.zeros((ids.size, values.shape[1]), dtype)
         kernel_of(shards.copy_rows, form)(values, ids, out)
         assert np.array_equal(out, expected[ids])
@@ -159,27 +157,59 @@ def test_common_rows_of_two_batches_are_added(form, ids, others):
     assert np.array_equal(values, expected)
 
 
+@st.composite
+def orders_to_tell(draw):
+    """Draw how many rows there are, and what happens to who must be told of them: sets of rows, a node, whether all."""
+    size = draw(st.sampled_from([1, 63, 64, 65, 4096, 4097, 10_000]))
+    row = st.one_of(st.integers(0, size - 1), st.integers(max(0, size - 3), size - 1), st.integers(0, min(size, 130) - 1))
+    some = st.sets(row, max_size=12).map(lambda found: np.array(sorted(found), np.int64))
+    kind = st.sampled_from(["add", "take", "take everything", "subscribe", "unsubscribe"])
+    return size, draw(st.lists(st.tuples(kind, some, st.sampled_from([0, 1, 5, 63])), max_size=20))
+
+
 @pytest.mark.parametrize("form", FORMS)
-@given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=8), st.booleans(), st.data())
-def test_who_must_be_told_is_told_once(form, rows_, everything, data):
-    """Only of the listed rows, only who subscribes or everybody, and its bit alone is cleared."""
-    pending, subscribers = np.array(rows_, np.uint64).T.copy()
-    ids = np.flatnonzero([data.draw(st.booleans()) for _ in rows_])
-    node = 1 << data.draw(st.integers(0, 3))
-    expected = [row for row in ids if rows_[row][0] & node and (everything or rows_[row][1] & node)]
-    out = np.zeros(len(rows_), np.int64)
-    count = kernel_of(shards.take_pending, form)(pending, subscribers, ids, np.uint64(node), everything, out)
-    assert out[:count].tolist() == expected
-    assert pending.tolist() == [had & ~node if row in expected else had for row, (had, _) in enumerate(rows_)]
-    kernel_of(shards.add_pending, form)(pending, out, count, np.uint64(node))
-    assert pending.tolist() == [had for had, _ in rows_]
-    kernel_of(shards.subscribe, form)(subscribers, pending, ids, np.uint64(node))
-    assert subscribers.tolist() == [both[1] | (node if row in ids else 0) for row, both in enumerate(rows_)]
-    assert pending.tolist() == [both[0] | (node if row in ids else 0) for row, both in enumerate(rows_)]
-    after = pending.copy()
-    kernel_of(shards.unsubscribe, form)(subscribers, ids, np.uint64(node))
-    assert subscribers.tolist() == [both[1] & ~node if row in ids else both[1] for row, both in enumerate(rows_)]
-    assert np.array_equal(pending, after)
+@settings(max_examples=20)
+@given(orders_to_tell())
+def test_who_must_be_told_is_told_once(form, drawn):
+    """Of every row that was added since, in their order, if it subscribes or is told everything; others keep theirs."""
+    size, orders = drawn
+    pending, subscribers, out = np.zeros(size, np.uint64), np.zeros(size, np.uint64), np.zeros(size, np.int64)
+    summary = np.zeros(-(-size // shards.ROWS_OF_A_WORD), np.uint64)
+    due, subscribed = set(), set()
+    for kind, ids, node in orders:
+        bit = np.uint64(1 << node)
+        pairs = {(int(row), node) for row in ids}
+        if kind == "add":  # for this node and the last
+            kernel_of(shards.add_pending, form)(pending, summary, ids, bit | np.uint64(1 << 63))
+            due |= pairs | {(int(row), 63) for row in ids}
+        elif kind == "subscribe":
+            kernel_of(shards.subscribe, form)(subscribers, ids, bit)
+            subscribed |= pairs
+        elif kind == "unsubscribe":
+            kernel_of(shards.unsubscribe, form)(subscribers, ids, bit)
+            subscribed -= pairs
+        else:
+            everything = kind == "take everything"
+            expected = {pair for pair in due if pair[1] == node and (everything or pair in subscribed)}
+            due -= expected
+            count = kernel_of(shards.take_pending, form)(pending, summary, subscribers, bit, everything, out)
+            assert out[:count].tolist() == sorted(row for row, _ in expected)
+    assert {(row, node) for row, node in due} == {
+        (int(row), node) for row in np.flatnonzero(pending) for node in range(64) if int(pending[row]) >> node & 1
+    }
+    assert {(int(row), 9) for row in np.flatnonzero(subscribers)} == {(row, 9) for row, _ in subscribed}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nobody_to_tell_costs_nothing(form):
+    """Without targets nothing is noted, and what was taken leaves an empty summary."""
+    pending, summary, ids = np.zeros(100, np.uint64), np.zeros(1, np.uint64), np.arange(100)
+    kernel_of(shards.add_pending, form)(pending, summary, ids, np.uint64(0))
+    assert not summary.any()
+    kernel_of(shards.add_pending, form)(pending, summary, ids, np.uint64(2))
+    assert summary.tolist() == [3]
+    assert kernel_of(shards.take_pending, form)(pending, summary, pending, np.uint64(2), True, ids.copy()) == 100
+    assert not summary.any()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -237,11 +267,9 @@ def test_rows_of_one_writer_travel_as_they_are(dtype, form):
         kernel_of(shards.install_unchanged, form)(values, base, ids, fresh)
         assert np.array_equal(values, expected)
         assert np.array_equal(base[ids], fresh)
-        pending = np.full(values.shape[0], 1, np.uint64)
         expected[ids] = fresh
-        kernel_of(shards.overwrite_rows, form)(values, ids, fresh, pending, np.uint64(4))
+        kernel_of(shards.overwrite_rows, form)(values, ids, fresh)
         assert np.array_equal(values, expected)
-        assert pending.tolist() == [5 if row in ids else 1 for row in range(values.shape[0])]
         common = np.full((others.size, values.shape[1]), 3, dtype)
         expected = fresh.copy()
         expected[np.isin(ids, others)] = 3
@@ -331,14 +359,9 @@ def add_and_mark(row, dirty, delta):
     store_release(dirty, 0, 1)
 
 
-class Eights:
-    """Eight marks read at once, of which all but the first are never set."""
-
-    def __init__(self, dirty):
-        self.dirty = dirty
-
-    def __getitem__(self, index):
-        return self.dirty[0]
+def eights_of(dirty):
+    """Return eight marks as one word, of which all but the first are never set."""
+    return Shared(dirty._machine, dirty.first, (1,), 8)
 
 
 def clear_by_store(array, index, value):
@@ -405,7 +428,7 @@ def mark_then_read(take_marked, take_differences, table, out):
     """Collect as `NodeMemory` does."""
     values, base, dirty, ids = table
     taken, out_ids, deltas = out
-    count = take_marked(dirty, Eights(dirty), ids, taken)
+    count = take_marked(dirty, eights_of(dirty), ids, taken)
     count = take_differences(values, base, taken[:count], out_ids, deltas)
     return int(deltas[:count].sum())
 
@@ -415,7 +438,7 @@ def read_then_mark(take_marked, take_differences, table, out):
     values, base, dirty, ids = table
     taken, out_ids, deltas = out
     count = take_differences(values, base, ids[:1], out_ids, deltas)
-    take_marked(dirty, Eights(dirty), ids, taken)
+    take_marked(dirty, eights_of(dirty), ids, taken)
     return int(deltas[:count].sum())
 
 

@@ -148,27 +148,34 @@ def _(patch: _Patch) -> None:
     patch.setattr(shards, "install_rows", install_rows)
 
 
+def _tell(patch: _Patch, nodes: int) -> None:
+    """Have others told only of additions that so many of the three nodes have not made: one's own, or another's."""
+
+    def add_pending(pending, summary, ids, targets):
+        if int(targets).bit_count() == nodes:
+            original(pending, summary, ids, targets)
+
+    original = shards.add_pending
+    patch.setattr(shards, "add_pending", add_pending)
+
+
 @fault("additions of local workers are not shipped")
 def _(patch: _Patch) -> None:
-    patch.setattr(shards, "add_pending", lambda pending, ids, count, targets: None)
+    _tell(patch, nodes=1)
 
 
 @fault("additions of other nodes are not shipped on")
 def _(patch: _Patch) -> None:
-    def apply_rows(values, ids, deltas, pending, targets):
-        original(values, ids, deltas, pending, targets - targets)
-
-    original = shards.apply_rows
-    patch.setattr(shards, "apply_rows", apply_rows)
+    _tell(patch, nodes=2)
 
 
 @fault("an element is added to by halves")
 def _(patch: _Patch) -> None:
-    def apply_rows(values, ids, deltas, pending, targets):
+    def apply_rows(values, ids, deltas):
         low = deltas & 0xFFFFFFFF
-        original(values, ids, low, pending, targets)
+        original(values, ids, low)
         time.sleep(PAUSE_S)
-        original(values, ids, deltas - low, pending, targets)
+        original(values, ids, deltas - low)
 
     original = shards.apply_rows
     patch.setattr(shards, "apply_rows", apply_rows)
