@@ -273,9 +273,7 @@ class NodeMemory:
             if count:
                 shards.add_pending(table.pending, table.summary, table.taken[:count], self._others[self.rank])
             node = self._bits[subscriber]
-            count = shards.take_pending(
-                table.pending, table.summary, table.subscribers, node, everything, table.taken
-            )
+            count = shards.take_pending(table.pending, table.summary, table.subscribers, node, everything, table.taken)
             if count:
                 chosen.append((table, count))
         if not chosen:

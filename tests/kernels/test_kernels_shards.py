@@ -161,7 +161,9 @@ def test_common_rows_of_two_batches_are_added(form, ids, others):
 def orders_to_tell(draw):
     """Draw how many rows there are, and what happens to who must be told of them: sets of rows, a node, whether all."""
     size = draw(st.sampled_from([1, 63, 64, 65, 4096, 4097, 10_000]))
-    row = st.one_of(st.integers(0, size - 1), st.integers(max(0, size - 3), size - 1), st.integers(0, min(size, 130) - 1))
+    row = st.one_of(
+        st.integers(0, size - 1), st.integers(max(0, size - 3), size - 1), st.integers(0, min(size, 130) - 1)
+    )
     some = st.sets(row, max_size=12).map(lambda found: np.array(sorted(found), np.int64))
     kind = st.sampled_from(["add", "take", "take everything", "subscribe", "unsubscribe"])
     return size, draw(st.lists(st.tuples(kind, some, st.sampled_from([0, 1, 5, 63])), max_size=20))
