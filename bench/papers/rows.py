@@ -62,6 +62,10 @@ class ArrayMemory(SimMemory):
         first = owner * self.shard_rows
         return self._packed(_collect(self.values, self.base, self.marked, first, self._index, self._values))
 
+    def bytes_of(self, rows: Rows) -> int:
+        """Return how much memory a batch takes."""
+        return rows.index.nbytes + rows.values.nbytes
+
     def apply(self, source: int, rows: Rows) -> None:
         """Add a batch of another node to owned rows; who sent it has them."""
         given = self.given[source]

@@ -257,6 +257,10 @@ class NodeMemory:
                 chosen.append((table, count))
         return self._collect_whole(chosen)
 
+    def bytes_of(self, rows: Bytes) -> int:
+        """Return how much memory a batch takes, in bytes."""
+        return rows.nbytes
+
     def apply(self, source: int, rows: Bytes) -> None:
         """Add a batch of node `source` to owned rows."""
         for table, part in self._checked(self._parts(rows, self.rank)):

@@ -26,6 +26,9 @@ class Memory(Protocol):
     def important(self, owner: int, bytes_limit: int) -> Rows | None:
         """Take, as `collect` does, the differences that are largest beside the rows' values, of about so many bytes."""
 
+    def bytes_of(self, rows: Rows) -> int:
+        """Return how much memory a batch takes, in bytes."""
+
     def apply(self, source: int, rows: Rows) -> None:
         """Add a batch of node `source` to the rows owned here; every other subscriber must be told.
 

@@ -76,6 +76,8 @@ class Settings:
     window : int
         Messages to one peer that may be unacknowledged before pushes and ships to it wait, batches that may be
         unapplied, and rounds that not everybody has taken in (VAP). What waits is not lost: later batches bring it.
+    window_bytes : int
+        Unapplied batches for one peer may have so many bytes before the next waits; one of any size may be on its way.
     retry_s : float
         Everything unacknowledged is sent again after so long without progress; infinite where connections lose nothing
         as long as they stand.
@@ -95,6 +97,7 @@ class Settings:
     incarnation: int = 0
     clock: int = 0
     window: int = 64
+    window_bytes: int = 128 << 20
     retry_s: float = 0.5
     ack_s: float = 0.125
     heartbeat_s: float = 1.0
@@ -157,6 +160,7 @@ class Node:
                 self._post,
                 self._has_room,
                 settings.window,
+                settings.window_bytes,
                 settings.clock,
                 settings.terms.checkpoint_every,
             )

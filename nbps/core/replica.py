@@ -26,6 +26,8 @@ class Replica:
         Number of the last batch sent to the owner.
     unapplied : deque of (int, Rows)
         Batches that no ship has confirmed to contain, in order.
+    unapplied_bytes : int
+        What they take together.
     clock : int
         Every update of every worker from clocks < clock is in the replica; never falls.
     needed : set of int
@@ -47,12 +49,14 @@ class Replica:
         post: Callable[[int, Message], None],
         has_room: Callable[[int], bool],
         window: int,
+        window_bytes: int,
         clock: int = 0,
         checkpoint_every: int = 0,
     ) -> None:
         self.owner = owner
         self.number = 0
         self.unapplied: deque[tuple[int, Rows]] = deque()
+        self.unapplied_bytes = 0
         self.clock = clock
         self.asked: int | None = None
         self.needed: set[int] = set()
@@ -63,6 +67,7 @@ class Replica:
         self._post = post
         self._has_room = has_room
         self._window = window
+        self._window_bytes = window_bytes
         self._checkpoint_every = checkpoint_every
 
     def push(self, clock: int) -> None:
@@ -75,25 +80,30 @@ class Replica:
         exact = clock == FINISHED or is_checkpoint(clock, self._checkpoint_every)
         rows = self._memory.collect(self.owner, exact)
         if rows is not None:
-            self.unapplied.append((self.number, rows))
+            self._keep(rows)
         self._post(self.owner, Push(self.number, clock, rows))
 
     def push_early(self, clock: int, bytes_limit: int) -> None:
         """Send some of what local workers added since they committed `clock`, if nothing else waits for room."""
-        if self.push_due or not self._has_room(self.owner) or 2 * len(self.unapplied) >= self._window:
+        half_full = 2 * len(self.unapplied) >= self._window or 2 * self.unapplied_bytes >= self._window_bytes
+        if self.push_due or half_full or not self._has_room(self.owner):
             return
         rows = self._memory.important(self.owner, bytes_limit)
         if rows is not None:
             self.number += 1
-            self.unapplied.append((self.number, rows))
+            self._keep(rows)
             self._post(self.owner, Push(self.number, clock, rows))
 
     def can_push(self) -> bool:
         """Whether a batch may be sent; sees to it that it may be, some time."""
-        if len(self.unapplied) >= self._window:
+        if len(self.unapplied) >= self._window or self.unapplied_bytes >= self._window_bytes:
             self._ask(0)
             return False
         return self._has_room(self.owner)
+
+    def _keep(self, rows: Rows) -> None:
+        self.unapplied.append((self.number, rows))
+        self.unapplied_bytes += self._memory.bytes_of(rows)
 
     def need(self, clock: int) -> None:
         """Ask for `clock`, for which a worker waits."""
@@ -117,7 +127,7 @@ class Replica:
             raise ProtocolError(f"replica of node {self.owner} at clock {self.clock} got a ship of clock {ship.clock}")
         unapplied = self.unapplied
         while unapplied and unapplied[0][0] <= ship.applied:
-            unapplied.popleft()
+            self.unapplied_bytes -= self._memory.bytes_of(unapplied.popleft()[1])
         if ship.rows is not None:
             self._memory.install(self.owner, ship.rows, [rows for _, rows in unapplied], ship.answered)
         if ship.clock > self.clock:
@@ -146,4 +156,10 @@ class Replica:
         if len(numbers) > self._window:
             raise ProtocolError(
                 f"replica of node {self.owner} keeps {len(numbers)} batches; the limit is {self._window}"
+            )
+        sizes = [self._memory.bytes_of(rows) for _, rows in self.unapplied]
+        if sum(sizes) != self.unapplied_bytes or sum(sizes[:-1]) >= self._window_bytes:
+            raise ProtocolError(
+                f"replica of node {self.owner} keeps batches of {sizes} bytes, counted as {self.unapplied_bytes}; only "
+                f"the last may go beyond {self._window_bytes}"
             )

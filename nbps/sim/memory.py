@@ -115,6 +115,10 @@ class SimMemory:
             self.marked[row] = 1
         return batch
 
+    def bytes_of(self, rows: Batch) -> int:
+        """Return how much memory a batch takes."""
+        return sum(delta.nbytes for _, delta in rows)
+
     def apply(self, source: int, rows: Batch) -> None:
         """Add a batch of another node to owned rows."""
         for row, delta in rows:

@@ -56,6 +56,9 @@ class Memory:
     def important(self, owner: int, bytes_limit: int) -> int | None:
         return self.collect(owner, exact=False)
 
+    def bytes_of(self, rows: int) -> int:
+        return 8
+
     def apply(self, source: int, rows: int) -> None:
         self.calls.append(("apply", rows))
         self.values[self.rank] += rows

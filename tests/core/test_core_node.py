@@ -206,6 +206,19 @@ def test_a_full_window_holds_batches_back_and_loses_nothing():
     assert cluster.nodes[1].shard.clocks[0] == 7
 
 
+def test_batches_that_take_much_memory_are_held_back():
+    """Where one batch is as much as may be kept unapplied, the next waits for it; what was added comes with that."""
+    cluster = Cluster(2, Terms(staleness=math.inf), window=64, window_bytes=8)
+    for clock in range(1, 8):
+        cluster.memory[0].values[1] += 1
+        cluster.tell(0, Committed(clock))
+    assert [type(frame.message) for frame in cluster.nodes[0].links[1].kept] == [Push, Pull]
+    assert cluster.nodes[0].replicas[1].unapplied_bytes == 8
+    cluster.settle()
+    assert cluster.memory[1].values[1] == 7
+    assert cluster.nodes[1].shard.clocks[0] == 7
+
+
 def test_a_value_bound_waits_for_everybody_and_says_so():
     """VAP: what others have taken in is told to the workers only when every other node has confirmed it."""
     cluster = Cluster(3, Terms(staleness=math.inf, v0=1.0))

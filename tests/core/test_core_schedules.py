@@ -18,12 +18,16 @@ node = st.integers(0, 2)
 class Nodes(RuleBasedStateMachine):
     """Nodes with one worker each, which adds to any row and commits when its gate is open."""
 
-    @initialize(staleness=st.integers(0, 2), eager=st.booleans(), window=st.integers(2, 4), size=st.integers(2, 3))
-    def start(self, staleness, eager, window, size):
+    @initialize(
+        staleness=st.integers(0, 2), eager=st.booleans(), window=st.integers(2, 4), size=st.integers(2, 3),
+        window_bytes=st.sampled_from([1, 16, 1 << 20]),
+    )  # fmt: skip
+    def start(self, staleness, eager, window, size, window_bytes):
         """Begin with empty rows, one for each owner."""
         self.size = size
         self.staleness = staleness
-        self.cluster = Cluster(size, Terms(staleness=staleness, eager=eager), window=window, failure_timeout_s=1e9)
+        limits = {"window": window, "window_bytes": window_bytes, "failure_timeout_s": 1e9}
+        self.cluster = Cluster(size, Terms(staleness=staleness, eager=eager), **limits)
         self.clocks = [0] * size
         self.added: Counter[tuple[int, int, int]] = Counter()  # worker, owner, clock -> sum
         self.last = [[0] * size for _ in range(size)]
