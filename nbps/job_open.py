@@ -14,9 +14,10 @@ from nbps.agent.driver import AgentControl
 from nbps.agent.spec import AgentSpec, SavePlan, SharedTable
 from nbps.checkpoints import definitions
 from nbps.consistency import VAP
-from nbps.errors import WorkerDiedError
+from nbps.errors import ConfigError, WorkerDiedError
 from nbps.job_nodes import place_of, sharding_of
 from nbps.job_table import JobTable
+from nbps.nodes import Nodes
 from nbps.runtime.board import Board
 from nbps.runtime.cores import usable_cores
 from nbps.runtime.group import WorkerGroup
@@ -26,6 +27,8 @@ from nbps.worker_spec import TableSpec, WorkerSpec
 
 if TYPE_CHECKING:
     from nbps.job import Job
+
+_meeting: set[tuple[str, str | None, int]] = set()  # where open jobs of this process met their nodes, and as which
 
 
 class OpenJob:
@@ -49,6 +52,7 @@ class OpenJob:
         self._states: dict[str, str] = {}
         self.views: dict[str, JobTable] = {}
         self._sizes = [job.workers]
+        self._met = _meet(job.nodes)
         self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
         self.group: WorkerGroup | None = None
 
@@ -119,6 +123,7 @@ class OpenJob:
             return  # it has a copy of the job, which is not its to end
         for view in self.views.values():
             view.close()
+        _meeting.discard(self._met)
         try:
             if self.agent is not None:
                 self.agent.close()
@@ -202,6 +207,25 @@ class OpenJob:
 def _save_plan(job: Job) -> SavePlan | None:
     plan = job.checkpoints
     return None if plan is None else SavePlan(plan.path, plan.keep, definitions(job.tables))
+
+
+def _meet(nodes: Nodes) -> tuple[str, str | None, int]:
+    """Take the place of a node of a job in this process.
+
+    Raises
+    ------
+    ConfigError
+        If another job is open there: the nodes of two could not tell each other apart.
+    """
+    place = (nodes.transport, nodes.rendezvous, nodes.rank)
+    if nodes.count > 1:
+        if place in _meeting:
+            raise ConfigError(
+                f"another job of this process is open as node {nodes.rank} at {nodes.transport} {nodes.rendezvous}; "
+                f"close it first, or give each of the two nodes=nbps.Nodes(..., rendezvous=...) of its own"
+            )
+        _meeting.add(place)
+    return place
 
 
 def _stop(board: Board, agent: AgentControl | None, reason: str, error: BaseException) -> None:

@@ -81,6 +81,15 @@ def differ():
     attempt("same", lambda: nbps.Job(values, workers=1 + RANK, seed=1))
 
 
+def within():
+    """Open a job within another, where both would meet at one place; the outer one is unharmed."""
+    with job() as outer:
+        attempt("inner", job)
+        outer.run(count, 10)
+        say("outer", *sums(outer)[:2])
+    attempt("next", job)
+
+
 def twice():
     """Three processes, two of which say that they are node 1 of 2; the last is started when the job runs."""
     os.environ |= {"NBPS_NODES": "2", "NBPS_NODE_RANK": str(min(RANK, 1))}
@@ -140,6 +149,7 @@ def survive(policy, path, clocks):
 PROGRAMS = {
     "forever": forever,
     "differ": differ,
+    "within": within,
     "twice": twice,
     "missing": missing,
     "uneven": uneven,

@@ -288,6 +288,22 @@ def test_nodes_that_define_other_things_are_told_both(ends):
     assert end.left == []
 
 
+@scene("within", 2, "within")
+def _(cluster, folder):
+    pass
+
+
+def test_two_jobs_do_not_meet_at_one_place(ends):
+    """The second is refused as long as the first is open, on every node, and the first goes on."""
+    end = ends["within"]
+    assert end.codes == [0, 0]
+    for rank, said in enumerate(end.said):
+        assert re.search(rf"inner: ConfigError: another job .* open as node {rank} at tcp .*; close it first", said)
+        assert "outer 10 10" in said
+        assert said.endswith("next started\n")
+    assert end.left == []
+
+
 @scene("uneven", 2, "uneven", "2", "1")
 def _(cluster, folder):
     pass
