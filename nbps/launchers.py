@@ -79,6 +79,8 @@ def _ours(environ: Mapping[str, str]) -> Place | None:
     names = ("NBPS_NODES", "NBPS_NODE_RANK")
     if not any(name in environ for name in names):
         return None
+    if environ.get(names[0], "").strip() == "1" and names[1] not in environ:
+        return Place("NBPS_*", 1, 0)  # the only node can be told nothing else
     for name, other in (names, names[::-1]):
         if name not in environ:
             raise ConfigError(f"{other} is set, but {name} is not; set both, or neither for a job on one machine")

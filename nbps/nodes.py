@@ -186,7 +186,8 @@ class Nodes:
         if not isinstance(self.transport, str) or (
             self.transport not in known and self.transport not in transport_names()
         ):
-            names = ", ".join(map(repr, transport_names()))
+            # Within one process, as inproc is, there are no two nodes.
+            names = ", ".join(repr(name) for name in transport_names() if name != "inproc")
             raise ConfigError(
                 f"{self._name('transport')} is {self.transport!r}; expected one of {names}; others come with packages "
                 f"that register them"

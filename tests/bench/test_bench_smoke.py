@@ -27,7 +27,7 @@ def run_program(tmp_path: Path, program: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["clock", "startup", "mf_scale"])
+@pytest.mark.parametrize("name", ["clock", "startup", "mf_scale", "transports"])
 def test_benchmark_runs_and_writes_its_result(tmp_path, name):
     """A smoke run ends well and writes samples of every quantity."""
     result = run(tmp_path, name)

@@ -134,6 +134,7 @@ TRUSTED = {"NBPS_SECRET": "of all nodes"}
         (OURS, "NBPS_*", (4, 2), "127.0.0.1:29500", "nbps"),
         (OURS | {"NBPS_JOB": "mine"}, "NBPS_*", (4, 2), "127.0.0.1:29500", "mine"),
         ({"NBPS_NODES": "1", "NBPS_NODE_RANK": "0"}, "NBPS_*", (1, 0), None, "nbps"),
+        ({"NBPS_NODES": "1"}, "NBPS_*", (1, 0), None, "nbps"),
         (OURS | TORCHRUN | SRUN | OPEN_MPI, "NBPS_*", (4, 2), "127.0.0.1:29500", "nbps"),
         (TORCHRUN, "torchrun", (2, 1), "gpu01:29401", "torchrun-7c1b"),
         (TORCHRUN | SRUN, "torchrun", (2, 1), "gpu01:29401", "torchrun-7c1b"),
