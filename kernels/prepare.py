@@ -119,7 +119,7 @@ def presence_requests() -> list[Request]:
     return [
         (presence.want_rows, (words, states, none)),
         (presence.await_rows, (words, states, none, 0)),
-        (presence.take_wanted, (states, none, none)),
+        (presence.take_wanted, (states, states.view(np.int64), none, none)),
         (presence.make_present, (states, ids)),
         (presence.take_unused, (states, none, none)),
     ]

@@ -14,8 +14,9 @@ from .board import ABORTED, OPEN, TIMED_OUT
 from .futex import futex_wait
 from .jit import kernel
 from .layout import ABORT, SEQUENCE, TIMEOUT, WAITERS, WANTED
+from .marks import EIGHT, next_one, position
 
-ABSENT, WANTED_ROW, ASKED, PRESENT, USED = 0, 1, 2, 3, 4
+ABSENT, WANTED_ROW, ASKED, PRESENT, USED = 0, 1, 2, 3, 4  # `marks.next_one` looks for wanted rows
 
 
 @kernel
@@ -68,14 +69,26 @@ def await_rows(board, states, ids, spins):
 
 
 @kernel
-def take_wanted(states, ids, out):
-    """Make the wanted rows of `ids` asked, and write their numbers to `out`; return how many."""
-    found = 0
-    for n in range(ids.size):
-        if load_acquire(states, ids[n]) == WANTED_ROW:
-            store_release(states, ids[n], ASKED)
-            out[found] = ids[n]
-            found += 1
+def take_wanted(states, eights, ids, out):
+    """Make the wanted rows of `ids` asked, and write their numbers to `out`; return how many.
+
+    `ids` ascend. `eights` is `states` seen as int64[ceil(rows / 8)].
+    """
+    size = ids.size
+    if size == 0:
+        return 0
+    found, k, last = 0, 0, ids[size - 1] // EIGHT
+    group = next_one(eights, ids[0] // EIGHT, last)
+    while group <= last:
+        first = group * EIGHT
+        k = position(ids, k, first)
+        while k < size and ids[k] < first + EIGHT:
+            if load_acquire(states, ids[k]) == WANTED_ROW:
+                store_release(states, ids[k], ASKED)
+                out[found] = ids[k]
+                found += 1
+            k += 1
+        group = next_one(eights, group + 1, last)
     return found
 
 

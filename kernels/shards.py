@@ -21,10 +21,9 @@ import numpy as np
 
 from .atomics import PACK_BYTES, address, exchange, pack_lanes, shift_pack_relaxed, shift_relaxed
 from .jit import kernel
+from .marks import EIGHT, next_one, position
 from .rows import add_row_lossless
 
-_EIGHT = 8  # marks in a word
-_WORDS = 8  # that are looked at together
 _BLOCK_SHIFT, _WORD_SHIFT = 6, 12  # rows of a bit of the summary, and of a word of it, as powers of two
 ROWS_OF_A_WORD = 1 << _WORD_SHIFT
 
@@ -38,54 +37,25 @@ def take_marked(dirty, eights, ids, out):
     size = ids.size
     if size == 0:
         return 0
-    found, k, last = 0, 0, ids[size - 1] // _EIGHT
-    consecutive = ids[size - 1] - ids[0] == size - 1
-    group = _next_marked(eights, ids[0] // _EIGHT, last)
+    found, k, last = 0, 0, ids[size - 1] // EIGHT
+    group = next_one(eights, ids[0] // EIGHT, last)
     while group <= last:
-        first = group * _EIGHT
-        k = max(0, first - ids[0]) if consecutive else _position(ids, k, first)
-        if k + _EIGHT <= size and ids[k + _EIGHT - 1] == first + _EIGHT - 1:  # all eight rows are among the ids
+        first = group * EIGHT
+        k = position(ids, k, first)
+        if k + EIGHT <= size and ids[k + EIGHT - 1] == first + EIGHT - 1:  # all eight rows are among the ids
             marks = exchange(eights, group, 0)
-            for lane in range(_EIGHT):
-                if (marks >> (_EIGHT * lane)) & 255 != 0:
+            for lane in range(EIGHT):
+                if (marks >> (EIGHT * lane)) & 1 != 0:
                     out[found] = first + lane
                     found += 1
         else:
-            while k < size and ids[k] < first + _EIGHT:
+            while k < size and ids[k] < first + EIGHT:
                 if dirty[ids[k]] != 0 and exchange(dirty, ids[k], 0) != 0:
                     out[found] = ids[k]
                     found += 1
                 k += 1
-        group = _next_marked(eights, group + 1, last)
+        group = next_one(eights, group + 1, last)
     return found
-
-
-@kernel(inline=True)
-def _next_marked(eights, group, last):
-    """Return the first of words `group` to `last` that is not 0, or ``last + 1``."""
-    while group + _WORDS <= last + 1:
-        some = eights[group]
-        for k in range(1, _WORDS):
-            some |= eights[group + k]
-        if some != 0:
-            break
-        group += _WORDS
-    while group <= last and eights[group] == 0:
-        group += 1
-    return group
-
-
-@kernel(inline=True)
-def _position(ids, low, row):
-    """Return the position of the first of `ids` from `low` on that is >= `row`."""
-    high = ids.size
-    while low < high:
-        middle = (low + high) // 2
-        if ids[middle] < row:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @kernel

@@ -305,13 +305,19 @@ class NodeMemory:
 
     def wanted(self) -> list[tuple[int, Bytes]]:
         """Return the rows that workers want and nobody has asked for, as batches without values, by owner."""
-        return self._listed(presence.take_wanted)
+
+        def take(table: _Rows, ids: Ids) -> int:
+            states = table.share.states
+            assert states is not None
+            return int(presence.take_wanted(states, states.view(np.int64), ids, table.taken))
+
+        return self._listed(take)
 
     def unused(self) -> list[tuple[int, Bytes]]:
         """Let go of rows that no worker has used since the last call; return them by owner."""
-        return self._listed(presence.take_unused)
+        return self._listed(lambda table, ids: int(presence.take_unused(table.share.states, ids, table.taken)))
 
-    def _listed(self, take: Callable[..., int]) -> list[tuple[int, Bytes]]:
+    def _listed(self, take: Callable[[_Rows, Ids], int]) -> list[tuple[int, Bytes]]:
         found = []
         for owner in range(self.nodes):
             if owner == self.rank:
@@ -319,7 +325,7 @@ class NodeMemory:
             chosen = []
             for table in self._tables:
                 if table.share.states is not None:
-                    count = take(table.share.states, table.ids[owner], table.taken)
+                    count = take(table, table.ids[owner])
                     if count:
                         chosen.append((table, table.taken[:count].copy()))
             if chosen:

@@ -12,7 +12,7 @@ from nbps.kernels.atomics import exchange, fence, fetch_add, load_acquire, store
 from nbps.kernels.futex import futex_wait, futex_wake
 from nbps.kernels.presence import ABSENT, ASKED, PRESENT, USED, WANTED_ROW
 
-from nbps.testing.interleave import Machine, Order
+from nbps.testing.interleave import Machine, Order, Shared
 
 FORMS = ["jitted", "plain"]
 STATES = [ABSENT, WANTED_ROW, ASKED, PRESENT, USED]
@@ -34,7 +34,9 @@ def board_words():
 def test_rows_go_from_state_to_state(form, states, data):
     """Wanting uses what is here and counts one request for what is absent; the agent takes what is wanted or unused."""
     ids = np.array(data.draw(st.lists(st.integers(0, len(states) - 1), unique=True)), np.int64)
-    words, array, out = board_words(), np.array(states, np.uint8), np.zeros(len(states), np.int64)
+    words, out = board_words(), np.zeros(len(states), np.int64)
+    padded = np.array(states + [WANTED_ROW] * (-len(states) % 8), np.uint8)  # what is behind the last row is nobody's
+    array = padded[: len(states)]
     here = kernel_of(presence.want_rows, form)(words, array, ids)
     assert here == all(states[row] >= PRESENT for row in ids)
     assert words[layout.WANTED] == any(states[row] == ABSENT for row in ids)
@@ -46,7 +48,8 @@ def test_rows_go_from_state_to_state(form, states, data):
     words[layout.ABORT] = 1
     assert kernel_of(presence.await_rows, form)(words, array, ids, 1) == (board.OPEN if here else board.ABORTED) or here
 
-    count = kernel_of(presence.take_wanted, form)(array, ids, out)
+    ids.sort()
+    count = kernel_of(presence.take_wanted, form)(padded, padded.view(np.int64), ids, out)
     wanted = [row for row in ids if states[row] == WANTED_ROW]
     assert out[:count].tolist() == wanted
     for row in wanted:
@@ -231,6 +234,7 @@ def explore_fetch(order, planted=None, reads=2, early=False):
     ring, differs, doze = made(board.ring, write_one=bell), made(board.differs), made(board.doze)
     want, wait, publish = made(presence.want_rows), made(presence.await_rows), made(board.publish)
     take_wanted, take_unused = made(presence.take_wanted), made(presence.take_unused)
+    states_as_words = Shared(machine, states.first, (1,), 8)
     make_present = made(presence.make_present)
     load = machine.plain(read_word)
     ids = np.array([0])
@@ -279,7 +283,7 @@ def explore_fetch(order, planted=None, reads=2, early=False):
                 store(truth, 0, version)
             else:
                 known = sleep_or_look(known)
-            if call(take_wanted, states, ids, taken):
+            if call(take_wanted, states, states_as_words, ids, taken):
                 if early:
                     call(lambda: make_present(states, ids) or 0)
                 store(row, 0, version)
