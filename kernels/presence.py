@@ -41,31 +41,38 @@ def want_rows(board, states, ids):
 
 
 @kernel(inline=True)
-def _are_here(states, ids):
-    for n in range(ids.size):  # noqa: SIM110  (Numba compiles no generator expressions)
-        if load_acquire(states, ids[n]) < PRESENT:
-            return False
-    return True
+def _lowest_state(states, ids):
+    low = USED
+    for n in range(ids.size):
+        low = min(low, load_acquire(states, ids[n]))
+    return low
 
 
 @kernel
 def await_rows(board, states, ids, spins):
-    """Wait until rows `ids`, which are wanted, are here; parks and returns as `board.gate` does."""
+    """Wait until rows `ids`, which are wanted, are here; parks and returns as `board.gate` does.
+
+    Returns at once, as after the time limit, if the agent let go of one meanwhile: it is to be wanted again.
+    """
     for _ in range(spins + 1):
-        if _are_here(states, ids):
+        state = _lowest_state(states, ids)
+        if state >= PRESENT:
             return OPEN
+        if state == ABSENT:
+            return TIMED_OUT
         if load_acquire(board, ABORT) != 0:
             return ABORTED
         pause()
     fetch_add(board, WAITERS, 1)
     fence()
     seen = load_acquire(board, SEQUENCE)
-    if not _are_here(states, ids) and load_acquire(board, ABORT) == 0:
+    state = _lowest_state(states, ids)
+    if ABSENT < state < PRESENT and load_acquire(board, ABORT) == 0:
         futex_wait(board, SEQUENCE, seen, TIMEOUT)
     fetch_add(board, WAITERS, -1)
     if load_acquire(board, ABORT) != 0:
         return ABORTED
-    return OPEN if _are_here(states, ids) else TIMED_OUT
+    return OPEN if _lowest_state(states, ids) >= PRESENT else TIMED_OUT
 
 
 @kernel

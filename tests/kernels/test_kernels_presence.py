@@ -319,3 +319,28 @@ def test_a_row_that_can_be_read_is_fresh_and_comes(name, order):
     result = explore_fetch(order, **planted)
     assert bool(result.failures) == (order in showing)
     assert result.schedules > 1000
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the explorer needs kernels that are compiled")
+@pytest.mark.parametrize("order", [Order.SC, Order.TSO], ids=lambda order: order.name)
+def test_a_row_let_go_of_while_another_is_awaited_holds_nobody_up(order):
+    """Who waits for both rows when the first is gone again is told so, and does not sleep for good."""
+    machine = Machine(order)
+    words, states = machine.array(COMMITTED + 5), machine.array(2, fill=ASKED)
+    wait, publish = small(machine, presence.await_rows), small(machine, board.publish)
+    make_present, take_unused = machine.plain(presence.make_present), machine.plain(presence.take_unused)
+    first, second, taken = np.array([0]), np.array([1]), np.zeros(2, np.int64)
+
+    def serve():
+        make_present(states, first)
+        publish(words, HEADER["ONE"], 1)
+        for _ in range(2):
+            take_unused(states, first, taken)
+        make_present(states, second)
+        publish(words, HEADER["ONE"], 2)
+
+    machine.thread(lambda: int(wait(words, states, np.arange(2), 0)))
+    machine.thread(serve)
+    result = machine.explore(lambda cells, returned: None if returned[0] in (board.OPEN, board.TIMED_OUT) else "status")
+    assert result.failures == []
+    assert result.ends > 1
