@@ -43,7 +43,8 @@ class Job:
     ----------
     tables : sequence of Table
     workers : int, optional
-        Processes on this node; by default ``NBPS_WORKERS``, else all cores that this process may use.
+        Processes on this node; by default ``NBPS_WORKERS``, else all cores that this process may use; nodes on
+        one machine share them.
     consistency : BSP, SSP, ESSP, ASP, VAP
         ``ESSP(2)`` by default.
     seed : int
@@ -109,8 +110,8 @@ class Job:
         bandwidth_budget: float | None = None,
     ) -> None:
         self.tables = with_staleness(checked_tables(tables), {} if staleness is None else staleness)
-        self.workers = default_workers() if workers is None else whole("Job: workers", workers, 1)
         self.nodes = Nodes.from_environment() if nodes is None else nodes
+        self.workers = default_workers(self.nodes) if workers is None else whole("Job: workers", workers, 1)
         self.consistency = ESSP() if consistency is None else consistency
         self.seed = whole("Job: seed", seed, 0)
         self.clock_timeout_s = _seconds("clock_timeout_s", clock_timeout_s)
@@ -350,7 +351,10 @@ class Job:
         return self._open.views[name]
 
     def report(self) -> Report:
-        """Return what the job measured so far on this node; also after it was closed."""
+        """Return what the job measured so far on this node; also after it was closed.
+
+        After it went on without a lost node (``on_failure="continue"``): since then.
+        """
         if self._open is not None:
             self._keep_report()
         if self._report is None:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from nbps.job import Job
 
 
-def default_workers() -> int:
-    """Return how many workers a node has where nobody says: ``NBPS_WORKERS``, else one for each core."""
+def default_workers(nodes: Nodes) -> int:
+    """Return how many workers a node has where nobody says: ``NBPS_WORKERS``, else one for each of its cores."""
     given = os.environ.get("NBPS_WORKERS")
     if given is None:
-        return usable_cores()
+        return max(1, usable_cores() // nodes.local_count)
     return whole("NBPS_WORKERS", int(given) if given.strip().isdecimal() else given, 1)
 
 

@@ -183,7 +183,7 @@ class OpenJob:
             consistency=model,
             seed=job.seed,
             clock_timeout_s=job.clock_timeout_s,
-            oversubscribed=job.workers + (self.agent is not None) > usable_cores(),
+            oversubscribed=nodes.local_count * (job.workers + (self.agent is not None)) > usable_cores(),
             record_staleness=job.record_staleness,
             checkpoint_every=0 if job.checkpoints is None else job.checkpoints.every,
         )

@@ -75,7 +75,7 @@ class Nodes:
         Who said so, for messages: ``"NBPS_*"``, ``"torchrun"``, ``"Open MPI"``, ``"Slurm"``, ``"argument"``,
         ``"default"``.
     local_count : int
-        Nodes that the launcher started on this machine, as far as it says.
+        Nodes on this machine, as far as the launcher says or the rendezvous shows; they share its cores.
 
     Raises
     ------
@@ -119,6 +119,8 @@ class Nodes:
         host = self._host()
         if not self.bind and self.rank == 0 and not (_is_address(host) or _is_loopback(host)):
             object.__setattr__(self, "bind", "0.0.0.0")
+        if self.local_count == 1 and _is_loopback(host):
+            object.__setattr__(self, "local_count", self.count)
         if self.count > 1 and not (self._is_local() or self.secret or self.insecure):
             self._check_reach(host)
 

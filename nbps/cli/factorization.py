@@ -15,6 +15,7 @@ from nbps.cli.training_data import DataOptions, TrainingData, load
 from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
 from nbps.errors import ConfigError
 from nbps.job_nodes import default_workers
+from nbps.nodes import Nodes
 from nbps.runtime.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class ModelOptions:
     @property
     def worker_count(self) -> int:
         """Workers there will be."""
-        return default_workers() if self.workers is None else self.workers
+        return default_workers(Nodes.from_environment()) if self.workers is None else self.workers
 
     def build(self, callbacks: tuple[Any, ...]) -> MatrixFactorization:
         """Make the model.

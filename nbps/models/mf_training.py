@@ -44,7 +44,7 @@ class Trainer:
 
     def __init__(self, model: MatrixFactorization, factors: Factors, data: Ratings, test: Ratings | None) -> None:
         nodes = Nodes.from_environment()
-        local = default_workers() if model.workers is None else model.workers
+        local = default_workers(nodes) if model.workers is None else model.workers
         self._workers = local * nodes.count
         consistency = ESSP() if model.consistency is None else model.consistency
         width = -(-factors.rank // LANES) * LANES

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nbps.transport import Tls
 from nbps.transport.place import Place
 
-from nbps import Nodes
+from nbps import Nodes, job_nodes
 from nbps.errors import ConfigError
 from nbps.launchers import slurm_hosts
 
@@ -561,3 +561,15 @@ def test_no_environment_crashes(environ):
     else:
         assert 0 <= nodes.rank < nodes.count
         assert nodes.count == 1 or nodes.rendezvous
+
+
+def test_nodes_of_one_machine_share_its_cores(monkeypatch):
+    """As many workers as fit where the rendezvous or the launcher shows that nodes run here; NBPS_WORKERS decides."""
+    monkeypatch.delenv("NBPS_WORKERS", raising=False)
+    monkeypatch.setattr(job_nodes, "usable_cores", lambda: 8)
+    here = Nodes(count=4, rank=1, rendezvous="127.0.0.1:29500")
+    there = Nodes(count=4, rank=1, rendezvous="10.0.0.1:29500", secret=b"of all nodes here")
+    crowd = Nodes(count=20, rank=1, rendezvous="crowd", transport="shm")
+    assert [job_nodes.default_workers(nodes) for nodes in (here, there, crowd, Nodes())] == [2, 8, 1, 8]
+    monkeypatch.setenv("NBPS_WORKERS", "3")
+    assert job_nodes.default_workers(here) == 3
