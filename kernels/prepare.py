@@ -96,7 +96,6 @@ def agent_requests(dtype: str) -> list[Request]:
         (shards.weigh_marked, (marks, values, values, none, none, np.zeros(0))),
         (shards.take_values, (values, values, none, ids, rows_)),
         (shards.overwrite_rows, (values, ids, rows_)),
-        (shards.overwrite_common, (ids, rows_, ids, rows_)),
         (shards.install_unchanged, (values, values, ids, rows_)),
         (shards.read_differences, (values, values, none, values)),
         (shards.add_to_base, (values, none, values)),
@@ -106,7 +105,7 @@ def agent_requests(dtype: str) -> list[Request]:
         (shards.subscribe, (bits, ids, node)),
         (shards.unsubscribe, (bits, ids, node)),
         (shards.copy_rows, (values, ids, rows_)),
-        (shards.add_common, (ids, rows_, ids, rows_)),
+        (shards.merge_common, (ids, rows_, ids, rows_, False)),
         (shards.install_rows, (values, values, ids, rows_)),
         (shards.first_foreign_id, (ids, marks, 0)),
     ]

@@ -143,23 +143,6 @@ def overwrite_rows(values, ids, fresh):
 
 
 @kernel
-def overwrite_common(ids, values, other_ids, fresh):
-    """Make ``values[n]`` what ``fresh[m]`` says where ``ids[n] == other_ids[m]``; both ascend."""
-    width = values.shape[1]
-    n = m = 0
-    while n < ids.size and m < other_ids.size:
-        if ids[n] < other_ids[m]:
-            n += 1
-        elif ids[n] > other_ids[m]:
-            m += 1
-        else:
-            for j in range(width):
-                values[n, j] = fresh[m, j]
-            n += 1
-            m += 1
-
-
-@kernel
 def install_unchanged(values, base, ids, fresh):
     """Take in values of an owner, where no local writer has changed them since: ``base = fresh`` in any case."""
     width = values.shape[1]
@@ -259,8 +242,8 @@ def copy_rows(values, ids, out):
 
 
 @kernel
-def add_common(ids, values, other_ids, deltas):
-    """Add ``deltas[m]`` to ``values[n]`` where ``ids[n] == other_ids[m]``; both ascend."""
+def merge_common(ids, values, other_ids, others, overwrites):
+    """Add ``others[m]`` to ``values[n]`` where ``ids[n] == other_ids[m]``, or overwrite it; both ascend."""
     width = values.shape[1]
     n = m = 0
     while n < ids.size and m < other_ids.size:
@@ -269,9 +252,9 @@ def add_common(ids, values, other_ids, deltas):
         elif ids[n] > other_ids[m]:
             m += 1
         else:
-            target, delta = values[n], deltas[m]
+            target, other = values[n], others[m]
             for j in range(width):
-                target[j] += delta[j]
+                target[j] = other[j] if overwrites else target[j] + other[j]
             n += 1
             m += 1
 

@@ -296,8 +296,8 @@ class NodeMemory:
             values = self._values(table, part)
             for number, mine in own:
                 if number == table.number:
-                    kernel = shards.overwrite_common if mine.encoding == OVERWRITE else shards.add_common
-                    kernel(part.ids, values, mine.ids, self._values(table, mine))
+                    newer = self._values(table, mine)
+                    shards.merge_common(part.ids, values, mine.ids, newer, mine.encoding == OVERWRITE)
             kernel = shards.install_unchanged if table.share.encoding == OVERWRITE else shards.install_rows
             kernel(table.values, table.base, part.ids, values)
         if self._asked and self._answer(owner, answered):

@@ -153,7 +153,7 @@ def test_common_rows_of_two_batches_are_added(form, ids, others):
     expected = values.copy()
     for m, row in enumerate(others):
         expected[ids == row] += deltas[m]
-    kernel_of(shards.add_common, form)(ids, values, others, deltas)
+    kernel_of(shards.merge_common, form)(ids, values, others, deltas, False)
     assert np.array_equal(values, expected)
 
 
@@ -275,7 +275,7 @@ def test_rows_of_one_writer_travel_as_they_are(dtype, form):
         common = np.full((others.size, values.shape[1]), 3, dtype)
         expected = fresh.copy()
         expected[np.isin(ids, others)] = 3
-        kernel_of(shards.overwrite_common, form)(ids, fresh, others, common)
+        kernel_of(shards.merge_common, form)(ids, fresh, others, common, True)
         assert np.array_equal(fresh, expected)
 
     check()
