@@ -34,16 +34,11 @@ def _ones(word):
 
 
 @kernel(inline=True)
-def position(ids, low, row):
-    """Return the position of the first of `ids`, which ascend, from `low` on that is >= `row`."""
-    size = ids.size
-    if low < size and ids[size - 1] - ids[low] == size - 1 - low:  # they are consecutive
-        return min(size, max(low, low + row - ids[low]))
-    high = size
-    while low < high:
-        middle = (low + high) // 2
-        if ids[middle] < row:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def all_of(owners, first, owner):
+    """Tell whether the `EIGHT` rows from `first` on are there and belong to `owner`."""
+    if first + EIGHT > owners.size:
+        return False
+    for row in range(first, first + EIGHT):  # noqa: SIM110  (Numba compiles no generator expressions)
+        if owners[row] != owner:
+            return False
+    return True

@@ -91,7 +91,8 @@ def agent_requests(dtype: str) -> list[Request]:
     node, eights, batch = np.uint64(1), marks.view(np.int64), np.zeros(0, np.uint8)
     ids, rows_ = batch.view(np.int64), batch.view(dtype).reshape(0, 4)  # as they lie in a batch
     return [
-        (shards.take_marked, (marks, eights, none, none)),
+        (shards.take_marked, (marks, eights, marks, 0, 0, 0, none)),
+        (shards.take_marks_of, (marks, none, none)),
         (shards.take_differences, (values, values, none, ids, rows_)),
         (shards.weigh_marked, (marks, values, values, none, none, np.zeros(0))),
         (shards.take_values, (values, values, none, ids, rows_)),
@@ -118,7 +119,7 @@ def presence_requests() -> list[Request]:
     return [
         (presence.want_rows, (words, states, none)),
         (presence.await_rows, (words, states, none, 0)),
-        (presence.take_wanted, (states, states.view(np.int64), none, none)),
+        (presence.take_wanted, (states, states.view(np.int64), states, 0, 0, 0, none)),
         (presence.make_present, (states, ids)),
         (presence.take_unused, (states, none, none)),
     ]

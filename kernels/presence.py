@@ -14,7 +14,7 @@ from .board import ABORTED, OPEN, TIMED_OUT
 from .futex import futex_wait
 from .jit import kernel
 from .layout import ABORT, SEQUENCE, TIMEOUT, WAITERS, WANTED
-from .marks import EIGHT, next_one, position
+from .marks import EIGHT, next_one
 
 ABSENT, WANTED_ROW, ASKED, PRESENT, USED = 0, 1, 2, 3, 4  # `marks.next_one` looks for wanted rows
 
@@ -76,26 +76,22 @@ def await_rows(board, states, ids, spins):
 
 
 @kernel
-def take_wanted(states, eights, ids, out):
-    """Make the wanted rows of `ids` asked, and write their numbers to `out`; return how many.
+def take_wanted(states, eights, owners, owner, first, last, out):
+    """Make the wanted rows of `owner` asked, and write their numbers to `out`, ascending; return how many.
 
-    `ids` ascend. `eights` is `states` seen as int64[ceil(rows / 8)].
+    `first` and `last` are the first and last of its rows, `eights` is `states` seen as int64[ceil(rows / 8)]. A row
+    that became wanted too late to be seen here is counted on the board after that: there is another look.
     """
-    size = ids.size
-    if size == 0:
-        return 0
-    found, k, last = 0, 0, ids[size - 1] // EIGHT
-    group = next_one(eights, ids[0] // EIGHT, last)
-    while group <= last:
-        first = group * EIGHT
-        k = position(ids, k, first)
-        while k < size and ids[k] < first + EIGHT:
-            if load_acquire(states, ids[k]) == WANTED_ROW:
-                store_release(states, ids[k], ASKED)
-                out[found] = ids[k]
+    found = 0
+    group = next_one(eights, first // EIGHT, last // EIGHT)
+    while group <= last // EIGHT:
+        start = group * EIGHT
+        for row in range(start, min(start + EIGHT, owners.size)):
+            if owners[row] == owner and load_acquire(states, row) == WANTED_ROW:
+                store_release(states, row, ASKED)
+                out[found] = row
                 found += 1
-            k += 1
-        group = next_one(eights, group + 1, last)
+        group = next_one(eights, group + 1, last // EIGHT)
     return found
 
 

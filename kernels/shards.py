@@ -21,7 +21,7 @@ import numpy as np
 
 from .atomics import PACK_BYTES, address, exchange, pack_lanes, shift_pack_relaxed, shift_relaxed
 from .jit import kernel
-from .marks import EIGHT, next_one, position
+from .marks import EIGHT, all_of, next_one
 from .rows import add_row_lossless
 
 _BLOCK_SHIFT, _WORD_SHIFT = 6, 12  # rows of a bit of the summary, and of a word of it, as powers of two
@@ -29,32 +29,39 @@ ROWS_OF_A_WORD = 1 << _WORD_SHIFT
 
 
 @kernel
-def take_marked(dirty, eights, ids, out):
-    """Clear the marks of those of `ids` that are set, and write their numbers to `out`; return how many.
+def take_marked(dirty, eights, owners, owner, first, last, out):
+    """Clear the marks of the rows of `owner`, and write their numbers to `out`, ascending; return how many.
 
-    `ids` ascend. `eights` is `dirty` seen as int64[ceil(rows / 8)].
+    `first` and `last` are the first and last of its rows. `eights` is `dirty` seen as int64[ceil(rows / 8)]: where all
+    eight rows are the owner's, the word is exchanged as a whole, while workers store single bytes of it.
     """
-    size = ids.size
-    if size == 0:
-        return 0
-    found, k, last = 0, 0, ids[size - 1] // EIGHT
-    group = next_one(eights, ids[0] // EIGHT, last)
-    while group <= last:
-        first = group * EIGHT
-        k = position(ids, k, first)
-        if k + EIGHT <= size and ids[k + EIGHT - 1] == first + EIGHT - 1:  # all eight rows are among the ids
+    found = 0
+    group = next_one(eights, first // EIGHT, last // EIGHT)
+    while group <= last // EIGHT:
+        start = group * EIGHT
+        if all_of(owners, start, owner):
             marks = exchange(eights, group, 0)
             for lane in range(EIGHT):
                 if (marks >> (EIGHT * lane)) & 1 != 0:
-                    out[found] = first + lane
+                    out[found] = start + lane
                     found += 1
         else:
-            while k < size and ids[k] < first + EIGHT:
-                if dirty[ids[k]] != 0 and exchange(dirty, ids[k], 0) != 0:
-                    out[found] = ids[k]
+            for row in range(start, min(start + EIGHT, owners.size)):
+                if dirty[row] != 0 and owners[row] == owner and exchange(dirty, row, 0) != 0:
+                    out[found] = row
                     found += 1
-                k += 1
-        group = next_one(eights, group + 1, last)
+        group = next_one(eights, group + 1, last // EIGHT)
+    return found
+
+
+@kernel
+def take_marks_of(dirty, ids, out):
+    """Clear the marks of rows `ids`, and write the numbers of those that were set to `out`; return how many."""
+    found = 0
+    for n in range(ids.size):
+        if exchange(dirty, ids[n], 0) != 0:
+            out[found] = ids[n]
+            found += 1
     return found
 
 
@@ -90,7 +97,7 @@ def take_differences(values, base, ids, out_ids, out_deltas):
     Writes their numbers and differences to `out_ids` and `out_deltas`, shape (ids.size, width).
     """
     width = values.shape[1]
-    found, seen = 0, np.empty(width, values.dtype)
+    found, seen = 0, np.empty(width, values.dtype)  # what was read: it may have changed since
     for n in range(ids.size):
         mine, known, delta = values[ids[n]], base[ids[n]], out_deltas[found]
         changed = rounded = False
@@ -205,7 +212,7 @@ def take_pending(pending, summary, subscribers, node, everything, out):
             if summary[word] & bit == 0:
                 continue
             first = (word << _WORD_SHIFT) + (k << _BLOCK_SHIFT)
-            left = summary[word] & ~summary[word]
+            left = np.uint64(0)
             for row in range(first, min(first + (1 << _BLOCK_SHIFT), pending.size)):
                 if pending[row] & node != 0 and (everything or subscribers[row] & node != 0):
                     pending[row] &= ~node

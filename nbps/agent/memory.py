@@ -86,6 +86,7 @@ class _Rows:
         self.eights = share.dirty.view(np.int64)
         self.shape = Shape(number, 0, rows, width, share.values.itemsize)
         self.ids = [np.flatnonzero(share.owners == node) for node in range(nodes)]
+        self.spans = [(int(ids[0]), int(ids[-1])) if ids.size else (0, -1) for ids in self.ids]
         self.pending = np.zeros(rows, np.uint64)
         self.summary = np.zeros(-(-rows // shards.ROWS_OF_A_WORD), np.uint64)
         everybody = (1 << nodes) - 1 if share.replicated else 0
@@ -102,6 +103,21 @@ class _Rows:
                 self.base[ids] = share.values[ids]
             elif share.states is not None:
                 presence.make_present(share.states, ids.copy())
+
+    def take_marked(self, owner: int) -> int:
+        """Put the marked rows of `owner` to the beginning of `taken`, no longer marked; return how many."""
+        owners, span = self.share.owners, self.spans[owner]
+        return int(shards.take_marked(self.dirty, self.eights, owners, owner, *span, self.taken))
+
+    def take_wanted(self, owner: int) -> int:
+        """Put the rows of `owner` that workers want and nobody has asked for to the beginning of `taken`."""
+        states, owners, span = self.share.states, self.share.owners, self.spans[owner]
+        assert states is not None
+        return int(presence.take_wanted(states, states.view(np.int64), owners, owner, *span, self.taken))
+
+    def take_unused(self, owner: int) -> int:
+        """Put the rows of `owner` that nobody has used since the last call to the beginning of `taken`."""
+        return int(presence.take_unused(self.share.states, self.ids[owner], self.taken))
 
     def take(self, ids: Ids, out_ids: Ids, out: npt.NDArray[Any]) -> int:
         """Take what local workers did to rows `ids`: differences, or values where a row has one writer."""
@@ -171,7 +187,7 @@ class NodeMemory:
         """Take what local workers added to replica rows of `owner`; all of it if `exact`."""
         chosen, rounded = [], []
         for table in self._tables:
-            count = shards.take_marked(table.dirty, table.eights, table.ids[owner], table.taken)
+            count = table.take_marked(owner)
             if exact and table.carried is not None:
                 count = table.take_carried(owner, count)
             elif table.share.encoding not in (AS_IT_IS, OVERWRITE):
@@ -252,7 +268,7 @@ class NodeMemory:
         least = np.partition(every, every.size - rows)[every.size - rows]
         chosen = []
         for table, (ids, weights) in zip(self._tables, candidates, strict=True):
-            count = shards.take_marked(table.dirty, table.eights, ids[weights >= least], table.taken)
+            count = shards.take_marks_of(table.dirty, ids[weights >= least], table.taken)
             if count:
                 chosen.append((table, count))
         return self._collect_whole(chosen)
@@ -273,7 +289,7 @@ class NodeMemory:
         """Take the values of owned rows of which `subscriber` must be told."""
         chosen = []
         for table in self._tables:
-            count = shards.take_marked(table.dirty, table.eights, table.ids[self.rank], table.taken)
+            count = table.take_marked(self.rank)
             if count:
                 shards.add_pending(table.pending, table.summary, table.taken[:count], self._others[self.rank])
             node = self._bits[subscriber]
@@ -305,19 +321,13 @@ class NodeMemory:
 
     def wanted(self) -> list[tuple[int, Bytes]]:
         """Return the rows that workers want and nobody has asked for, as batches without values, by owner."""
-
-        def take(table: _Rows, ids: Ids) -> int:
-            states = table.share.states
-            assert states is not None
-            return int(presence.take_wanted(states, states.view(np.int64), ids, table.taken))
-
-        return self._listed(take)
+        return self._listed(_Rows.take_wanted)
 
     def unused(self) -> list[tuple[int, Bytes]]:
         """Let go of rows that no worker has used since the last call; return them by owner."""
-        return self._listed(lambda table, ids: int(presence.take_unused(table.share.states, ids, table.taken)))
+        return self._listed(_Rows.take_unused)
 
-    def _listed(self, take: Callable[[_Rows, Ids], int]) -> list[tuple[int, Bytes]]:
+    def _listed(self, take: Callable[[_Rows, int], int]) -> list[tuple[int, Bytes]]:
         found = []
         for owner in range(self.nodes):
             if owner == self.rank:
@@ -325,7 +335,7 @@ class NodeMemory:
             chosen = []
             for table in self._tables:
                 if table.share.states is not None:
-                    count = take(table, table.ids[owner])
+                    count = take(table, owner)
                     if count:
                         chosen.append((table, table.taken[:count].copy()))
             if chosen:

@@ -31,29 +31,33 @@ def test_the_next_word_with_a_one_is_found(form, words, bytes_, data):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@given(st.sets(st.integers(0, 60), max_size=40), st.booleans(), st.integers(0, 70), st.data())
-def test_the_position_of_a_row_is_found(form, rows, consecutive, row, data):
-    """That of the first id which is not smaller, from where the search begins; the end if there is none."""
-    ids = np.arange(5, 5 + len(rows)) if consecutive else np.array(sorted(rows), np.int64)
-    low = data.draw(st.integers(0, ids.size))
-    assert kernel_of(marks.position, form)(ids, low, row) == low + np.searchsorted(ids[low:], row)
+def test_eight_rows_of_one_owner_are_known(form):
+    """Only if all are there and none is another's."""
+    all_of, owners = kernel_of(marks.all_of, form), np.ones(15, np.uint8)
+    assert [all_of(owners, first, 1) for first in (0, 7, 8)] == [True, True, False]
+    assert not all_of(owners, 0, 0)
+    for row in range(8):
+        owners[:] = 1
+        owners[row] = 0
+        assert [all_of(owners, first, 1) for first in (0, 7)] == [False, row != 7]
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("part", ["all", "the second half", "every third"])
-def test_wanted_rows_of_a_large_table_are_found(form, part):
-    """Those of the ids, in their order; what other owners' rows say stays."""
-    random, rows = np.random.default_rng(3), 20_000
-    ids = {
-        "all": np.arange(rows),
-        "the second half": np.arange(rows // 2 + 3, rows),
-        "every third": np.arange(0, rows, 3),
-    }
-    ids, states = ids[part], random.choice([0, 2, 3, 4], rows).astype(np.uint8)
-    wanted = np.sort(random.choice(rows, 100, replace=False))
+@pytest.mark.parametrize("sharding", ["one block", "blocks", "hash"])
+@pytest.mark.parametrize("rows", [1, 7, 63, 64, 65, 20_001])
+def test_wanted_rows_are_found(form, sharding, rows):
+    """Those of the owner, in their order; what other owners' rows say stays, and so does what lies behind the last."""
+    random = np.random.default_rng(3)
+    owners = {"one block": np.zeros(rows), "blocks": np.arange(rows) * 3 // rows, "hash": random.integers(0, 3, rows)}
+    owned, states = owners[sharding].astype(np.uint8), np.full(-(-rows // 8) * 8, presence.WANTED_ROW, np.uint8)
+    states[:rows] = random.choice([0, 2, 3, 4], rows)
+    wanted = np.sort(random.choice(rows, min(rows, 100), replace=False))
     states[wanted] = presence.WANTED_ROW
-    mine, expected, out = np.intersect1d(wanted, ids), states.copy(), np.zeros(rows, np.int64)
-    expected[mine] = presence.ASKED
-    count = kernel_of(presence.take_wanted, form)(states, states.view(np.int64), ids, out)
-    assert out[:count].tolist() == mine.tolist()
-    assert np.array_equal(states, expected)
+    for owner in range(3):
+        ids, expected, out = np.flatnonzero(owned == owner), states.copy(), np.zeros(rows, np.int64)
+        mine = np.intersect1d(wanted, ids)
+        expected[mine] = presence.ASKED
+        span = (ids[0], ids[-1]) if ids.size else (0, -1)
+        count = kernel_of(presence.take_wanted, form)(states, states.view(np.int64), owned, owner, *span, out)
+        assert out[:count].tolist() == mine.tolist()
+        assert np.array_equal(states, expected)

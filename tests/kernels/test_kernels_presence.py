@@ -49,7 +49,10 @@ def test_rows_go_from_state_to_state(form, states, data):
     assert kernel_of(presence.await_rows, form)(words, array, ids, 1) == (board.OPEN if here else board.ABORTED) or here
 
     ids.sort()
-    count = kernel_of(presence.take_wanted, form)(padded, padded.view(np.int64), ids, out)
+    owners = np.ones(len(states), np.uint8)
+    owners[ids] = 0
+    span = (ids[0], ids[-1]) if ids.size else (0, -1)
+    count = kernel_of(presence.take_wanted, form)(padded, padded.view(np.int64), owners, 0, *span, out)
     wanted = [row for row in ids if states[row] == WANTED_ROW]
     assert out[:count].tolist() == wanted
     for row in wanted:
@@ -234,7 +237,7 @@ def explore_fetch(order, planted=None, reads=2, early=False):
     ring, differs, doze = made(board.ring, write_one=bell), made(board.differs), made(board.doze)
     want, wait, publish = made(presence.want_rows), made(presence.await_rows), made(board.publish)
     take_wanted, take_unused = made(presence.take_wanted), made(presence.take_unused)
-    states_as_words = Shared(machine, states.first, (1,), 8)
+    states_as_words, owners = Shared(machine, states.first, (1,), 8), np.zeros(1, np.uint8)
     make_present = made(presence.make_present)
     load = machine.plain(read_word)
     ids = np.array([0])
@@ -283,7 +286,7 @@ def explore_fetch(order, planted=None, reads=2, early=False):
                 store(truth, 0, version)
             else:
                 known = sleep_or_look(known)
-            if call(take_wanted, states, states_as_words, ids, taken):
+            if call(take_wanted, states, states_as_words, owners, 0, 0, 0, taken):
                 if early:
                     call(lambda: make_present(states, ids) or 0)
                 store(row, 0, version)

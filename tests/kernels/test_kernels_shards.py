@@ -26,32 +26,35 @@ def kernel_of(kernel, form):
 
 @st.composite
 def marked_tables(draw):
-    """Draw marks of a table, and rows of it: consecutive ones or any."""
+    """Draw marks of a table, padded to whole words, and who of three nodes owns its rows, in blocks or not."""
     size = draw(st.sampled_from([draw(st.integers(1, 70)), draw(st.integers(71, 700))]))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     dirty = np.zeros(-(-size // 8) * 8, np.uint8)
     dirty[:size] = random.random(size) < draw(st.sampled_from([0.0, 0.005, 0.05, 0.5, 1.0]))
+    owners = random.integers(0, draw(st.integers(1, 3)), size).astype(np.uint8)
     if draw(st.booleans()):
-        first = draw(st.integers(0, size))
-        ids = np.arange(first, draw(st.integers(first, size)))
-    else:
-        ids = np.flatnonzero(random.random(size) < draw(st.sampled_from([0.1, 0.5, 1.0])))
-    return dirty, ids.astype(np.int64)
+        owners.sort()
+    return dirty, owners
 
 
 @pytest.mark.parametrize("form", FORMS)
-@given(marked_tables())
-def test_marks_that_are_taken_are_those_that_were_set(form, drawn):
-    """Marked rows of the ids, in their order, are found and cleared; marks of all other rows stay."""
-    dirty, ids = drawn
-    expected = dirty.copy()
+@given(marked_tables(), st.integers(0, 2))
+def test_marks_that_are_taken_are_those_that_were_set(form, drawn, owner):
+    """Marked rows of the owner, in their order, are found and cleared; marks of all other rows stay."""
+    dirty, owners = drawn
+    ids = np.flatnonzero(owners == owner)
+    span = (ids[0], ids[-1]) if ids.size else (0, -1)
+    expected, again = dirty.copy(), dirty.copy()
     marked = [row for row in ids if dirty[row]]
     expected[ids] = 0
-    out = np.full(ids.size, -7, np.int64)
-    count = kernel_of(shards.take_marked, form)(dirty, dirty.view(np.int64), ids, out)
+    out = np.full(owners.size, -7, np.int64)
+    count = kernel_of(shards.take_marked, form)(dirty, dirty.view(np.int64), owners, owner, *span, out)
     assert out[:count].tolist() == marked
     assert (out[count:] == -7).all()
     assert np.array_equal(dirty, expected)
+    count = kernel_of(shards.take_marks_of, form)(again, ids, out)
+    assert out[:count].tolist() == marked
+    assert np.array_equal(again, expected)
 
 
 @st.composite
@@ -196,10 +199,9 @@ def test_who_must_be_told_is_told_once(form, drawn):
             due -= expected
             count = kernel_of(shards.take_pending, form)(pending, summary, subscribers, bit, everything, out)
             assert out[:count].tolist() == sorted(row for row, _ in expected)
-    assert {(row, node) for row, node in due} == {
-        (int(row), node) for row in np.flatnonzero(pending) for node in range(64) if int(pending[row]) >> node & 1
-    }
-    assert {(int(row), 9) for row in np.flatnonzero(subscribers)} == {(row, 9) for row, _ in subscribed}
+    for bits, pairs in ((pending, due), (subscribers, subscribed)):
+        found = {(int(row), node) for row in np.flatnonzero(bits) for node in range(64) if int(bits[row]) >> node & 1}
+        assert found == pairs
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -324,7 +326,7 @@ def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype):
     """A thread adds ones to rows of every alignment, another installs and collects: sums are exact in the end."""
     height, width, rounds = 3, 13, 60_000
     values = placed(height * width, dtype, 1).reshape(height, width)
-    base, dirty = values.copy(), np.zeros(8, np.uint8)
+    base, dirty, owners = values.copy(), np.zeros(8, np.uint8), np.zeros(height, np.uint8)
     table, ids = rows.TableKernel(values, 1, dirty), np.arange(height)
     order, ones = np.arange(rounds) % height, np.ones((rounds, width), dtype)
     rows.inc_rows(table, order[:0], ones[:0])
@@ -332,7 +334,7 @@ def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype):
     taken, out_ids, out = np.zeros(height, np.int64), np.zeros(height, np.int64), np.zeros((height, width), dtype)
 
     def collect():
-        count = shards.take_marked(dirty, dirty.view(np.int64), ids, taken)
+        count = shards.take_marked(dirty, dirty.view(np.int64), owners, 0, 0, height - 1, taken)
         count = shards.take_differences(values, base, taken[:count], out_ids, out)
         sent[out_ids[:count]] += out[:count]
 
@@ -385,7 +387,9 @@ def explore_collection(order, take, by_eights, planted=None, install=False):
         shards.install_rows,
         _shift_row=machine.plain(shift_row if install != "plainly" else shift_row_plainly),
     )
-    ids = np.arange(8) if by_eights else np.array([0])
+    owners = np.zeros(8, np.uint8)  # whose words are exchanged as a whole
+    if not by_eights:
+        owners[1:] = 1
 
     def work():
         for _ in range(2):
@@ -395,9 +399,9 @@ def explore_collection(order, take, by_eights, planted=None, install=False):
         base, total = np.zeros((8, 1), np.int64), 0
         taken, out_ids, out = np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros((8, 1), np.int64)
         for turn in range(3):
-            total += take(take_marked, take_differences, (values, base, dirty, ids), (taken, out_ids, out))
+            total += take(take_marked, take_differences, (values, base, dirty, owners), (taken, out_ids, out))
             if install and turn == 0:
-                install_rows(values, base, ids[:1], np.array([[total + 10]]))
+                install_rows(values, base, np.array([0]), np.array([[total + 10]]))
         return total
 
     machine.thread(work)
@@ -428,19 +432,19 @@ def shift_row_plainly(target, old, new):
 
 def mark_then_read(take_marked, take_differences, table, out):
     """Collect as `NodeMemory` does."""
-    values, base, dirty, ids = table
+    values, base, dirty, owners = table
     taken, out_ids, deltas = out
-    count = take_marked(dirty, eights_of(dirty), ids, taken)
+    count = take_marked(dirty, eights_of(dirty), owners, 0, 0, 0, taken)
     count = take_differences(values, base, taken[:count], out_ids, deltas)
     return int(deltas[:count].sum())
 
 
 def read_then_mark(take_marked, take_differences, table, out):
     """Clear marks after the rows were read: what is added between is lost."""
-    values, base, dirty, ids = table
+    values, base, dirty, owners = table
     taken, out_ids, deltas = out
-    count = take_differences(values, base, ids[:1], out_ids, deltas)
-    take_marked(dirty, eights_of(dirty), ids, taken)
+    count = take_differences(values, base, np.array([0]), out_ids, deltas)
+    take_marked(dirty, eights_of(dirty), owners, 0, 0, 0, taken)
     return int(deltas[:count].sum())
 
 
