@@ -34,11 +34,9 @@ def _ones(word):
 
 
 @kernel(inline=True)
-def all_of(owners, first, owner):
-    """Tell whether the `EIGHT` rows from `first` on are there and belong to `owner`."""
-    if first + EIGHT > owners.size:
-        return False
-    for row in range(first, first + EIGHT):  # noqa: SIM110  (Numba compiles no generator expressions)
-        if owners[row] != owner:
-            return False
-    return True
+def owned(owners, first, owner):
+    """Return a word with a 1 for each of the `EIGHT` rows from `first` on that is there and belongs to `owner`."""
+    found = 0
+    for row in range(first, min(first + EIGHT, owners.size)):
+        found |= int(owners[row] == owner) << (EIGHT * (row - first))
+    return found

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .atomics import PACK_BYTES, address, exchange, pack_lanes, shift_pack_relaxed, shift_relaxed
+from .atomics import PACK_BYTES, address, exchange, fetch_add, pack_lanes, shift_pack_relaxed, shift_relaxed
 from .jit import kernel
-from .marks import EIGHT, all_of, next_one
+from .marks import EIGHT, next_one, owned
 from .rows import add_row_lossless
 
 _BLOCK_SHIFT, _WORD_SHIFT = 6, 12  # rows of a bit of the summary, and of a word of it, as powers of two
@@ -30,26 +30,21 @@ ROWS_OF_A_WORD = 1 << _WORD_SHIFT
 
 @kernel
 def take_marked(dirty, eights, owners, owner, first, last, out):
-    """Clear the marks of the rows of `owner`, and write their numbers to `out`, ascending; return how many.
+    """Clear the marks of the rows of `owner`, and write their numbers to `out`, int64[rows]; return how many.
 
-    `first` and `last` are the first and last of its rows. `eights` is `dirty` seen as int64[ceil(rows / 8)]: where all
-    eight rows are the owner's, the word is exchanged as a whole, while workers store single bytes of it.
+    `first` and `last` are the first and last of its rows. `eights` is `dirty` seen as int64[ceil(rows / 8)], of which
+    marks are taken by one subtraction, while workers store single bytes: a 1 over the 1 that is taken, or elsewhere.
     """
     found = 0
     group = next_one(eights, first // EIGHT, last // EIGHT)
     while group <= last // EIGHT:
         start = group * EIGHT
-        if all_of(owners, start, owner):
-            marks = exchange(eights, group, 0)
-            for lane in range(EIGHT):
-                if (marks >> (EIGHT * lane)) & 1 != 0:
-                    out[found] = start + lane
-                    found += 1
-        else:
-            for row in range(start, min(start + EIGHT, owners.size)):
-                if dirty[row] != 0 and owners[row] == owner and exchange(dirty, row, 0) != 0:
-                    out[found] = row
-                    found += 1
+        marks = eights[group] & owned(owners, start, owner)
+        if marks != 0:
+            fetch_add(eights, group, -marks)
+        for row in range(start, min(start + EIGHT, owners.size)):
+            out[found] = row  # overwritten if it is none: guessing which ones are takes longer
+            found += (marks >> (EIGHT * (row - start))) & 1
         group = next_one(eights, group + 1, last // EIGHT)
     return found
 

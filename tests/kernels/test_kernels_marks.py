@@ -31,15 +31,13 @@ def test_the_next_word_with_a_one_is_found(form, words, bytes_, data):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_eight_rows_of_one_owner_are_known(form):
-    """Only if all are there and none is another's."""
-    all_of, owners = kernel_of(marks.all_of, form), np.ones(15, np.uint8)
-    assert [all_of(owners, first, 1) for first in (0, 7, 8)] == [True, True, False]
-    assert not all_of(owners, 0, 0)
-    for row in range(8):
-        owners[:] = 1
-        owners[row] = 0
-        assert [all_of(owners, first, 1) for first in (0, 7)] == [False, row != 7]
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=20), st.integers(0, 2), st.data())
+def test_the_rows_of_an_owner_are_ones_of_a_word(form, owners, owner, data):
+    """A byte for each of eight rows; those behind the last are nobody's."""
+    first = data.draw(st.integers(0, len(owners) - 1)) // 8 * 8
+    expected = [1 if found == owner else 0 for found in owners[first : first + 8]]
+    word = kernel_of(marks.owned, form)(np.array(owners, np.uint8), first, owner)
+    assert np.array([word], np.int64).view(np.uint8).tolist() == expected + [0] * (8 - len(expected))
 
 
 @pytest.mark.parametrize("form", FORMS)
