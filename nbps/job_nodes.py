@@ -18,7 +18,7 @@ from nbps.checks import whole
 from nbps.consistency import VAP, Consistency
 from nbps.errors import ConfigError, NodeError
 from nbps.nodes import Nodes
-from nbps.runtime.cores import usable_cores
+from nbps.runtime.cores import own_cores
 from nbps.table import Table
 from nbps.transport.place import Place
 
@@ -30,7 +30,7 @@ def default_workers(nodes: Nodes) -> int:
     """Return how many workers a node has where nobody says: ``NBPS_WORKERS``, else one for each of its cores."""
     given = os.environ.get("NBPS_WORKERS")
     if given is None:
-        return max(1, usable_cores() // nodes.local_count)
+        return own_cores(nodes.neighbours)
     return whole("NBPS_WORKERS", int(given) if given.strip().isdecimal() else given, 1)
 
 

@@ -19,7 +19,7 @@ from nbps.job_nodes import place_of, sharding_of
 from nbps.job_table import JobTable
 from nbps.nodes import Nodes
 from nbps.runtime.board import Board
-from nbps.runtime.cores import usable_cores
+from nbps.runtime.cores import own_cores
 from nbps.runtime.group import WorkerGroup
 from nbps.runtime.segments import Segment
 from nbps.table import Table
@@ -28,7 +28,8 @@ from nbps.worker_spec import TableSpec, WorkerSpec
 if TYPE_CHECKING:
     from nbps.job import Job
 
-_meeting: set[tuple[str, str | None, int]] = set()  # where open jobs of this process met their nodes, and as which
+_Place = tuple[int, str, str | None, int]
+_meeting: set[_Place] = set()  # processes, where their open jobs met other nodes, and as which
 
 
 class OpenJob:
@@ -52,7 +53,7 @@ class OpenJob:
         self._states: dict[str, str] = {}
         self.views: dict[str, JobTable] = {}
         self._sizes = [job.workers]
-        self._met = _meet(job.nodes)
+        self._met: _Place | None = None
         self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
         self.group: WorkerGroup | None = None
 
@@ -63,6 +64,7 @@ class OpenJob:
 
     def start(self, job: Job, preload: Callable[[], object] | None, clock: int, run: int) -> None:
         """Create the tables, start the processes and find the other nodes; the first run is number `run`."""
+        self._met = _meet(job.nodes)
         agent, bounded, nodes = self.agent, isinstance(job.consistency, VAP), job.nodes
         shards, doorbell, inherited = (0, -1, ()) if agent is None else (nodes.count, agent.doorbell, agent.inherited)
         self.board = board = Board(job.workers, bounded, shards, doorbell)
@@ -123,13 +125,14 @@ class OpenJob:
             return  # it has a copy of the job, which is not its to end
         for view in self.views.values():
             view.close()
-        _meeting.discard(self._met)
         try:
             if self.agent is not None:
                 self.agent.close()
             if self.group is not None:
                 self.group.close()
         finally:
+            if self._met is not None:
+                _meeting.discard(self._met)
             for segment in self._segments:
                 segment.unlink()
 
@@ -183,7 +186,7 @@ class OpenJob:
             consistency=model,
             seed=job.seed,
             clock_timeout_s=job.clock_timeout_s,
-            oversubscribed=nodes.local_count * (job.workers + (self.agent is not None)) > usable_cores(),
+            oversubscribed=job.workers + (self.agent is not None) > own_cores(nodes.neighbours),
             record_staleness=job.record_staleness,
             checkpoint_every=0 if job.checkpoints is None else job.checkpoints.every,
         )
@@ -209,22 +212,23 @@ def _save_plan(job: Job) -> SavePlan | None:
     return None if plan is None else SavePlan(plan.path, plan.keep, definitions(job.tables))
 
 
-def _meet(nodes: Nodes) -> tuple[str, str | None, int]:
-    """Take the place of a node of a job in this process.
+def _meet(nodes: Nodes) -> _Place | None:
+    """Take the place of a node of a job; None if there are no others to meet.
 
     Raises
     ------
     ConfigError
         If another job is open there: the nodes of two could not tell each other apart.
     """
-    place = (nodes.transport, nodes.rendezvous, nodes.rank)
-    if nodes.count > 1:
-        if place in _meeting:
-            raise ConfigError(
-                f"another job of this process is open as node {nodes.rank} at {nodes.transport} {nodes.rendezvous}; "
-                f"close it first, or give each of the two nodes=nbps.Nodes(..., rendezvous=...) of its own"
-            )
-        _meeting.add(place)
+    if nodes.count == 1:
+        return None
+    place = (os.getpid(), nodes.transport, nodes.rendezvous, nodes.rank)
+    if place in _meeting:
+        raise ConfigError(
+            f"another job of this process is open as node {nodes.rank} at {nodes.transport} {nodes.rendezvous}; "
+            f"close it first, or give each of the two nodes=nbps.Nodes(..., rendezvous=...) of its own"
+        )
+    _meeting.add(place)
     return place
 
 

@@ -75,7 +75,7 @@ class Nodes:
         Who said so, for messages: ``"NBPS_*"``, ``"torchrun"``, ``"Open MPI"``, ``"Slurm"``, ``"argument"``,
         ``"default"``.
     local_count : int
-        Nodes on this machine, as far as the launcher says or the rendezvous shows; they share its cores.
+        Nodes that the launcher started on this machine, as far as it says.
 
     Raises
     ------
@@ -119,8 +119,6 @@ class Nodes:
         host = self._host()
         if not self.bind and self.rank == 0 and not (_is_address(host) or _is_loopback(host)):
             object.__setattr__(self, "bind", "0.0.0.0")
-        if self.local_count == 1 and _is_loopback(host):
-            object.__setattr__(self, "local_count", self.count)
         if self.count > 1 and not (self._is_local() or self.secret or self.insecure):
             self._check_reach(host)
 
@@ -130,7 +128,7 @@ class Nodes:
 
         The first of these that is there decides:
 
-        1. ``NBPS_NODES`` and ``NBPS_NODE_RANK``, with ``NBPS_RENDEZVOUS``.
+        1. ``NBPS_NODES`` and ``NBPS_NODE_RANK``, with ``NBPS_RENDEZVOUS``; or ``NBPS_NODES=1`` alone.
         2. torchrun's ``WORLD_SIZE`` and ``RANK``. nbps wants one process for each machine, which starts the workers
            itself: ``--nproc-per-node=1``. With more, each process is a node of its own, with workers of its own. The
            nodes meet at ``MASTER_ADDR``, one port above ``MASTER_PORT``, where torch's own store listens.
@@ -161,6 +159,12 @@ class Nodes:
                 "nodes there are; set both, or unset NBPS_RENDEZVOUS for a job on one machine"
             )
         return cls(source="default")
+
+    @property
+    def neighbours(self) -> int:
+        """Nodes on this machine, this one too, as far as the launcher says or the rendezvous shows."""
+        all_here = self.count > 1 and _is_loopback(self._host())
+        return self.count if all_here else min(self.count, self.local_count)
 
     def __str__(self) -> str:
         if self.count == 1:

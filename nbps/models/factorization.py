@@ -195,6 +195,7 @@ class MatrixFactorization(Parameters):
                     break
                 if best is not None and record.epoch - best[1] >= patience:
                     break
+            trainer.finish()
             _, epoch, final = best or (math.nan, records[-1].epoch, trainer.factors())
         self._become(final, records, epoch, trainer.report())
 

@@ -73,7 +73,7 @@ class Trainer:
                 _table("item_factors", _padded(factors.item_factors / root, width), items, access),
                 _table("item_state", factors.item_state / bias_unit, items, access),
                 Table(
-                    mf_worker.ERRORS,
+                    mf_worker.TOLD,
                     self._workers,
                     1,
                     "float64",
@@ -98,7 +98,7 @@ class Trainer:
                     f"{self._job.nodes.count} nodes together; expected as many on each node"
                 )
             self._job.run(mf_worker.set_up, self._assignment, self._watched)
-            self._watched = self._error() > 0
+            self._watched = self._told() > 0
         except BaseException:
             self._job.close()
             raise
@@ -126,7 +126,7 @@ class Trainer:
         self._job.run(mf_worker.train_epoch, step)
         seconds = time.perf_counter() - start
         after = self._job.report()
-        error = self._error()
+        error = self._told()
         if not math.isfinite(error):
             raise DataError(
                 f"training diverged in epoch {number}: the error is {error}; lower learning_rate (now {step:g})"
@@ -137,7 +137,7 @@ class Trainer:
         validation = None
         if self._test_size:
             self._job.run(mf_worker.evaluate)
-            validation = scale * math.sqrt(self._error() / self._test_size)
+            validation = scale * math.sqrt(self._told() / self._test_size)
         return EpochRecord(
             epoch=number,
             train_rmse=scale * math.sqrt(error / self._ratings),
@@ -152,14 +152,20 @@ class Trainer:
         if self._job.nodes.count > 1:
             self._job.run(mf_worker.give_users)
 
-    def _error(self) -> float:
-        """Return the sum of squared errors that all workers of all nodes found last."""
-        return math.fsum(self._job.table(mf_worker.ERRORS).to_numpy()[:, 0])
+    def _told(self) -> float:
+        """Return the sum of what all workers of all nodes told last."""
+        return math.fsum(self._job.table(mf_worker.TOLD).to_numpy()[:, 0])
 
-    def factors(self) -> Factors:
-        """Return a copy of the state as it is now. Where nobody watches, all nodes call this at the end."""
+    def finish(self) -> None:
+        """End training: from now on `factors` is whole on every node. All nodes call this after the last epoch."""
         if not self._watched:
             self._gather_users()
+
+    def factors(self) -> Factors:
+        """Return a copy of the state as it is now.
+
+        Rows of other nodes' users are as of the last epoch if somebody watches, else as of `finish`.
+        """
         users, items, rank = self._schedule.users.place, self._schedule.items.place, self._start.rank
         root, bias_unit = _units(self._start.scale)
         values = {name: self._job.table(name).to_numpy() for name in mf_worker.TABLES}

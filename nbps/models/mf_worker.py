@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 TABLES = ("user_factors", "user_state", "item_factors", "item_state")
-ERRORS = "errors"  # a row for each worker: the sum of squared errors that it found last, or what it has to say
+TOLD = "told"  # a row for each worker: what it tells all nodes, as the sum of squared errors that it found
 
 
 def preload(access: str) -> None:
@@ -75,7 +75,7 @@ def set_up(worker: Worker, assignment: Assignment, watched: bool) -> None:
     worker.state["assignment"] = assignment
     worker.state["norms"] = np.empty(item_rows, np.float32)
     worker.state["delta"] = np.empty(width, np.float32)
-    worker.table(ERRORS).put(worker.rank, float(watched))
+    worker.table(TOLD).put(worker.rank, float(watched))
 
 
 def train_epoch(worker: Worker, step: float) -> None:
@@ -101,7 +101,7 @@ def train_epoch(worker: Worker, step: float) -> None:
         for name in TABLES[2:]:
             worker.table(name).mark(items.start, items.stop)
         worker.clock()
-    worker.table(ERRORS).put(worker.rank, total)
+    worker.table(TOLD).put(worker.rank, total)
 
 
 def give_users(worker: Worker) -> None:
@@ -118,7 +118,7 @@ def evaluate(worker: Worker) -> None:
     user_factors, user_state, item_factors, item_state = _values(worker)
     users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
     total = mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state)
-    worker.table(ERRORS).put(worker.rank, total)
+    worker.table(TOLD).put(worker.rank, total)
 
 
 def _values(worker: Worker) -> tuple[Floats, ...]:

@@ -174,7 +174,7 @@ class Scenario:
         In clocks; 0 for never.
     restart : bool
         Start again from the last checkpoint when the job has ended because of a crash.
-    window, retry_s, heartbeat_s, failure_timeout_s
+    window, window_bytes, retry_s, heartbeat_s, failure_timeout_s
         See `nbps.core.node.Settings`.
     """
 
@@ -195,6 +195,7 @@ class Scenario:
     network: Network = Network()
     faults: tuple[Fault, ...] = ()
     window: int = 64
+    window_bytes: int = 128 << 20
     retry_s: float = 0.05
     heartbeat_s: float = 0.2
     failure_timeout_s: float = 30.0
@@ -205,6 +206,7 @@ class Scenario:
         for name in ("barrier_every", "checkpoint_every", "seed"):
             whole(f"Scenario: {name}", getattr(self, name), 0)
         whole("Scenario: window", self.window, 2)
+        whole("Scenario: window_bytes", self.window_bytes, 1)
         check_consistency(self.consistency, "Scenario")
         _probability(self, "preemption")
         if self.size > _MOST_WORKERS or self.nodes * self.rows * min(self.size, self.nodes) > _MOST_ELEMENTS:
@@ -293,7 +295,8 @@ def random_scenario(seed: int) -> Scenario:
         failure_timeout_s=3.0,
     )
     faults, restart = _random_faults(scenario, draw)
-    return dataclasses.replace(scenario, faults=faults, restart=restart)
+    window_bytes = draw.choice([1, 40, 128 << 20])
+    return dataclasses.replace(scenario, faults=faults, restart=restart, window_bytes=window_bytes)
 
 
 def _random_faults(scenario: Scenario, draw: random.Random) -> tuple[tuple[Fault, ...], bool]:

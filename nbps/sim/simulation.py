@@ -216,6 +216,7 @@ class Simulation:
             incarnation=self.restarts,
             clock=clock,
             window=scenario.window,
+            window_bytes=scenario.window_bytes,
             retry_s=scenario.retry_s,
             ack_s=scenario.retry_s / 4,
             heartbeat_s=scenario.heartbeat_s,

@@ -75,8 +75,7 @@ def _on_one_box(seed: int) -> _Done:
 def _on_nodes(seed: int) -> _Done:
     job, transport, trouble = random_job(seed)
     outcome, violations, toll = run_troubled(job, transport, trouble)
-    counts = {"pauses": toll.pauses, "cuts": toll.cuts, "flipped bits": toll.flips, "kills": int(toll.killed)}
-    return _Done(f"{transport}, {trouble}, {job}", outcome.entries, violations, counts)
+    return _Done(f"{transport}, {trouble}, {job}", outcome.entries, violations, toll)
 
 
 def main(arguments: list[str] | None = None) -> int:

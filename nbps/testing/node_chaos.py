@@ -12,6 +12,7 @@ import dataclasses
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -59,22 +60,6 @@ class Trouble:
     victim_node: int = 0
     kill_after_s: float = 0.0
     kill_early: bool = False
-
-
-@dataclass
-class Toll:
-    """What was done.
-
-    Attributes
-    ----------
-    pauses, cuts, flips : int
-    killed : bool
-    """
-
-    pauses: int = 0
-    cuts: int = 0
-    flips: int = 0
-    killed: bool = False
 
 
 def random_job(seed: int) -> tuple[NodeJob, str, Trouble]:
@@ -134,12 +119,12 @@ def _tables(draw: random.Random, model: Any, workers: int, dtype: str) -> list[n
     return tables
 
 
-def run_troubled(job: NodeJob, transport: str, trouble: Trouble) -> tuple[NodeOutcome, list[Violation], Toll]:
-    """Carry out a job in trouble; return what came of it, every promise that was broken, and what was done.
+def run_troubled(job: NodeJob, transport: str, trouble: Trouble) -> tuple[NodeOutcome, list[Violation], Counter[str]]:
+    """Carry out a job in trouble; return what came of it, every promise that was broken, and how often what was done.
 
-    Besides those of `NodeOutcome`: that nodes end and name who was killed (``P7``), and that nothing is left.
+    Besides those of `NodeOutcome`: that nodes end well, or name who was killed (``P7``), and that nothing is left.
     """
-    toll = Toll()
+    toll = Counter({"pauses": 0, "cuts": 0, "flipped bits": 0, "kills": 0})
     arguments: dict[str, Any] = {"transport": transport}
     with contextlib.ExitStack() as stack:
         proxy = None
@@ -151,17 +136,18 @@ def run_troubled(job: NodeJob, transport: str, trouble: Trouble) -> tuple[NodeOu
         cluster.start()
         found = _Troubler(cluster, proxy, trouble, toll).run()
         outcome = cluster.outcome(0)
-        if not found:
-            found = (
-                _misnamed(outcome, trouble) if toll.killed else [_raised(error) for error in outcome.errors if error]
-            )
+        if not found and toll["kills"]:
+            found = _misnamed(outcome, trouble)
+        elif not found:
+            found = [_raised(error) for error in outcome.errors if error]
+            found += [Violation("P7", node.story(), None) for node in cluster.nodes if node.returncode and not found]
         return outcome, outcome.violations + found, toll
 
 
 class _Troubler:
     """Makes trouble for the nodes of a cluster until they have ended."""
 
-    def __init__(self, cluster: ProbeCluster, proxy: ChaosProxy | None, trouble: Trouble, toll: Toll) -> None:
+    def __init__(self, cluster: ProbeCluster, proxy: ChaosProxy | None, trouble: Trouble, toll: Counter[str]) -> None:
         self._cluster = cluster
         self._proxy = proxy
         self._trouble = trouble
@@ -180,12 +166,12 @@ class _Troubler:
             time.sleep(self._random.random() * trouble.gap_s)
             if trouble.victim is not None and time.monotonic() > began + trouble.kill_after_s:
                 self._kill(trouble.victim)
-                if self._toll.killed:
+                if self._toll["kills"]:
                     break
             else:
                 self._random.choice([self._pause, self._spoil])()
         if self._proxy is not None:
-            self._toll.cuts, self._toll.flips = self._proxy.cuts, self._proxy.flips
+            self._toll["cuts"], self._toll["flipped bits"] = self._proxy.cuts, self._proxy.flips
             self._proxy.heal()
         return self._end()
 
@@ -203,18 +189,16 @@ class _Troubler:
         node = self._cluster.nodes[self._trouble.victim_node]
         if victim == "node":
             node.kill()
-            self._toll.killed = True
-        elif victim == "driver":
-            self._toll.killed = node.send_to(node.pid, signal.SIGKILL)
+            self._toll["kills"] = 1
         elif pids := node.pids(victim):
-            self._toll.killed = node.send_to(self._random.choice(pids), signal.SIGKILL)
+            self._toll["kills"] = int(node.send_to(self._random.choice(pids), signal.SIGKILL))
 
     def _pause(self) -> None:
         if self._trouble.pause_s and self._pids:
             rank, pid = self._random.choice(self._pids)
             node = self._cluster.nodes[rank]
             if node.send_to(pid, signal.SIGSTOP):
-                self._toll.pauses += 1
+                self._toll["pauses"] += 1
                 time.sleep(self._random.random() * self._trouble.pause_s)
                 node.send_to(pid, signal.SIGCONT)
 
@@ -249,7 +233,7 @@ class _Troubler:
 
     def _left(self) -> list[str]:
         left = self._cluster.left_behind()
-        if self._toll.killed and self._trouble.victim == "node":  # nobody is there who could remove its segments
+        if self._toll["kills"] and self._trouble.victim == "node":  # nobody is there who could remove its segments
             left = [what for what in left if not what.startswith(f"node {self._trouble.victim_node}: segment ")]
         return left
 

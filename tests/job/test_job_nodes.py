@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import pickle
@@ -18,6 +19,7 @@ from nbps.transport.place import Place
 from nbps import Nodes, job_nodes
 from nbps.errors import ConfigError
 from nbps.launchers import slurm_hosts
+from nbps.runtime import cores
 
 OURS = {"NBPS_NODES": "4", "NBPS_NODE_RANK": "2", "NBPS_RENDEZVOUS": "127.0.0.1:29500"}
 
@@ -564,12 +566,18 @@ def test_no_environment_crashes(environ):
 
 
 def test_nodes_of_one_machine_share_its_cores(monkeypatch):
-    """As many workers as fit where the rendezvous or the launcher shows that nodes run here; NBPS_WORKERS decides."""
+    """As many workers as fit where rendezvous or launcher show that nodes run here, unless each is bound to its own."""
     monkeypatch.delenv("NBPS_WORKERS", raising=False)
-    monkeypatch.setattr(job_nodes, "usable_cores", lambda: 8)
+    monkeypatch.setattr(cores, "quota_cores", lambda: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     here = Nodes(count=4, rank=1, rendezvous="127.0.0.1:29500")
     there = Nodes(count=4, rank=1, rendezvous="10.0.0.1:29500", secret=b"of all nodes here")
+    pair = dataclasses.replace(there, local_count=2)
     crowd = Nodes(count=20, rank=1, rendezvous="crowd", transport="shm")
-    assert [job_nodes.default_workers(nodes) for nodes in (here, there, crowd, Nodes())] == [2, 8, 1, 8]
+    everyone = [here, there, pair, crowd, Nodes(), dataclasses.replace(here, count=2)]
+    assert [job_nodes.default_workers(nodes) for nodes in everyone] == [2, 8, 4, 1, 8, 4]
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    assert [job_nodes.default_workers(nodes) for nodes in everyone] == [8] * 6
     monkeypatch.setenv("NBPS_WORKERS", "3")
     assert job_nodes.default_workers(here) == 3

@@ -18,6 +18,8 @@ from nbps.testing import __main__ as command
 from nbps.testing.chaos import Disturbance, Outcome, run_disturbed
 from nbps.testing.contract import ConsistencyContract
 from nbps.testing.history import Read, Torn
+from nbps.testing.node_chaos import Trouble, run_troubled
+from nbps.testing.nodes import NodeJob, ProbeRun
 from nbps.testing.probe import UNITS, Plan, decoded, probe_tables, run_on_job, run_probe
 
 
@@ -147,18 +149,31 @@ def test_the_command_line_runs_jobs_and_says_how_to_replay_them():
 
 
 def test_the_command_line_runs_jobs_of_several_nodes():
-    """Seeds 100 to 102: pauses, and cuts of the network."""
+    """Three short jobs, of which one has trouble in the network, if there is time for it."""
     done = subprocess.run(
         [sys.executable, "-m", "nbps.testing", "--nodes", "--jobs", "3", "--seed", "100"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.fullmatch(
-        r"3 jobs in \d+ s: ([\d,]+) reads, .* (\d+) pauses, (\d+) cuts, .* 0 violations\n", done.stdout
-    )
+    found = re.fullmatch(r"3 jobs in \d+ s: ([\d,]+) reads, .* pauses, \d+ cuts, .* 0 violations\n", done.stdout)
     assert found is not None, done.stdout
-    assert all(int(count.replace(",", "")) > 0 for count in found.groups())
+    assert int(found[1].replace(",", "")) > 1000
+
+
+def test_trouble_reaches_the_network_and_the_processes():
+    """A job that takes seconds is paused and cut, its worker is killed in the end, and all that is told."""
+    runs = [ProbeRun(Plan(clocks=100_000, operations=1, seed=1, sleep_s=0.002))]
+    job = NodeJob(
+        nbps.ESSP(1), probe_tables(2, 5, ["direct"], "int64", None), [1, 1], runs, options={"failure_timeout_s": 5.0}
+    )
+    trouble = Trouble(seed=3, gap_s=0.02, pause_s=0.02, network=True, victim="worker", victim_node=1, kill_after_s=2.0)
+    outcome, violations, toll = run_troubled(job, "tcp", trouble)
+    assert violations == []
+    assert len(outcome.entries) > 100
+    assert toll["pauses"] > 0
+    assert toll["cuts"] > 0
+    assert toll["kills"] == 1
 
 
 def test_a_violation_is_printed_with_the_command_that_replays_it(monkeypatch, capsys):
