@@ -2,8 +2,8 @@
 
 Of each table there are, besides the live `values`, shape (rows, width):
 
-- `dirty`, uint8[rows]: who changed a row sets its mark afterwards. The agent clears a mark by an atomic exchange and
-  reads the row then: an addition in between is taken now, or still marked.
+- `dirty`, uint8[rows]: who changed a row sets its mark afterwards. The agent clears a mark atomically and reads the
+  row then: an addition in between is taken now, or still marked.
 - `base`, shaped as `values`: what of a replica row the owner has sent, or knows from batches of this node. The agent's
   own; so ``values - base`` is what local workers added and nobody has sent.
 - `pending`, uint64[rows]: of an owned row, one bit for each node that must be told of its value. The agent's own, as is
@@ -32,7 +32,7 @@ ROWS_OF_A_WORD = 1 << _WORD_SHIFT
 def take_marked(dirty, eights, owners, owner, first, last, out):
     """Clear the marks of the rows of `owner`, and write their numbers to `out`, int64[rows]; return how many.
 
-    `first` and `last` are the first and last of its rows. `eights` is `dirty` seen as int64[ceil(rows / 8)], of which
+    They ascend. `first` and `last` are the first and last of its rows. `eights` is `dirty` seen as int64[ceil(rows / 8)], of which
     marks are taken by one subtraction, while workers store single bytes: a 1 over the 1 that is taken, or elsewhere.
     """
     found = 0

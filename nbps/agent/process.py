@@ -88,6 +88,7 @@ class Agent:
         self._descriptors: dict[int, int] = {}  # of connections, by rank: a lost one does not tell
         self._ranks: dict[int, int] = {}  # the other way round
         self._backlog: dict[int, deque[Frame]] = {}  # frames that a full connection refused
+        self._inbox: dict[int, deque[Frame]] = {}  # frames that came while the node waited for its disk
         self._early: deque[tuple[int, Frame]] = deque()  # of a run that has not begun here
         self._poll = select.poll()
         self._incarnation = 0
@@ -158,6 +159,9 @@ class Agent:
 
     def _turn(self) -> None:
         """Wait for something to do, and do it."""
+        for rank in [rank for rank, inbox in self._inbox.items() if inbox]:
+            if rank in self._connections:
+                self._look_at_peer(rank)
         board, ready = self._board, []
         if not self._running:
             ready = self._poll.poll(_SLEEP_MS)
@@ -285,17 +289,25 @@ class Agent:
         assert self._saver is not None
         self._saver.save(self._spec.first_run + self._incarnation, clock, rows, self._show_life)
 
-    def _show_life(self) -> None:
-        """Let the others know that this node only waits for its disk, and have what they wait for."""
-        for peer, link in self._node.links.items():
-            if link.up:
-                self._send(peer, link.answer(time.monotonic()))
-        for peer, connection in list(self._connections.items()):
-            try:
+    def _show_life(self) -> bool:
+        """Let the others know that this node only waits for its disk; return whether the job is ending meanwhile.
+
+        The node is in the middle of an event: what arrives waits for later, and a connection that is lost raises again.
+        """
+        for rank, connection in self._connections.items():
+            with contextlib.suppress(ConnectionLostError):
+                self._send_backlog(rank, connection)
+                if not self._backlog[rank]:
+                    connection.send(*encode(self._node.links[rank].answer(time.monotonic())))
                 connection.flush()
-                self._send_backlog(peer, connection)
-            except ConnectionLostError as error:
-                self._lose(peer, error)
+                try:
+                    while (payload := connection.receive()) is not None:
+                        self._inbox[rank].append(decode(payload))
+                except ProtocolError as error:
+                    _log.warning("node %d sent what is no frame: %s", rank, error)
+                    connection.close()
+        stops = (frame for inbox in self._inbox.values() for frame in inbox if isinstance(frame.message, Stop))
+        return self._driver.poll() or any(frame.incarnation == self._incarnation for frame in stops)
 
     def _tell(self, message: Done | Ended) -> None:
         try:
@@ -386,6 +398,7 @@ class Agent:
             self._descriptors[rank] = descriptor = connection.fileno()
             self._ranks[descriptor] = rank
             self._backlog[rank] = deque()
+            self._inbox[rank] = deque()
             self._poll.register(descriptor, select.POLLIN)
             self._handle(LinkUp(rank))
             if rank in self._connections:  # its descriptor tells of nothing that came with the handshake
@@ -403,7 +416,7 @@ class Agent:
         descriptor = self._descriptors.pop(rank)
         self._poll.unregister(descriptor)
         del self._ranks[descriptor]
-        del self._backlog[rank]
+        del self._backlog[rank], self._inbox[rank]
         connection.close()
         # What it has said too early will be said again: nothing of it was acknowledged.
         self._early = deque(early for early in self._early if early[0] != rank)
@@ -413,16 +426,17 @@ class Agent:
     def _look_at_peer(self, rank: int) -> None:
         connection = self._connections[rank]
         try:
-            if connection.wants_write:
+            if not self._inbox[rank]:  # else it may be gone, after what is there
                 connection.flush()
-            self._send_backlog(rank, connection)
+                self._send_backlog(rank, connection)
         except ConnectionLostError as error:
             self._lose(rank, error)
             return
         while self._connections.get(rank) is connection:  # handling a frame may find it broken
+            inbox = self._inbox[rank]
             try:
-                payload = connection.receive()
-                frame = None if payload is None else decode(payload)
+                payload = None if inbox else connection.receive()
+                frame = inbox.popleft() if inbox else None if payload is None else decode(payload)
             except (ConnectionLostError, ProtocolError) as error:
                 self._lose(rank, error)
                 return

@@ -47,10 +47,10 @@ class Saver:
         """Whether everything was written."""
         return self._ordered == self._written
 
-    def save(self, run: int, clock: int, rows: Rows, meanwhile: Callable[[], None]) -> None:
+    def save(self, run: int, clock: int, rows: Rows, give_up: Callable[[], bool]) -> None:
         """Have `rows`, the caller's no more, written as of `clock` of run number `run`.
 
-        Blocks while two are unwritten, and calls `meanwhile` now and then.
+        Blocks while two are unwritten, and asks `give_up` now and then: if so, they are not written.
         """
         self._ordered += 1
         while True:
@@ -58,7 +58,9 @@ class Saver:
                 self._waiting.put((run, clock, rows), timeout=_MEANWHILE_S)
                 return
             except queue.Full:
-                meanwhile()
+                if give_up():
+                    self._ordered -= 1
+                    return
 
     def close(self) -> None:
         """End the thread; what it is writing stays incomplete if other nodes do not write their parts. Idempotent."""

@@ -26,8 +26,9 @@ def _close_savers(monkeypatch):
         saver.close()
 
 
-def nothing() -> None:
-    """Stand in for what an agent does while it is held up."""
+def nothing() -> bool:
+    """Stand in for what an agent does while it is held up; it does not give up."""
+    return False
 
 
 def rows_of(rank: int, clock: int, nodes: int = 1):

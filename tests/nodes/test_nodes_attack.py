@@ -125,6 +125,27 @@ def slow_disk(path):
         exact(running, clocks)
 
 
+def full_disk(path):
+    """Save more often than node 0 gets the parts of node 1, whose disk is full."""
+
+    def plant():
+        from nbps.errors import CheckpointError
+        from nbps.runtime import checkpoint
+
+        def fail(*arguments):
+            time.sleep(0.5)  # by now node 0 waits as well
+            raise CheckpointError("planted: the disk is full")
+
+        if RANK == 1:
+            checkpoint.CheckpointWriter.write = fail
+
+    with job(preload=plant, checkpoints=nbps.Checkpoints(path, every=1)) as running:
+        try:
+            running.run(count, 10**9)
+        except NodeError as error:
+            say(f"NodeError: {error}")
+
+
 def other_plans(path):
     """Save at other clocks on each node."""
     try:
@@ -307,6 +328,13 @@ def test_a_slow_disk_is_no_lost_node(tmp_path):
     assert "exact" in first
     assert "exact" in second
     assert "slow" in second
+
+
+def test_a_full_disk_of_one_node_ends_the_job_on_all(tmp_path):
+    """Node 0 hears of it though it waits for parts of that node, and for room to save more."""
+    first, second = outputs("full_disk", tmp_path)
+    assert "NodeError: node 1 ended the job: CheckpointError: planted: the disk is full" in first
+    assert "NodeError: CheckpointError: planted: the disk is full" in second
 
 
 def test_nodes_that_save_at_other_clocks_do_not_start(tmp_path):
