@@ -32,8 +32,9 @@ ROWS_OF_A_WORD = 1 << _WORD_SHIFT
 def take_marked(dirty, eights, owners, owner, first, last, out):
     """Clear the marks of the rows of `owner`, and write their numbers to `out`, int64[rows]; return how many.
 
-    They ascend. `first` and `last` are the first and last of its rows. `eights` is `dirty` seen as int64[ceil(rows / 8)], of which
-    marks are taken by one subtraction, while workers store single bytes: a 1 over the 1 that is taken, or elsewhere.
+    They ascend. `first` and `last` are the first and last of its rows. `eights` is `dirty` seen as int64[ceil(rows /
+    8)], of which marks are taken by one subtraction, while workers store single bytes: a 1 over the 1 that is taken, or
+    elsewhere.
     """
     found = 0
     group = next_one(eights, first // EIGHT, last // EIGHT)

@@ -25,7 +25,7 @@ _SIZE_LIMITS = {"rows": 2**63 - 1, "width": 2**31 - 1}  # the length of Arrow's 
 class Table:
     """A dense matrix of parameters that all workers of a job share.
 
-    It takes ``rows * width * itemsize`` bytes of shared memory, plus under 1 KiB; with ``access="cached"`` each worker
+    It takes ``rows * width * itemsize`` bytes of shared memory, plus about 1 KiB; with ``access="cached"`` each worker
     that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table. With
     several nodes each holds the whole table, and an agent there a base of the rows of others and 34 bytes a row.
 
