@@ -10,7 +10,7 @@ from nbps.kernels.board import OPEN, gate, tick
 from nbps.kernels.layout import committed
 from numba import njit
 
-from nbps.runtime.segments import attach
+from nbps.memory.segments import attach
 
 if TYPE_CHECKING:
     from nbps import Worker

@@ -15,7 +15,7 @@ from typing import Any
 
 from measure import Line, Options, in_turn
 
-from nbps.testing.cluster import Cluster
+from nbps.testing.chaos.cluster import Cluster
 
 PROGRAMS = Path(__file__).with_name("node_programs.py")
 _CLOCK_US = {2: 100.0, 4: 250.0}  # by nodes, over TCP

@@ -31,7 +31,7 @@ from nbps.transport.wire import decode, encode
 from nbps.agent.batch import AS_IT_IS, OVERWRITE
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship
-from nbps.runtime.heap import tune_heap
+from nbps.memory.heap import tune_heap
 
 WIDTH = 32
 ROW_BYTES = 4 * WIDTH

@@ -17,8 +17,8 @@ import numpy as np
 from measure import Line, Options
 from node_jobs import PROGRAMS
 
-from nbps.testing.cluster import Cluster, Node, free_address
-from nbps.testing.proxy import ChaosProxy
+from nbps.testing.chaos.cluster import Cluster, Node, free_address
+from nbps.testing.transport.proxy import ChaosProxy
 
 _GROWTH_MB = 1.0  # beyond it memory is not flat
 _WARM = 0.2  # share of the time that does not count

@@ -30,7 +30,7 @@ def source_hash() -> str:
     # Numba itself does not tell apart code with and without bounds checks.
     flags = f"{numba.__version__} {numba.config.BOUNDSCHECK} {PACK_BYTES}"
     digest = hashlib.sha256(flags.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -26,20 +26,21 @@ for _name in ("kernels", "transport"):
         sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
         _spec.loader.exec_module(sys.modules[_spec.name])
 
-from nbps import errors, init
-from nbps.checkpoints import Checkpoints
+from nbps import errors
 from nbps.consistency import ASP, BSP, ESSP, SSP, VAP
 from nbps.errors import Error
-from nbps.job import Job
-from nbps.job_table import JobTable
-from nbps.nodes import Nodes
-from nbps.report import Report
-from nbps.table import Table
-from nbps.tuning import auto_staleness
+from nbps.job.checkpoints import Checkpoints
+from nbps.job.job import Job
+from nbps.job.report import Report
+from nbps.job.tuning import auto_staleness
+from nbps.nodes.nodes import Nodes
+from nbps.tables import init
+from nbps.tables.definition import Table
+from nbps.tables.driver import JobTable
 
 if TYPE_CHECKING:
-    from nbps.worker import Worker
-    from nbps.worker_table import WorkerTable
+    from nbps.job.worker import Worker
+    from nbps.tables.worker import WorkerTable
 
 __all__ = [
     "ASP",
@@ -65,11 +66,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Workers need Numba; who only defines a job does not, and its import takes half a second.
     if name == "Worker":
-        from nbps.worker import Worker
+        from nbps.job.worker import Worker
 
         return Worker
     if name == "WorkerTable":
-        from nbps.worker_table import WorkerTable
+        from nbps.tables.worker import WorkerTable
 
         return WorkerTable
     if name in ("data", "kernels", "models", "sim", "testing", "transport"):

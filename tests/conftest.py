@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from nbps.runtime.segments import find_segments
+from nbps.memory.segments import find_segments
 
 _PASSED = pytest.StashKey[bool]()
 _BESIDE_THE_PROJECT = Path(__file__).resolve().parents[1].parent / "shared" / "data"

@@ -1,72 +1,11 @@
 """How bytes travel between nodes. A job on one box needs no transport: its workers share memory.
 
-`get_transport` gives the transport of a name: one of ours, or one that an installed package registers as an entry point
-of the group ``nbps.transports``, whose object is called without arguments and returns a
-`nbps.transport.interface.Transport`::
-
-    [project.entry-points."nbps.transports"]
-    carrier-pigeon = "pigeons.nbps:PigeonTransport"
-
-Importing this package imports no transport.
+`interface` is what a transport must do, `registry` finds one by name, `carriers` are ours, and `mesh` is how the nodes
+of a job find and know each other. `wire` is how the messages of the protocol look as bytes. Importing this package
+imports no transport.
 """
 
-from __future__ import annotations
-
-import importlib
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
-
 from nbps.transport.interface import Connection, Listener, Options, Tls, Transport
-
-from nbps.errors import ConfigError
+from nbps.transport.registry import get_transport, transport_names
 
 __all__ = ["Connection", "Listener", "Options", "Tls", "Transport", "get_transport", "transport_names"]
-
-_GROUP = "nbps.transports"
-# Ours are known without entry points: a checkout that is not installed has none.
-_OURS = {
-    "inproc": "nbps.transport.inproc:InprocTransport",
-    "shm": "nbps.transport.shm:ShmTransport",
-    "tcp": "nbps.transport.tcp:TcpTransport",
-}
-
-
-def transport_names() -> list[str]:
-    """Return the names that `get_transport` knows."""
-    return sorted(_OURS.keys() | _others().keys())
-
-
-def get_transport(name: str) -> Transport:
-    """Return the transport called `name`.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name, or it cannot be loaded.
-    """
-    if name in _OURS:
-        module, _, attribute = _OURS[name].partition(":")
-        return _made(name, getattr(importlib.import_module(module), attribute)())
-    others = _others()
-    if name not in others:
-        known = ", ".join(repr(known) for known in sorted(_OURS.keys() | others.keys()))
-        raise ConfigError(
-            f"there is no transport {name!r}; known are {known}. Others come from packages that register an entry "
-            f"point of the group {_GROUP!r}: is one to be installed?"
-        )
-    entry = others[name]
-    try:
-        return _made(name, entry.load()())
-    except Exception as error:
-        origin = f"package {entry.dist.name!r}" if entry.dist is not None else "an installed package"
-        raise ConfigError(f"transport {name!r} ({entry.value}, of {origin}) cannot be loaded: {error!r}") from error
-
-
-def _others() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=_GROUP) if entry.name not in _OURS}
-
-
-def _made(name: str, made: Any) -> Transport:
-    if not isinstance(made, Transport):
-        raise ConfigError(f"transport {name!r} gives {made!r}; expected a nbps.transport.interface.Transport")
-    return made

@@ -3,7 +3,7 @@
 Nothing here blocks, except `Transport.connect` up to its time limit and `Connection.close` for a moment: one thread
 drives all connections of a node from one ``poll``. Who is at the other end, and what the bytes mean, is decided above.
 
-The contract, which `nbps.testing.transports.TransportContract` checks:
+The contract, which `nbps.testing.transport.contract.TransportContract` checks:
 
 - Frames arrive whole, unchanged, in the order of `Connection.send`, none twice; a gap or a changed bit ends the
   connection instead.

@@ -33,9 +33,9 @@ from nbps.agent.batch import (
     values_bytes,
 )
 from nbps.agent.compression import columns_of, compress, expand
-from nbps.agent.sharding import Owners
 from nbps.errors import ProtocolError
 from nbps.kernels import presence, shards
+from nbps.tables.sharding import Owners
 
 _PASSES = 4  # what is left of float32 and float64 after each is smaller by 20 bits or more
 

@@ -26,7 +26,6 @@ from nbps.agent.batch import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST, OVERWRITE
 from nbps.agent.board import AgentBoard
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.agent.saver import Rows, Saver
-from nbps.agent.sharding import row_owners
 from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, SharedTable, Traffic
 from nbps.core.messages import (
     Action,
@@ -48,10 +47,11 @@ from nbps.core.messages import (
 from nbps.core.node import Node, Settings, State
 from nbps.errors import ConnectionLostError, ProtocolError
 from nbps.kernels import layout
-from nbps.runtime.heap import tune_heap
-from nbps.runtime.segments import attach
+from nbps.memory.heap import tune_heap
+from nbps.memory.segments import attach
+from nbps.tables.sharding import row_owners
 from nbps.transport.interface import Connection
-from nbps.transport.mesh import Mesh
+from nbps.transport.mesh.mesh import Mesh
 from nbps.transport.wire import HEADER_BYTES, decode, encode
 
 _log = logging.getLogger("nbps.agent")

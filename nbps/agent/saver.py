@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.agent.spec import SavePlan
-from nbps.runtime.checkpoint import CheckpointWriter
+from nbps.checkpoint.writer import CheckpointWriter
 
 Rows = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nbps.core.worker import Terms
-from nbps.runtime.dense import Layout
-from nbps.transport.place import Place
+from nbps.memory.layout import Layout
+from nbps.transport.mesh.place import Place
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SharedTable:
         The segment with a byte for each row that changed.
     access : str
     sharding : {"block", "hash"} or tuple of int
-        Which node owns which row (`nbps.agent.sharding`).
+        Which node owns which row (`nbps.tables.sharding`).
     states : str or None
         The segment that says which rows are here, where not all are.
     replicate : {"clock", "read", "run"}

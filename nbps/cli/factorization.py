@@ -14,8 +14,8 @@ from nbps.cli.progress import TrainingProgress
 from nbps.cli.training_data import DataOptions, TrainingData, load
 from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
 from nbps.errors import ConfigError
-from nbps.job_nodes import default_workers
-from nbps.nodes import Nodes
+from nbps.job.cluster import default_workers
+from nbps.nodes.nodes import Nodes
 from nbps.runtime.cores import usable_cores
 
 if TYPE_CHECKING:

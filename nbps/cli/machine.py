@@ -12,7 +12,7 @@ from typing import Any
 
 from nbps.cli.versions import version_of
 from nbps.kernels import atomics, jit
-from nbps.runtime import segments
+from nbps.memory import segments
 from nbps.runtime.cores import quota_cores, usable_cores
 
 _CGROUP = Path("/sys/fs/cgroup")

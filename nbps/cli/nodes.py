@@ -44,6 +44,6 @@ def command_line(context: typer.Context) -> list[str]:
 
 def is_first() -> bool:
     """Whether this process is the first node of its job, or the only one: the one that reports and saves."""
-    from nbps.nodes import Nodes
+    from nbps.nodes.nodes import Nodes
 
     return Nodes.from_environment().rank == 0

@@ -35,7 +35,7 @@ class OptimizerName(enum.StrEnum):
 
 
 class FormatName(enum.StrEnum):
-    """Names of the file formats; the same as `nbps.data.formats.FORMATS`, which a test checks."""
+    """Names of the file formats; the same as `nbps.data.ratings.formats.FORMATS`, which a test checks."""
 
     DAT = "dat"
     TSV = "tsv"

@@ -76,7 +76,7 @@ def run(
     failed first.
     """
     from nbps.cli.launch import Launch, describe
-    from nbps.nodes import Nodes
+    from nbps.nodes.nodes import Nodes
     from nbps.runtime.group import fill_standard_descriptors
 
     _check_script(script, module)
@@ -142,7 +142,7 @@ def _free_port() -> int:
     given that very port for its own end, and be connected to itself.
     """
     from nbps.errors import ConfigError
-    from nbps.launchers import FIRST_PORT, PORTS
+    from nbps.nodes.launchers import FIRST_PORT, PORTS
 
     ports = range(FIRST_PORT, FIRST_PORT + PORTS)
     for port in random.SystemRandom().sample(ports, _PORT_ATTEMPTS):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.kernels import layout
-from nbps.runtime.segments import Segment, attach
+from nbps.memory.segments import Segment, attach
 
 # The longest sleep of a parked worker: it gets to its signal handlers and sees the abort flag this often.
 _PARK_NS = 50_000_000

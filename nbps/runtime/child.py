@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 from nbps.errors import AbortedError
-from nbps.runtime.segments import attach
+from nbps.memory.segments import attach
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:

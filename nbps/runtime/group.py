@@ -21,7 +21,7 @@ import cloudpickle
 import numpy as np
 
 from nbps.errors import NodeError, SharedMemoryError, TransportError, WorkerDiedError, WorkerError
-from nbps.runtime.segments import Segment, attach
+from nbps.memory.segments import Segment, attach
 
 # Buffers from this size on travel through shared memory, once for all workers, instead of through a socket to each.
 _SHARED_BYTES = 1 << 16

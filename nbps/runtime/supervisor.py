@@ -24,8 +24,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from nbps.errors import AbortedError
+from nbps.memory.segments import remove_orphans
 from nbps.runtime import child
-from nbps.runtime.segments import remove_orphans
 
 _PR_SET_PDEATHSIG = 1
 

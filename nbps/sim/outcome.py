@@ -14,7 +14,7 @@ from nbps.errors import ProtocolError
 from nbps.sim.probe import CountedProbe, RecordedProbe
 from nbps.sim.scenario import Scenario
 from nbps.sim.simulation import Simulation, StuckError
-from nbps.testing.history import Violation
+from nbps.testing.consistency.history import Violation
 
 RECORDED_WORKERS = 64  # with more, a row for each worker in every read would be too much
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nbps.core.rules import FINISHED
 from nbps.sim.scenario import Scenario
 from nbps.sim.worker import SimWorker
-from nbps.testing.history import Add, Entry, History, Passed, Read, Violation, check
+from nbps.testing.consistency.history import Add, Entry, History, Passed, Read, Violation, check
 
 if TYPE_CHECKING:
     from nbps.sim.simulation import Simulation

@@ -1,8 +1,8 @@
 """Real jobs of random shape for as long as you like: ``python -m nbps.testing --minutes 10 --seed 7``.
 
 Each job has a random consistency model, tables, number of workers and pace; workers are stopped from outside, and in
-some jobs one is killed. With ``--nodes`` every job runs on several nodes (`nbps.testing.node_chaos`), with trouble in
-the network between them too. Job n of seed s is the job of seed s + n: what a violation prints replays it, up to its
+some jobs one is killed. With ``--nodes`` every job runs on several nodes (`nbps.testing.chaos.network`), with trouble
+in the network between them too. Job n of seed s is the job of seed s + n: what a violation prints replays it, up to its
 timing.
 """
 
@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import nbps
-from nbps.testing.chaos import Disturbance, Outcome, run_disturbed
-from nbps.testing.history import Add, Entry, Read, Violation
-from nbps.testing.node_chaos import random_job, run_troubled
-from nbps.testing.probe import UNITS, Plan, probe_tables
+from nbps.testing.chaos.network import random_job, run_troubled
+from nbps.testing.chaos.workers import Disturbance, Outcome, run_disturbed
+from nbps.testing.consistency.history import Add, Entry, Read, Violation
+from nbps.testing.consistency.probe import UNITS, Plan, probe_tables
 
 _SHOWN = 5  # violations of one job that are printed
 

@@ -10,7 +10,7 @@ from nbps.kernels import presence
 
 from nbps.agent.batch import AS_IT_IS, ONLY_IDS, Shape, new_batch
 from nbps.agent.memory import NodeMemory, TableShare
-from nbps.agent.sharding import row_owners
+from nbps.tables.sharding import row_owners
 
 _CANARY, _AROUND = 0xA5, 1024
 

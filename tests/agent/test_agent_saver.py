@@ -9,8 +9,8 @@ import pytest
 
 from nbps.agent.saver import Saver
 from nbps.agent.spec import SavePlan
+from nbps.checkpoint.writer import CheckpointWriter, latest
 from nbps.errors import CheckpointError
-from nbps.runtime.checkpoint import CheckpointWriter, latest
 
 TABLES = {"a": {"rows": 4, "width": 2, "dtype": "float32"}}
 

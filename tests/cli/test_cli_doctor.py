@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from nbps.cli.advice import advise, size
-from nbps.runtime import segments
+from nbps.memory import segments
 from nbps.runtime.cores import usable_cores
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from nbps.cli.options import FormatName
-from nbps.data.formats import FORMATS
+from nbps.data.ratings.formats import FORMATS
 from nbps.errors import DataError
 
 

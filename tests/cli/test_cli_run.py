@@ -268,8 +268,8 @@ def test_a_port_in_use_is_not_chosen(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         used = taken.getsockname()[1]
-        monkeypatch.setattr("nbps.launchers.FIRST_PORT", used)
-        monkeypatch.setattr("nbps.launchers.PORTS", 1)
+        monkeypatch.setattr("nbps.nodes.launchers.FIRST_PORT", used)
+        monkeypatch.setattr("nbps.nodes.launchers.PORTS", 1)
         monkeypatch.setattr(run, "_PORT_ATTEMPTS", 1)
         with pytest.raises(ValueError, match="no free port"):
             run._free_port()

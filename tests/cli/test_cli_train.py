@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nbps.data import generate_ratings, read_ratings
+from nbps.memory.segments import find_segments
 from nbps.runtime.cores import usable_cores
-from nbps.runtime.segments import find_segments
 
 QUICK = ["--epochs", "3", "--rank", "4", "--workers", "2"]
 

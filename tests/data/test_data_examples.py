@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 
-from nbps.data import generation, ids, ratings
+from nbps.data.ratings import generation, ids, ratings
 
 
 @pytest.mark.parametrize("module", [generation, ids, ratings], ids=lambda module: module.__name__)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nbps.runtime.segments import find_segments, remove_orphans
+from nbps.memory.segments import find_segments, remove_orphans
 
 SCRIPT = Path(__file__).with_name("drivers.py")
 _LIMIT_S = 60

@@ -14,11 +14,12 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from nbps.transport import Tls
-from nbps.transport.place import Place
+from nbps.transport.mesh.place import Place
 
-from nbps import Nodes, job_nodes
+from nbps import Nodes
 from nbps.errors import ConfigError
-from nbps.launchers import slurm_hosts
+from nbps.job import cluster
+from nbps.nodes.launchers import slurm_hosts
 from nbps.runtime import cores
 
 OURS = {"NBPS_NODES": "4", "NBPS_NODE_RANK": "2", "NBPS_RENDEZVOUS": "127.0.0.1:29500"}
@@ -576,8 +577,8 @@ def test_nodes_of_one_machine_share_its_cores(monkeypatch):
     pair = dataclasses.replace(there, local_count=2)
     crowd = Nodes(count=20, rank=1, rendezvous="crowd", transport="shm")
     everyone = [here, there, pair, crowd, Nodes(), dataclasses.replace(here, count=2)]
-    assert [job_nodes.default_workers(nodes) for nodes in everyone] == [2, 8, 4, 1, 8, 4]
+    assert [cluster.default_workers(nodes) for nodes in everyone] == [2, 8, 4, 1, 8, 4]
     monkeypatch.setattr(os, "cpu_count", lambda: 32)
-    assert [job_nodes.default_workers(nodes) for nodes in everyone] == [8] * 6
+    assert [cluster.default_workers(nodes) for nodes in everyone] == [8] * 6
     monkeypatch.setenv("NBPS_WORKERS", "3")
-    assert job_nodes.default_workers(here) == 3
+    assert cluster.default_workers(here) == 3

@@ -14,7 +14,7 @@ from nbps.kernels import layout
 
 import nbps
 from nbps.errors import NotRecordedError
-from nbps.report import ClockDifferential
+from nbps.job.report import ClockDifferential
 
 
 def test_clocks_and_rows_are_counted():

@@ -9,7 +9,7 @@ import pytest
 
 import nbps
 from nbps.errors import ConfigError
-from nbps.tuning import StalenessTrial, choose_staleness
+from nbps.job.tuning import StalenessTrial, choose_staleness
 
 
 def trials(*shares):

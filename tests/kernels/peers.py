@@ -13,7 +13,7 @@ import time
 import numpy as np
 from nbps.kernels import board, layout, rows
 
-from nbps.runtime.segments import attach
+from nbps.memory.segments import attach
 
 WORDS = 8
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from peers import WORDS
 
-from nbps.runtime.segments import Segment, attach
+from nbps.memory.segments import Segment, attach
 
 _LIMIT_S = 100  # a lost wake-up would hang for good: this is what makes it a failure
 

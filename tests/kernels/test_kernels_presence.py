@@ -12,7 +12,7 @@ from nbps.kernels.atomics import exchange, fence, fetch_add, load_acquire, store
 from nbps.kernels.futex import futex_wait, futex_wake
 from nbps.kernels.presence import ABSENT, ASKED, PRESENT, USED, WANTED_ROW
 
-from nbps.testing.interleave import Machine, Order, Shared
+from nbps.testing.consistency.interleave import Machine, Order, Shared
 
 FORMS = ["jitted", "plain"]
 STATES = [ABSENT, WANTED_ROW, ASKED, PRESENT, USED]

@@ -13,7 +13,7 @@ from nbps.kernels import rows, shards
 from nbps.kernels.atomics import add_relaxed, compare_exchange, load_acquire, store_release
 from twins import DTYPES, placed
 
-from nbps.testing.interleave import Machine, Order, Shared
+from nbps.testing.consistency.interleave import Machine, Order, Shared
 
 ORDERS = list(Order)
 FORMS = ["jitted", "plain"]

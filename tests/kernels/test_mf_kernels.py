@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbps.kernels import mf
+from nbps.kernels.models import mf
 
 f32 = np.float32
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbps.kernels import vectors
-from nbps.kernels.mf_layout import LANES
+from nbps.kernels.models import vectors
+from nbps.kernels.models.mf_layout import LANES
 from numba import njit
 
 f32 = np.float32

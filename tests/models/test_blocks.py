@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbps.data import Ratings
-from nbps.models.blocks import build_schedule, deal
+from nbps.models.mf.blocks import build_schedule, deal
 
 
 def _ratings(seed: int, users: int, items: int, count: int) -> Ratings:

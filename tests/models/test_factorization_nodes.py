@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nbps.testing.cluster import Cluster
+from nbps.testing.chaos.cluster import Cluster
 
 SCRIPT = Path(__file__).with_name("factorize_on_nodes.py")
 

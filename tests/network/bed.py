@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lan
 
-from nbps.testing.cluster import Cluster
+from nbps.testing.chaos.cluster import Cluster
 
 with lan.Lan(2) as network, Cluster(sys.argv[1], 2, ["orphan"], places=network.hosts) as cluster:
     cluster.start()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import nbps
-from nbps.testing.probe import Plan, prepared, probe_tables
+from nbps.testing.consistency.probe import Plan, prepared, probe_tables
 
 NODES = 3
 CYCLE = 16  # rows of the table that counts clocks

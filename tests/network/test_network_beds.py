@@ -15,7 +15,7 @@ import lan
 import pytest
 import relay
 
-from nbps.testing.cluster import Cluster, eventually
+from nbps.testing.chaos.cluster import Cluster, eventually
 
 SCRIPT = Path(__file__).with_name("talkers.py")
 BED = Path(__file__).with_name("bed.py")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nbps.runtime.segments import find_segments
-from nbps.testing.cluster import Cluster, eventually, free_address
-from nbps.testing.proxy import ChaosProxy
+from nbps.memory.segments import find_segments
+from nbps.testing.chaos.cluster import Cluster, eventually, free_address
+from nbps.testing.transport.proxy import ChaosProxy
 
 SCRIPT = Path(__file__).with_name("talkers.py")
 

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import relay
 
+from nbps.checkpoint.writer import latest
 from nbps.errors import CheckpointError
-from nbps.runtime.checkpoint import latest
-from nbps.testing.chaos import read_journals
-from nbps.testing.cluster import Cluster, eventually
-from nbps.testing.history import Passed, Read, check
-from nbps.testing.probe import history_of
+from nbps.testing.chaos.cluster import Cluster, eventually
+from nbps.testing.chaos.workers import read_journals
+from nbps.testing.consistency.history import Passed, Read, check
+from nbps.testing.consistency.probe import history_of
 
 SCRIPT = Path(programs.__file__)
 NODES = programs.NODES

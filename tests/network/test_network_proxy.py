@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from nbps.testing.proxy import ChaosProxy
+from nbps.testing.transport.proxy import ChaosProxy
 
 LIMIT_S = 60
 PATIENCE_S = 0.2  # how long silence is listened to; a proxy that is not silent may slip through, never the reverse

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import nbps
-from nbps.testing.nodes import run_on_nodes
-from nbps.testing.probe import probe_tables
+from nbps.testing.chaos.nodes import run_on_nodes
+from nbps.testing.consistency.probe import probe_tables
 
 ACCESS = ("direct", "cached", "exclusive")
 CLOCKS = 12

@@ -21,7 +21,7 @@ import numpy as np
 
 import nbps
 from nbps.errors import NodeError, TableError
-from nbps.testing.cluster import Cluster, eventually
+from nbps.testing.chaos.cluster import Cluster, eventually
 
 RANK = int(os.environ.get("NBPS_NODE_RANK", "0"))
 LOST_S = 2.0  # failure_timeout_s of these jobs
@@ -108,7 +108,7 @@ def slow_disk(path):
     """Save more often than the disk of node 1 can write, which takes longer than a node may be silent."""
 
     def plant():
-        from nbps.runtime import checkpoint
+        from nbps.checkpoint import writer as checkpoint
 
         write = checkpoint.CheckpointWriter.write
 
@@ -129,8 +129,8 @@ def full_disk(path):
     """Save more often than node 0 gets the parts of node 1, whose disk is full."""
 
     def plant():
+        from nbps.checkpoint import writer as checkpoint
         from nbps.errors import CheckpointError
-        from nbps.runtime import checkpoint
 
         def fail(*arguments):
             time.sleep(0.5)  # by now node 0 waits as well

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from nbps.testing.cluster import Cluster, Node, eventually
+from nbps.testing.chaos.cluster import Cluster, Node, eventually
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all scenes
 SCRIPT = Path(__file__).with_name("scripts.py")

@@ -11,10 +11,10 @@ import probing
 import pytest
 
 import nbps
-from nbps.testing.cluster import eventually, free_address
-from nbps.testing.nodes import NodeJob, NodeOutcome, ProbeCluster, ProbeRun
-from nbps.testing.probe import Plan
-from nbps.testing.proxy import ChaosProxy
+from nbps.testing.chaos.cluster import eventually, free_address
+from nbps.testing.chaos.nodes import NodeJob, NodeOutcome, ProbeCluster, ProbeRun
+from nbps.testing.consistency.probe import Plan
+from nbps.testing.transport.proxy import ChaosProxy
 
 pytestmark = pytest.mark.timeout(300)
 # Many rows, so that frames are long enough to be cut and changed in the middle.

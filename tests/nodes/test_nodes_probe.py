@@ -14,9 +14,9 @@ import probing
 import pytest
 
 import nbps
-from nbps.testing.history import Read
-from nbps.testing.nodes import NodeJob, ProbeRun
-from nbps.testing.probe import UNITS, Plan
+from nbps.testing.chaos.nodes import NodeJob, ProbeRun
+from nbps.testing.consistency.history import Read
+from nbps.testing.consistency.probe import UNITS, Plan
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all jobs
 TCP = [nbps.SSP(1), nbps.ESSP(2), nbps.ASP(), nbps.BSP(), nbps.VAP(40.0 * UNITS["int64"][0])]

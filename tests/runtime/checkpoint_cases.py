@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nbps.runtime import checkpoint_format as form
-from nbps.runtime import checkpoint_store
-from nbps.runtime.checkpoint import CheckpointWriter, latest, load
+from nbps.checkpoint import format as form
+from nbps.checkpoint import store as checkpoint_store
+from nbps.checkpoint.writer import CheckpointWriter, latest, load
 
 TABLES = {
     "items": {"rows": 23, "width": 3, "dtype": "float32", "access": "cached", "sharding": {"virtual": 64}},

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import nbps
 from nbps.errors import DataError
-from nbps.runtime.arrow import create_table_segment, read_table_file
-from nbps.runtime.segments import attach
+from nbps.memory.arrow import create_table_segment, read_table_file
+from nbps.memory.segments import attach
 
 DTYPES = ["float32", "float64", "int32", "int64"]
 NAMES = st.text(min_size=1, max_size=128, alphabet=st.characters(codec="utf-8"))

@@ -15,9 +15,9 @@ import pyarrow.fs as pafs
 import pytest
 from checkpoint_cases import TABLES, contents, folders, loaded, part_of, same, save
 
+from nbps.checkpoint import rows as checkpoint_rows
+from nbps.checkpoint.writer import CheckpointWriter, latest, load
 from nbps.errors import CheckpointError
-from nbps.runtime import checkpoint_rows
-from nbps.runtime.checkpoint import CheckpointWriter, latest, load
 
 ROOTS = {
     "path": lambda path: path / "new" / "root",

@@ -12,9 +12,9 @@ import checkpoint_cases
 import pytest
 from checkpoint_cases import contents, folder_in_memory, folders, loaded, same, save
 
-from nbps.runtime import checkpoint_store
-from nbps.runtime.checkpoint import latest
-from nbps.runtime.checkpoint_load import remove
+from nbps.checkpoint import store as checkpoint_store
+from nbps.checkpoint.load import remove
+from nbps.checkpoint.writer import latest
 
 SCRIPT = [sys.executable, checkpoint_cases.__file__]
 

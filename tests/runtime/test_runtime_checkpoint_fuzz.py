@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 from checkpoint_cases import TABLES, contents, folder_in_memory, folders, loaded, reseal, same, save
 
+from nbps.checkpoint import format as form
+from nbps.checkpoint import rows as checkpoint_rows
+from nbps.checkpoint.store import Store
+from nbps.checkpoint.writer import latest
 from nbps.errors import CheckpointError
-from nbps.runtime import checkpoint_format as form
-from nbps.runtime import checkpoint_rows
-from nbps.runtime.checkpoint import latest
-from nbps.runtime.checkpoint_store import Store
 
 DAMAGED_FILES = 10_000
 FORGED_FILES = 3_000

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nbps.errors import SharedMemoryError
-from nbps.runtime import segments
-from nbps.runtime.segments import FOLDER, Segment, attach, find_segments, remove_orphans
+from nbps.memory import segments
+from nbps.memory.segments import FOLDER, Segment, attach, find_segments, remove_orphans
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_size_beyond_the_machine_is_an_error_with_both_numbers(size):
 _SMALL = """
 import sys, pathlib, numpy as np
 import nbps
-from nbps.runtime import segments
+from nbps.memory import segments
 from nbps.errors import SharedMemoryError
 def left():
     return sorted(path.name for path in pathlib.Path("/dev/shm").iterdir())
@@ -136,7 +136,7 @@ def test_a_full_shared_memory_is_an_error_with_both_numbers():
 _OWNER = """
 import os, signal
 from multiprocessing import resource_tracker
-from nbps.runtime.segments import Segment
+from nbps.memory.segments import Segment
 names = [Segment(label, 10).name for label in ("one", "two")]
 os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
 print(*names, flush=True)
@@ -201,7 +201,7 @@ def test_a_zombie_is_no_living_owner():
 
 _ATTACHER = """
 import sys
-from nbps.runtime.segments import attach, find_segments
+from nbps.memory.segments import attach, find_segments
 memory = attach(sys.argv[1])
 memory[0] += 1
 print([info.alive for info in find_segments() if info.name == sys.argv[1]])
@@ -222,7 +222,7 @@ def test_a_process_that_attaches_deletes_nothing(segment, end):
 
 _FORKER = """
 import os, sys
-from nbps.runtime.segments import Segment
+from nbps.memory.segments import Segment
 segment = Segment("mine", 10)
 if os.fork() == 0:
     sys.exit()

@@ -10,7 +10,7 @@ from nbps.kernels.rows import NOBODY_LOOKS
 
 from nbps.core import worker as core
 from nbps.core.rules import FINISHED
-from nbps.testing.interleave import Machine
+from nbps.testing.consistency.interleave import Machine
 
 # The board without padding: what the kernels call a line is one word.
 HEADER = {"LINE": 1, "ABORT": 0, "SEQUENCE": 1, "WAITERS": 2, "TIMEOUT": 3}

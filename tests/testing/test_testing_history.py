@@ -185,7 +185,7 @@ def test_one_change_to_a_legal_history_is_found(seed, staleness, data):
 def test_the_checker_is_light_to_import():
     """The simulator imports it: neither NumPy nor Numba nor pytest comes along, beyond what nbps itself needs."""
     script = (
-        "import sys, nbps; before = set(sys.modules); import nbps.testing.history; "
+        "import sys, nbps; before = set(sys.modules); import nbps.testing.consistency.history; "
         "print(sorted(name for name in set(sys.modules) - before if not name.startswith('nbps.')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

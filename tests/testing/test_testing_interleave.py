@@ -11,7 +11,7 @@ import pytest
 from nbps.kernels import atomics, board, layout, replica, rows
 from nbps.kernels.rows import NOBODY_LOOKS
 
-from nbps.testing.interleave import Machine, Order
+from nbps.testing.consistency.interleave import Machine, Order
 
 ORDERS = list(Order)
 

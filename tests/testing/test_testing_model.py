@@ -11,8 +11,8 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import nbps
-from nbps.testing.machine import tables_machine
-from nbps.testing.model import Barrier, Clock, DictTables, Get, Inc, Put, perform
+from nbps.testing.consistency.machine import tables_machine
+from nbps.testing.consistency.model import Barrier, Clock, DictTables, Get, Inc, Put, perform
 
 TABLES = [
     nbps.Table("direct", 3, 2, "int64"),

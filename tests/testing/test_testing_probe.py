@@ -15,12 +15,12 @@ import wrong
 import nbps
 from nbps.testing import History, Violation, check
 from nbps.testing import __main__ as command
-from nbps.testing.chaos import Disturbance, Outcome, run_disturbed
-from nbps.testing.contract import ConsistencyContract
-from nbps.testing.history import Read, Torn
-from nbps.testing.node_chaos import Trouble, run_troubled
-from nbps.testing.nodes import NodeJob, ProbeRun
-from nbps.testing.probe import UNITS, Plan, decoded, probe_tables, run_on_job, run_probe
+from nbps.testing.chaos.network import Trouble, run_troubled
+from nbps.testing.chaos.nodes import NodeJob, ProbeRun
+from nbps.testing.chaos.workers import Disturbance, Outcome, run_disturbed
+from nbps.testing.consistency.contract import ConsistencyContract
+from nbps.testing.consistency.history import Read, Torn
+from nbps.testing.consistency.probe import UNITS, Plan, decoded, probe_tables, run_on_job, run_probe
 
 
 class TestJobsKeepTheContract(ConsistencyContract):

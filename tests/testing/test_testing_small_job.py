@@ -13,7 +13,7 @@ from small_job import SmallJob
 
 from nbps.core import worker as core
 from nbps.core.worker import Terms
-from nbps.testing.interleave import Order
+from nbps.testing.consistency.interleave import Order
 
 SSP, LAZY, ESSP, BSP = Terms(0, eager=False), Terms(1, eager=False), Terms(1), Terms(0, ordered=True)
 VAP = Terms(math.inf, v0=0.9)  # nothing may be in transit when a worker goes on

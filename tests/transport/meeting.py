@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbps.transport import Connection, Options, get_transport
-from nbps.transport.handshake import Handshake, Hello
-from nbps.transport.mesh import Member, Mesh, Place
+from nbps.transport.mesh.handshake import Handshake, Hello
+from nbps.transport.mesh.mesh import Member, Mesh, Place
 
 PATIENCE_S = 30
 

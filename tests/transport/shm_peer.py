@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from nbps.transport import Options, get_transport
 
-from nbps.testing.ends import Echo, End, drive
+from nbps.testing.transport.ends import Echo, End, drive
 
 FRAME_LIMIT = 16 << 20
 

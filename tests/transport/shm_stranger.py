@@ -15,8 +15,8 @@ import numpy as np
 from nbps.kernels import ring
 from nbps.transport import Connection, Options, get_transport
 
-from nbps.runtime.segments import find_segments
-from nbps.testing.ends import accepted
+from nbps.memory.segments import find_segments
+from nbps.testing.transport.ends import accepted
 
 GREETING = struct.Struct("<4sHHQ")
 PAGE = 4096

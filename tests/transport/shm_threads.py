@@ -8,11 +8,12 @@ import numpy as np
 from nbps.kernels import ring
 from nbps.kernels.atomics import exchange, fetch_add
 from nbps.kernels.futex import futex_wait, futex_wake
-from nbps.transport import Options, shm_connection
-from nbps.transport.shm_connection import Ring, ShmConnection
+from nbps.transport import Options
+from nbps.transport.carriers import shm_connection
+from nbps.transport.carriers.shm_connection import Ring, ShmConnection
 
 from nbps.errors import ConnectionLostError
-from nbps.testing.interleave import Machine
+from nbps.testing.consistency.interleave import Machine
 
 # A ring without padding: what the kernels call a line is one word.
 WORDS = {"TAIL": 0, "HEAD": 1, "READER_AWAITS": 2, "WRITER_AWAITS": 3}
@@ -99,7 +100,7 @@ class Pair:
         self.machine = Machine(order)
         self.connection = connection
         self.rings = [Ring(self.machine.array(4), self.machine.array(capacity)) for _ in range(2)]
-        for words, _ in self.rings:  # as `nbps.transport.shm` leaves them
+        for words, _ in self.rings:  # as `nbps.transport.carriers.shm` leaves them
             self.machine._initial[words.cell(WORDS["READER_AWAITS"])] = 1
         self.sockets = [self.machine.array(1) for _ in range(2)]
         kernels = {"write": ring.write, "read": ring.read, "announce": ring.announce, **(kernels or {})}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nbps.transport import Options, Tls, Transport, get_transport
 
-from nbps.testing.transports import TransportContract
+from nbps.testing.transport.contract import TransportContract
 
 _numbers = itertools.count()
 

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbps.kernels import checksum
 from nbps.transport import Options
-from nbps.transport.frames import HEADER_BYTES, write_header
-from nbps.transport.stream import StreamConnection
-from nbps.transport.tcp_connection import TcpConnection
+from nbps.transport.carriers.frames import HEADER_BYTES, write_header
+from nbps.transport.carriers.stream import StreamConnection
+from nbps.transport.carriers.tcp_connection import TcpConnection
 
 from nbps.errors import ConnectionLostError
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 from meeting import hello, meet, note, pair, receive, run
-from nbps.transport.handshake import PROTOCOL, Accepting, Connecting, Refusal
+from nbps.transport.mesh.handshake import PROTOCOL, Accepting, Connecting, Refusal
 
 from nbps.errors import ConnectionLostError, TransportError
 

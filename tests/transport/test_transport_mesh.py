@@ -29,17 +29,17 @@ from meeting import (
     run,
 )
 from nbps.transport import Connection, Options, get_transport
-from nbps.transport.handshake import Connecting
-from nbps.transport.mesh import Mesh
-from nbps.transport.place import Place, is_loopback, local_host
-from nbps.transport.rendezvous import Member
+from nbps.transport.mesh.handshake import Connecting
+from nbps.transport.mesh.mesh import Mesh
+from nbps.transport.mesh.place import Place, is_loopback, local_host
+from nbps.transport.mesh.rendezvous import Member
 
 from nbps.errors import ConfigError, ConnectionLostError, NodeError, TransportError
-from nbps.testing.proxy import ChaosProxy
+from nbps.testing.transport.proxy import ChaosProxy
 
 NODE = """
 import json, select, sys
-from nbps.transport.mesh import Mesh, Place
+from nbps.transport.mesh.mesh import Mesh, Place
 from meeting import receive
 rank, nodes, rendezvous, incarnation = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 mesh = Mesh(Place(rank, nodes, rendezvous, "job", incarnation, b"secret", card={"version": "1"}), 1 << 20)

@@ -25,14 +25,14 @@ from meeting import (
     run,
 )
 from nbps.transport import Options, get_transport
-from nbps.transport import calling as calling_module
-from nbps.transport import reception as reception_module
-from nbps.transport import rendezvous as rendezvous_module
 from nbps.transport.addresses import split_address
-from nbps.transport.handshake import Connecting
-from nbps.transport.mesh import Mesh
-from nbps.transport.place import is_loopback
-from nbps.transport.rendezvous import Member, read_roster
+from nbps.transport.mesh import calling as calling_module
+from nbps.transport.mesh import reception as reception_module
+from nbps.transport.mesh import rendezvous as rendezvous_module
+from nbps.transport.mesh.handshake import Connecting
+from nbps.transport.mesh.mesh import Mesh
+from nbps.transport.mesh.place import is_loopback
+from nbps.transport.mesh.rendezvous import Member, read_roster
 
 from nbps.errors import ConfigError, ConnectionLostError, NodeError, ProtocolError, TransportError
 
@@ -76,7 +76,7 @@ def running(nodes=2, **other):
 
 
 def announcement(length):
-    """Return the header of a first frame of this length, as `nbps.transport.frames` describes it."""
+    """Return the header of a first frame of this length, as `nbps.transport.carriers.frames` describes it."""
     fields = struct.pack("<4sHHIQQ", b"nbps", 1, 0, 0, length, 0)
     return fields + struct.pack("<I", zlib.crc32(fields))
 

@@ -8,9 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from nbps.transport import Options, Transport, get_transport, transport_names
+from nbps.transport import Options, Transport, get_transport, registry, transport_names
 
-from nbps import transport
 from nbps.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def pigeons(tmp_path, monkeypatch):
     """Install a package that registers three transports, of which one is good."""
     (tmp_path / "pigeons.py").write_text(
-        "from nbps.transport.inproc import InprocTransport\n"
+        "from nbps.transport.carriers.inproc import InprocTransport\n"
         "class PigeonTransport(InprocTransport):\n"
         "    name = 'pigeon'\n"
         "def tired():\n"
@@ -49,7 +48,7 @@ def test_ours_are_known(name):
 def test_pyproject_registers_what_is_built_in():
     """Who lists the entry points of the installed package finds the same as who asks a checkout."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["nbps.transports"] == transport._OURS
+    assert project["entry-points"]["nbps.transports"] == registry._OURS
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
@@ -79,7 +78,7 @@ def test_importing_the_registry_is_cheap():
     """It brings neither Numba nor sockets of ours."""
     script = (
         "import sys; from nbps.transport import transport_names; transport_names();"
-        "print(sorted({'numba', 'pyarrow', 'ssl', 'nbps.transport.tcp'} & set(sys.modules)))"
+        "print(sorted({'numba', 'pyarrow', 'ssl', 'nbps.transport.carriers.tcp'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -28,7 +28,7 @@ from shm_stranger import (
 )
 
 from nbps.errors import ConfigError, ConnectionLostError, TransportError
-from nbps.testing.ends import accepted
+from nbps.testing.transport.ends import accepted
 
 FUZZ = int(os.environ.get("NBPS_FUZZ", "2000"))
 

@@ -7,7 +7,7 @@ import os
 
 from nbps.transport import Transport, get_transport
 
-from nbps.testing.transports import TransportContract
+from nbps.testing.transport.contract import TransportContract
 
 _numbers = itertools.count()
 

@@ -6,11 +6,11 @@ import pytest
 import shm_threads
 from nbps.kernels.atomics import load_acquire, store_release
 from nbps.kernels.ring import DONE, WAKE, copy_bytes, is_due, put, take
-from nbps.transport import shm_connection
-from nbps.transport.shm_connection import ShmConnection
+from nbps.transport.carriers import shm_connection
+from nbps.transport.carriers.shm_connection import ShmConnection
 from shm_threads import Pair
 
-from nbps.testing.interleave import Order
+from nbps.testing.consistency.interleave import Order
 
 WEAKEST = Order.PSO  # allows whatever the others do
 

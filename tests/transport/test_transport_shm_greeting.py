@@ -11,7 +11,8 @@ import socket
 
 import numpy as np
 import pytest
-from nbps.transport import Options, get_transport, shm
+from nbps.transport import Options, get_transport
+from nbps.transport.carriers import shm
 from shm_stranger import (
     GREETING,
     MEMORY,
@@ -28,7 +29,7 @@ from shm_stranger import (
 )
 
 from nbps.errors import SharedMemoryError, TransportError
-from nbps.testing.ends import accepted
+from nbps.testing.transport.ends import accepted
 
 FUZZ = int(os.environ.get("NBPS_FUZZ", "2000"))
 

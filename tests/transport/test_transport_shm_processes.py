@@ -17,8 +17,8 @@ from nbps.transport import Options, get_transport
 from shm_peer import FRAME_LIMIT, check
 from shm_stranger import name
 
-from nbps.runtime.segments import find_segments, remove_orphans
-from nbps.testing.ends import End, accepted, drive
+from nbps.memory.segments import find_segments, remove_orphans
+from nbps.testing.transport.ends import End, accepted, drive
 
 RING_BYTES = 4 << 20
 KILLS = int(os.environ.get("NBPS_KILLS", "6"))

@@ -14,7 +14,7 @@ import pytest
 from nbps.transport import Listener, Options, Tls, get_transport
 
 from nbps.errors import ConfigError
-from nbps.testing.ends import End, accepted, drive
+from nbps.testing.transport.ends import End, accepted, drive
 
 tcp = get_transport("tcp")
 

@@ -1,0 +1,1 @@
+"""Compiled code of the models; what every table needs lies above."""

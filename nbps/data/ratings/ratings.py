@@ -1,0 +1,180 @@
+"""Ratings in memory: three columns of codes and values, and the maps of the codes to the ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.data.ratings.ids import IdMap
+from nbps.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class Ratings:
+    """Ratings of items by users, one entry for each rating, in file order.
+
+    The same (user, item) pair may occur more than once; every occurrence is kept and counts as a rating.
+
+    Parameters
+    ----------
+    users : numpy.ndarray
+        int32, shape ``[n]``, C-contiguous: codes of `user_ids`. Shared with the caller; treat as read-only.
+    items : numpy.ndarray
+        int32, shape ``[n]``, C-contiguous: codes of `item_ids`. Shared with the caller; treat as read-only.
+    values : numpy.ndarray
+        float32, shape ``[n]``, C-contiguous, finite. Shared with the caller; treat as read-only.
+    user_ids, item_ids : IdMap
+        May hold ids that no rating here uses, as the two parts of a split do.
+
+    Raises
+    ------
+    ConfigError
+        If a column has another dtype or length, or a code is outside its map.
+        `Ratings.from_columns` converts.
+    """
+
+    users: npt.NDArray[np.int32]
+    items: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+    user_ids: IdMap
+    item_ids: IdMap
+
+    def __post_init__(self) -> None:
+        for name, column, dtype in (
+            ("users", self.users, np.int32),
+            ("items", self.items, np.int32),
+            ("values", self.values, np.float32),
+        ):
+            if column.dtype != dtype or column.shape != self.users.shape or column.ndim != 1:
+                raise ConfigError(
+                    f"Ratings.{name}: expected {np.dtype(dtype)} of shape [{len(self.users)}], found "
+                    f"{column.dtype} of shape {list(column.shape)}. Use Ratings.from_columns to convert."
+                )
+            if not column.flags.c_contiguous:
+                raise ConfigError(f"Ratings.{name}: expected contiguous, found strides {column.strides}.")
+        for name, codes, ids in (("users", self.users, self.user_ids), ("items", self.items, self.item_ids)):
+            if codes.size and not (codes.min() >= 0 and codes.max() < len(ids)):
+                raise ConfigError(
+                    f"Ratings.{name}: expected codes from 0 to {len(ids) - 1}, found {codes.min()} to {codes.max()}."
+                )
+        if not np.isfinite(self.values).all():
+            row = int(np.argmin(np.isfinite(self.values)))
+            raise ConfigError(f"Ratings.values: expected finite, found {self.values[row]} at index {row}.")
+
+    @classmethod
+    def from_columns(cls, users: Any, items: Any, values: npt.ArrayLike) -> Ratings:
+        """Make ratings from columns of original ids.
+
+        Parameters
+        ----------
+        users, items : sequence, numpy.ndarray or pyarrow array of integers or strings
+            Shape ``[n]``. Not kept.
+        values : array_like
+            Numbers, shape ``[n]``.
+
+        Returns
+        -------
+        Ratings
+
+        Raises
+        ------
+        ConfigError
+            If the lengths differ, an id is neither integer nor string, or a value is not finite.
+
+        Examples
+        --------
+        >>> ratings = Ratings.from_columns(["ann", "bob", "ann"], [7, 7, 9], [5, 3, 1])
+        >>> ratings.shape, ratings.users.tolist(), ratings.item_ids.ids.to_pylist()
+        ((2, 2), [0, 1, 0], [7, 9])
+        """
+        user_ids, user_codes = IdMap.of(users)
+        item_ids, item_codes = IdMap.of(items)
+        numbers = np.array(values, dtype=np.float32)  # a copy: Arrow's own memory is read-only
+        sizes = user_codes.size, item_codes.size, numbers.size
+        if len(set(sizes)) != 1:
+            raise ConfigError("ratings: {} users, {} items, {} values: expected equally many".format(*sizes))
+        return cls(user_codes, item_codes, numbers, user_ids, item_ids)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of users and number of items in the id maps."""
+        return len(self.user_ids), len(self.item_ids)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"Ratings({len(self)} ratings, {self.shape[0]} users, {self.shape[1]} items)"
+
+    def take(self, mask: npt.NDArray[Any]) -> Ratings:
+        """Return part of the ratings, with the full id maps.
+
+        Parameters
+        ----------
+        mask : numpy.ndarray
+            bool, shape ``[n]``: which to keep; or integers: their indices, in the order wanted.
+
+        Returns
+        -------
+        Ratings
+            With its own copy of the columns.
+        """
+        return replace(self, users=self.users[mask], items=self.items[mask], values=self.values[mask])
+
+    def split(self, test_fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
+        """Split at random into train and test, each in file order and with the full id maps.
+
+        A rating is test where ``np.random.default_rng(seed).random(n) < test_fraction``.
+
+        Parameters
+        ----------
+        test_fraction : float
+            Between 0 and 1, both excluded.
+        seed : int
+            The same seed gives the same split.
+
+        Returns
+        -------
+        train, test : Ratings
+
+        Raises
+        ------
+        ConfigError
+            If `test_fraction` is out of range, or one of the parts would be empty.
+        """
+        if not 0.0 < test_fraction < 1.0:
+            raise ConfigError(
+                f"test_fraction: expected a number between 0 and 1 (both excluded), found {test_fraction}."
+            )
+        is_test = np.random.default_rng(seed).random(len(self)) < test_fraction
+        count = int(is_test.sum())
+        if count in (0, len(self)):
+            raise ConfigError(
+                f"test_fraction {test_fraction} of {len(self)} ratings leaves {len(self) - count} to train "
+                f"and {count} to test; expected at least one of each. Use another fraction or more ratings."
+            )
+        return self.take(~is_test), self.take(is_test)
+
+    def recode(self, user_ids: IdMap, item_ids: IdMap) -> tuple[Ratings, int]:
+        """Return the same ratings in the codes of other maps, as a model trained on other data needs them.
+
+        Parameters
+        ----------
+        user_ids, item_ids : IdMap
+            The maps to use.
+
+        Returns
+        -------
+        ratings : Ratings
+            Those whose user and item are both known to the maps.
+        dropped : int
+            How many were not.
+        """
+        users = user_ids.find(self.user_ids.ids)[self.users]
+        items = item_ids.find(self.item_ids.ids)[self.items]
+        known = (users >= 0) & (items >= 0)
+        kept = Ratings(users[known], items[known], self.values[known], user_ids, item_ids)
+        return kept, len(self) - len(kept)

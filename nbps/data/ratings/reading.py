@@ -1,0 +1,106 @@
+"""Reading a file of ratings, whatever its format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nbps.data.ratings.columnar import read_columnar
+from nbps.data.ratings.columns import ROLES, Columns, check_columns
+from nbps.data.ratings.formats import SEPARATORS, detect_format
+from nbps.data.ratings.ids import IdMap
+from nbps.data.ratings.layout import find_layout
+from nbps.data.ratings.ratings import Ratings
+from nbps.data.ratings.text import read_text
+from nbps.data.source import data_error, open_source
+
+
+def read_ratings(path: str | Path, *, format: str | None = None, columns: Columns | None = None) -> Ratings:  # noqa: A002
+    """Read a file of ratings.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file; it may be compressed with gzip, under any name.
+    format : str, optional
+        One of
+
+        - ``"tsv"``: separated by tabs, three or more columns, as MovieLens 100K's ``u.data``
+        - ``"dat"``: separated by ``::``, as MovieLens 1M's and 10M's ``ratings.dat``
+        - ``"csv"``: separated by commas or semicolons, with or without a header line, as MovieLens' ``ratings.csv``
+        - ``"libmf"``: separated by blanks, as LIBMF's and FilmTrust's files
+        - ``"parquet"``
+        - ``"arrow"``: Arrow IPC file or stream
+
+        By default it is found from the content, and from the name where that leaves a choice.
+    columns : sequence of three str or int, optional
+        The columns of user, item and rating: names in the header, or positions from 0. By default the first
+        three, or where there is a header those with usual names (``userId``, ``user_id``, ``item``, ...).
+
+    Returns
+    -------
+    Ratings
+        In file order. Pairs (user, item) that occur more than once are kept. Ids are integers where all ids
+        of the column are, otherwise strings. Whether ``007`` is an integer or a string is decided by the
+        first 64 KiB: a leading zero there makes the column strings.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, damaged or not in the format, a column is missing, or a line is bad
+        (the message has its number, from 1).
+    ConfigError
+        If `format` or `columns` cannot be used.
+    """
+    check_columns(columns)
+    source = open_source(path)
+    found = detect_format(source, format)
+    if found in SEPARATORS:
+        table = read_text(source, find_layout(source, found, columns))
+    else:
+        table = read_columnar(source, found, columns)
+    return Ratings.from_columns(*(table[role] for role in ROLES))
+
+
+def read_test_ratings(
+    path: str | Path,
+    train: Ratings,
+    *,
+    format: str | None = None,  # noqa: A002
+    columns: Columns | None = None,
+) -> tuple[Ratings, int]:
+    """Read ratings to test with, in the codes of the training ratings.
+
+    Parameters
+    ----------
+    path, format, columns
+        As for `read_ratings`.
+    train : Ratings
+        Whose id maps to use.
+
+    Returns
+    -------
+    ratings : Ratings
+        Those whose user and item both occur in the maps of `train`.
+    dropped : int
+        How many do not.
+
+    Raises
+    ------
+    DataError
+        As for `read_ratings`, and if no rating is left.
+    """
+    own = read_ratings(path, format=format, columns=columns)
+    test, dropped = own.recode(train.user_ids, train.item_ids)
+    if not len(test):
+        raise data_error(
+            Path(path),
+            f"expected ratings of users and items of the training data, found none among {dropped}. The ids "
+            f"here begin with user {_first(own.user_ids)!r} and item {_first(own.item_ids)!r}, those of the "
+            f"training data with user {_first(train.user_ids)!r} and item {_first(train.item_ids)!r}.",
+        )
+    return test, dropped
+
+
+def _first(ids: IdMap) -> Any:
+    return ids.ids[0].as_py()

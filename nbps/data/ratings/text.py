@@ -1,0 +1,131 @@
+"""Reading the text formats with pyarrow's CSV reader, in blocks on all cores.
+
+The reader knows one separator of one character. Files where that is not enough (``::``, runs of blanks) are
+rewritten block by block on their way to it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from nbps.data.ratings.columns import ROLES
+from nbps.data.ratings.diagnosis import first_bad_line
+from nbps.data.ratings.layout import Layout
+from nbps.data.source import Source, data_error
+
+# ASCII's own field separator: no id contains it.
+_FIELD_MARK = "\x1f"
+_READ_BYTES = 1 << 20
+
+
+def read_text(source: Source, layout: Layout) -> pa.Table:
+    """Table with the columns user, item (each int64 or string) and rating (float32), without nulls.
+
+    Raises
+    ------
+    DataError
+        If a line is not as `layout` says, or a rating is not finite; the message has the line's number.
+    """
+    rewrite = layout.format == "dat" or layout.is_irregular
+    try:
+        table = _read(source, layout, layout.is_integer, rewrite)
+    except (pa.ArrowInvalid, OSError):
+        # An id that is not an integer after a sample that had only integers, or blanks after none.
+        try:
+            table = _read(source, layout, (False, False), rewrite or layout.format == "libmf")
+            table = _narrow(table)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _explained(source, layout, error) from None
+    if table.num_rows == 0:
+        raise data_error(source.path, "expected ratings, found only a header line.")
+    if not pc.all(pc.is_finite(table["rating"])).as_py() or _has_empty_ids(table):
+        raise _explained(source, layout, None)
+    return table
+
+
+def _read(source: Source, layout: Layout, is_integer: tuple[bool, bool], rewrite: bool) -> pa.Table:
+    names = [f"f{i}" for i in range(layout.field_count)]
+    wanted = [names[position] for position in layout.positions]
+    id_types = [pa.int64() if integer else pa.string() for integer in is_integer]
+    with source.open() as stream:
+        file: Any = _Rewritten(cast(BinaryIO, stream), layout) if rewrite else stream
+        table = pyarrow.csv.read_csv(
+            file,
+            read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=layout.header_lines),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=_FIELD_MARK if rewrite else layout.separator,
+                quote_char='"' if layout.format == "csv" else False,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict(zip(wanted, [*id_types, pa.float32()], strict=True)),
+                include_columns=wanted,
+                null_values=[],  # an empty or "NA" field is an error, never a missing value
+            ),
+        )
+    return table.rename_columns(list(ROLES))
+
+
+def _narrow(table: pa.Table) -> pa.Table:
+    """Return the table with integer ids wherever all ids of a column are integers."""
+    for position, role in enumerate(ROLES[:2]):
+        column = table[role]
+        if not pc.any(pc.match_substring_regex(column, r"^[-+]?0[0-9]|^\+|[^-0-9]")).as_py():
+            try:
+                column = column.cast(pa.int64())
+            except pa.ArrowInvalid:
+                continue  # more digits than 64 bits hold, or an empty id, which the caller finds
+            table = table.set_column(position, role, column)
+    return table
+
+
+def _has_empty_ids(table: pa.Table) -> bool:
+    columns = (table[role] for role in ROLES[:2])
+    return any(pc.any(pc.equal(c, "")).as_py() for c in columns if pa.types.is_string(c.type))
+
+
+def _explained(source: Source, layout: Layout, error: Exception | None) -> Exception:
+    """Make the error with the number of the first bad line, or with pyarrow's words where none is found."""
+    found = first_bad_line(source, layout)
+    return found or data_error(source.path, f"expected the {layout.format} format, found: {error}.")
+
+
+class _Rewritten:
+    """File object whose fields are separated by `_FIELD_MARK`, as pyarrow's reader takes it."""
+
+    def __init__(self, stream: BinaryIO, layout: Layout) -> None:
+        self._stream = stream
+        self._separator = layout.separator.encode()
+        self._is_blank = layout.format == "libmf"
+        self._rest = b""  # what follows the last line end read so far
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next block, empty at the end; it ends where a line ends, so its size is not `size`."""
+        while True:
+            block = self._stream.read(_READ_BYTES)
+            cut = block.rfind(b"\n") + 1
+            if cut or not block:
+                lines = self._rest + block[:cut]
+                self._rest = block[cut:]
+                return self._rewrite(lines)
+            self._rest += block
+
+    def _rewrite(self, lines: bytes) -> bytes:
+        mark = _FIELD_MARK.encode()
+        if not self._is_blank:
+            return lines.replace(self._separator, mark)
+        lines = re.sub(rb"(?m)^[ \t]+|[ \t\r]+$", b"", lines)
+        return re.sub(rb"[ \t]+", mark, lines)
+
+    def readable(self) -> bool:
+        """Whether it can be read: always."""
+        return True
+
+    def close(self) -> None:
+        """Nothing: the stream belongs to the caller."""
+        self.closed = True

@@ -1,0 +1,1 @@
+"""Jobs and their workers: the public API, and what it starts."""

@@ -1,0 +1,408 @@
+"""A job: tables in shared memory and the workers that train on them."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from nbps.checks import whole
+from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
+from nbps.errors import AbortedError, CheckpointError, ConfigError, JobClosedError, NodeError, TableError
+from nbps.job.checkpoints import Checkpoints, Resumed, new_attempt, read_checkpoint, write_checkpoint
+from nbps.job.cluster import check_nodes, default_workers, sharding_of, surviving_nodes
+from nbps.job.open import OpenJob
+from nbps.job.report import Report
+from nbps.memory.segments import remove_orphans
+from nbps.nodes.nodes import Nodes
+from nbps.runtime.group import fill_standard_descriptors
+from nbps.tables.definition import Table, checked_tables, with_staleness
+from nbps.tables.driver import JobTable
+from nbps.tables.sharding import row_owners
+
+R = TypeVar("R")
+POLICIES = ("fail", "continue", "wait")
+_numbers = itertools.count()
+_LONGEST_S = 1e9  # a limit of thirty years is none
+
+
+class Job:
+    """Parameter tables and worker processes that share them under one consistency model.
+
+    Use it as a context manager: entering creates the tables and starts the workers, leaving ends them and gives the
+    memory back.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+    workers : int, optional
+        Processes on this node; by default ``NBPS_WORKERS``, else all cores that this process may use; nodes on
+        one machine share them.
+    consistency : BSP, SSP, ESSP, ASP, VAP
+        ``ESSP(2)`` by default.
+    seed : int
+        Seeds the tables' initial values and ``worker.random``.
+    clock_timeout_s : float
+        How long a worker waits for the others before `ClockTimeoutError`; it says for whom it waits after 30 s.
+    preload : callable, optional
+        Called once, without arguments, in the process from which the workers are forked: compile or import there what
+        all of them need.
+    staleness : mapping of str to int, optional
+        Staleness of tables by name, where it shall differ from the job's and from what `Table` says.
+    nodes : Nodes, optional
+        Where this process stands among the nodes of the job; read from the environment by default
+        (`Nodes.from_environment`), one node where it says nothing.
+    failure_timeout_s : float
+        A node that is not heard for so long is lost: the job ends on all others, which name it.
+    on_failure : {"fail", "continue", "wait"}
+        What happens when a node is lost. ``fail``: the job ends everywhere with the reason. ``continue``: the other
+        nodes start the run again from the last checkpoint, with fewer workers, if they are more than half of the nodes
+        (or half, with node 0); else, or without a checkpoint of this run, it ends with the reason. ``wait``: nobody is
+        ever lost; a network that comes back is as if it had never been away, a machine that does not holds up the job.
+    bandwidth_budget : float, optional
+        With several nodes, under `SSP`, `ESSP` and `ASP`: bytes a second for additions that are sent to their owners
+        before the clock that commits them, those first that change their rows most (Wei et al., SoCC 2015). None for
+        nothing between clocks, which is right unless clocks are long.
+    start_timeout_s : float
+        How long the nodes wait for each other at the start.
+    checkpoints : Checkpoints, optional
+        Save the tables while the job runs.
+    record_staleness : bool
+        Record the clock differential of every read. Without it a ``get`` of one row takes an eighth less time, and the
+        report has none.
+
+    Examples
+    --------
+    >>> import nbps
+    >>> def count(worker):
+    ...     table = worker.table("counts")
+    ...     for _ in range(3):
+    ...         table.inc(0, 1)
+    ...         worker.clock()
+    ...     return worker.rank
+    >>> with nbps.Job([nbps.Table("counts", rows=1, width=1, dtype="int64")], workers=2) as job:
+    ...     print(job.run(count), job.table("counts").to_numpy())
+    [0, 1] [[6]]
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        workers: int | None = None,
+        consistency: Consistency | None = None,
+        seed: int = 0,
+        clock_timeout_s: float = 600.0,
+        preload: Callable[[], object] | None = None,
+        staleness: Mapping[str, float] | None = None,
+        record_staleness: bool = True,
+        nodes: Nodes | None = None,
+        failure_timeout_s: float = 30.0,
+        start_timeout_s: float = 60.0,
+        checkpoints: Checkpoints | None = None,
+        on_failure: str = "fail",
+        bandwidth_budget: float | None = None,
+    ) -> None:
+        self.tables = with_staleness(checked_tables(tables), {} if staleness is None else staleness)
+        self.nodes = Nodes.from_environment() if nodes is None else nodes
+        self.workers = default_workers(self.nodes) if workers is None else whole("Job: workers", workers, 1)
+        self.consistency = ESSP() if consistency is None else consistency
+        self.seed = whole("Job: seed", seed, 0)
+        self.clock_timeout_s = _seconds("clock_timeout_s", clock_timeout_s)
+        self.failure_timeout_s = _seconds("failure_timeout_s", failure_timeout_s)
+        self.start_timeout_s = _seconds("start_timeout_s", start_timeout_s)
+        check_consistency(self.consistency, "Job")
+        _check_strict(self.consistency, self.tables)
+        if self.nodes.count > 1:
+            check_nodes(self.nodes, self.tables, self.consistency)
+        if not isinstance(record_staleness, bool):
+            raise ConfigError(f"Job: record_staleness is {record_staleness!r}; expected True or False")
+        self.record_staleness = record_staleness
+        if not isinstance(checkpoints, Checkpoints | None):
+            raise ConfigError(f"Job: checkpoints is {checkpoints!r}; expected nbps.Checkpoints(path, every=...)")
+        self.checkpoints = checkpoints
+        self.resumed: Resumed | None = None
+        self._run = 0  # number of the next run
+        self._saved = 0  # checkpoints between runs
+        if on_failure not in POLICIES:
+            raise ConfigError(f"Job: on_failure is {on_failure!r}; expected one of {', '.join(POLICIES)}")
+        self.on_failure = on_failure
+        self.bandwidth_budget = bandwidth_budget
+        if bandwidth_budget is not None:
+            real = isinstance(bandwidth_budget, (int, float)) and not isinstance(bandwidth_budget, bool)
+            if not (real and bandwidth_budget > 0):
+                raise ConfigError(
+                    f"Job: bandwidth_budget is {bandwidth_budget!r}; expected bytes a second > 0, or None"
+                )
+        # Of the jobs of this script over several nodes: those of other nodes count alike.
+        self.number = next(_numbers) if self.nodes.count > 1 else 0
+        self._preload = preload
+        self._run_lock = threading.Lock()
+        self._open: OpenJob | None = None
+        self._gave_up: NodeError | None = None  # why it could not go on without a lost node
+        self._report: Report | None = None
+        self._cleanup: weakref.finalize[Any, Any] | None = None
+
+    def __enter__(self) -> Self:
+        if self._cleanup is not None:
+            raise JobClosedError("this job was started before; make a new Job to run again")
+        fill_standard_descriptors()
+        remove_orphans()
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        self._open = OpenJob(self)
+        self._cleanup = weakref.finalize(self, self._open.release)
+        try:
+            self._open.start(self, self._preload, self._first_clock(), self._run)
+        except BaseException:
+            self._open = None
+            self._cleanup()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> list[R]:
+        """Call ``function(worker, *args, **kwargs)`` in every worker of this node.
+
+        Clocks start at 0, in the first run of a job that was resumed at that of the checkpoint.
+
+        `function` may come from a notebook or ``__main__``. Workers see arrays among the arguments read-only; those
+        from 64 KiB on are put into shared memory once, and not copied. When a worker returns, its updates are
+        committed and it holds nobody back any more.
+
+        With several nodes every one of them calls `run`, with a function of its own script, and gets the results of its
+        own workers. It returns when all workers of all nodes have, and then every node's tables hold the same.
+
+        Returns
+        -------
+        list
+            One result for each worker of this node, in rank order.
+
+        Raises
+        ------
+        Exception
+            What `function` raised in a worker, with that worker's traceback as a note. The job then runs no more; its
+            tables can still be read.
+        WorkerError
+            In its place if it cannot be raised here, or would end the program, as `SystemExit` does.
+        WorkerDiedError
+            If a worker process was killed.
+        NodeError
+            If another node failed, ended the job, or was lost.
+        JobClosedError
+            If the job is not open, has failed before, or is running.
+        KeyboardInterrupt
+            After Ctrl-C: once ends the workers in good order, twice at once.
+        """
+        self._check_running()
+        if not self._run_lock.acquire(blocking=False):
+            raise JobClosedError("run: another thread runs this job; wait for it to end")
+        try:
+            return self._carry_out(function, args, kwargs)
+        except (Exception, AbortedError):
+            if self._gave_up is not None:
+                raise
+            if self._open is None:  # a worker ended, or a closed connection was looked at: it depends
+                raise JobClosedError("run: another thread closed the job") from None
+            raise
+        finally:
+            self._run += 1
+            self._run_lock.release()
+
+    def _carry_out(self, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[R]:
+        while True:
+            assert self._open is not None
+            try:
+                return self._open.run(self._first_clock(), function, args, kwargs)
+            except NodeError as error:
+                if self.on_failure != "continue" or error.lost is None:
+                    raise
+                self._go_on_without(error, error.lost)
+
+    def _go_on_without(self, error: NodeError, lost: int) -> None:
+        """Open the job anew on the nodes that are left, from the last checkpoint.
+
+        Raises
+        ------
+        NodeError
+            If that cannot be: says why.
+        """
+        assert self._open is not None
+        assert self._open.agent is not None
+        self.nodes = surviving_nodes(self.nodes, self._open.agent.addresses, error, lost)
+        try:
+            if self.checkpoints is None:
+                raise CheckpointError("the job takes none; give it checkpoints=nbps.Checkpoints(path, every=...)")
+            tables, resumed = read_checkpoint(self.checkpoints.path, self.tables)
+            if resumed.run != self._run:
+                raise CheckpointError(f"the last one is of run {resumed.run}, this is run {self._run}")
+        except CheckpointError as missing:
+            raise NodeError(f"{error}; it cannot go on without node {lost} and a checkpoint: {missing}") from error
+        self._keep_report()
+        assert self._cleanup is not None
+        self._cleanup()
+        self.tables, self.resumed = tables, resumed
+        check_nodes(self.nodes, self.tables, self.consistency)
+        try:
+            self._start()
+        except Exception as failed:
+            self._gave_up = NodeError(f"{error}; it cannot go on with the {self.nodes.count} nodes left: {failed}")
+            raise self._gave_up from failed
+        text = f"node {lost} is lost; {self.nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}"
+        print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    @classmethod
+    def resume(cls, path: str | Path, tables: Sequence[Table] | None = None, **options: Any) -> Self:
+        """Make a job that goes on from the newest complete checkpoint at `path`, with any number of nodes and workers.
+
+        The first `run` starts at the clock of the checkpoint (``worker.current_clock``), and `resumed` tells which it
+        was. All nodes call this.
+
+        Parameters
+        ----------
+        path : str or Path
+            What `Checkpoints` or `checkpoint` was given, or the folder of one checkpoint in it.
+        tables : sequence of Table, optional
+            Those of the checkpoint by default; others must have the same names, shapes and dtypes, and start with its
+            values all the same.
+        **options
+            As of `Job`.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no complete checkpoint, it is damaged, or has other tables.
+        """
+        found, resumed = read_checkpoint(path, tables)
+        job = cls(found, **options)
+        job.resumed = resumed
+        job._run = resumed.run
+        return job
+
+    def checkpoint(self, path: str | Path, state: object = None, keep: int | None = None) -> None:
+        """Save the tables between two runs; all nodes call this.
+
+        On node 0 it returns when the checkpoint is complete, on others when their part is written.
+
+        Parameters
+        ----------
+        path : str or Path
+            As of `Checkpoints`.
+        state : object
+            JSON that `resumed` gives back; that of node 0 counts.
+        keep : int, optional
+            How many checkpoints stay; all by default.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written: older ones stay as they were.
+        JobClosedError
+            If the job is not open, or runs: give `Job` ``checkpoints`` to save during a run.
+        """
+        if self._open is None or self._run_lock.locked():
+            raise JobClosedError("checkpoint: expected an open job that is not running; use Job(checkpoints=...) there")
+        own = {}
+        for table in self.tables:
+            rows = np.flatnonzero(row_owners(table.rows, self.nodes.count, sharding_of(table)) == self.nodes.rank)
+            own[table.name] = rows, self._open.views[table.name].rows(rows)
+        attempt = self._open.agent.attempt if self._open.agent is not None else new_attempt()
+        self._saved += 1
+        write_checkpoint(
+            path, f"{attempt}-saved{self._saved}", self.nodes, self.tables, own, keep, self._first_clock(),
+            {"run": self._run, "user": state}, self.failure_timeout_s,
+        )  # fmt: skip
+
+    def _first_clock(self) -> int:
+        """Return the clock at which the next run starts."""
+        return self.resumed.clock if self.resumed is not None and self._run == self.resumed.run else 0
+
+    @property
+    def size(self) -> int:
+        """Workers of all nodes."""
+        return sum((self.workers,) if self._open is None else self._open.sizes)
+
+    def table(self, name: str) -> JobTable:
+        """Return the table called `name`; readable until the job is closed.
+
+        Raises
+        ------
+        TableError
+            If there is none of that name.
+        JobClosedError
+            If the job is not open.
+        """
+        if self._open is None:
+            raise JobClosedError(f"table {name!r}: the job is not open; use it inside `with job:`")
+        if name not in self._open.views:
+            known = ", ".join(map(repr, self._open.views)) or "none"
+            raise TableError(f"unknown table {name!r}; this job's tables: {known}")
+        return self._open.views[name]
+
+    def report(self) -> Report:
+        """Return what the job measured so far on this node; also after it was closed.
+
+        After it went on without a lost node (``on_failure="continue"``): since then.
+        """
+        if self._open is not None:
+            self._keep_report()
+        if self._report is None:
+            raise JobClosedError("report: the job has not run; use it inside `with job:`")
+        return self._report
+
+    def _keep_report(self) -> None:
+        assert self._open is not None
+        counters = [self._open.board.statistics(rank) for rank in range(self.workers)]
+        agent, sizes = self._open.agent, self._open.sizes
+        self._report = Report.from_counters(
+            str(self.consistency),
+            counters,
+            bounded=isinstance(self.consistency, VAP),
+            recorded=self.record_staleness,
+            traffic=agent.traffic if agent is not None and len(sizes) > 1 else None,
+            first=sum(sizes[: self.nodes.rank]),
+        )
+
+    def close(self) -> None:
+        """End the workers and give the shared memory back. Idempotent."""
+        if self._open is not None:
+            self._keep_report()
+            if self._run_lock.locked():
+                self._open.board.abort()  # workers in a run end at their next wait, not at the end of it
+        self._open = None
+        if self._cleanup is not None:
+            self._cleanup()
+
+    def _check_running(self) -> None:
+        if self._open is None or self._open.group is None:
+            raise JobClosedError("run: the job is not open; use it inside `with job:`")
+        if self._open.group.closed:
+            raise JobClosedError("run: the workers were stopped after an error or Ctrl-C; make a new Job to run again")
+
+
+def _seconds(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not value > 0:
+        raise ConfigError(f"Job: {name} is {value!r}; expected seconds > 0")
+    return float(min(value, _LONGEST_S))
+
+
+def _check_strict(model: Consistency, tables: tuple[Table, ...]) -> None:
+    live = [table.name for table in tables if table.access == "direct"]
+    if isinstance(model, BSP) and live:
+        raise ConfigError(
+            f"Job: BSP() with table {live[0]!r}, access 'direct': direct rows show updates of the running clock, so "
+            f"runs would not be reproducible; expected access='cached', or 'exclusive' where each row has one "
+            f"writer in a clock, or SSP(0) for the bound alone"
+        )

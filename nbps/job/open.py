@@ -1,0 +1,254 @@
+"""What a job holds on the machine while it is open: its tables and board in shared memory, workers, and an agent."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from nbps.agent.driver import AgentControl
+from nbps.agent.spec import AgentSpec, SavePlan, SharedTable
+from nbps.consistency import VAP
+from nbps.errors import ConfigError, WorkerDiedError
+from nbps.job import remote
+from nbps.job.checkpoints import definitions
+from nbps.job.cluster import place_of, sharding_of
+from nbps.job.worker_spec import WorkerSpec
+from nbps.memory.segments import Segment
+from nbps.nodes.nodes import Nodes
+from nbps.runtime.board import Board
+from nbps.runtime.cores import own_cores
+from nbps.runtime.group import WorkerGroup
+from nbps.tables import init
+from nbps.tables.definition import Table
+from nbps.tables.driver import JobTable
+from nbps.tables.placed import TableSpec
+
+if TYPE_CHECKING:
+    from nbps.job.job import Job
+
+_Place = tuple[int, str, str | None, int]
+_meeting: set[_Place] = set()  # processes, where their open jobs met other nodes, and as which
+
+
+class OpenJob:
+    """What `job` holds while it is open; `start` gets it, `release` gives it back.
+
+    It does not keep the job, so that one dropped without `close` gives it back as well.
+
+    Attributes
+    ----------
+    board : Board
+    group : WorkerGroup
+    agent : AgentControl or None
+        With several nodes, or where checkpoints are taken.
+    views : dict of str to JobTable
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._owner = os.getpid()
+        self._segments: list[Segment] = []
+        self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
+        self._states: dict[str, str] = {}
+        self.views: dict[str, JobTable] = {}
+        self._sizes = [job.workers]
+        self._met: _Place | None = None
+        self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
+        self.group: WorkerGroup | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Workers of each node."""
+        return tuple(self._sizes)
+
+    def start(self, job: Job, preload: Callable[[], object] | None, clock: int, run: int) -> None:
+        """Create the tables, start the processes and find the other nodes; the first run is number `run`."""
+        self._met = _meet(job.nodes)
+        agent, bounded, nodes = self.agent, isinstance(job.consistency, VAP), job.nodes
+        shards, doorbell, inherited = (0, -1, ()) if agent is None else (nodes.count, agent.doorbell, agent.inherited)
+        self.board = board = Board(job.workers, bounded, shards, doorbell)
+        self._segments.append(board.segment)
+        kinds = {(table.dtype, table.access, table.check_finite) for table in job.tables}
+        prepared: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+            (remote.prepare, (kinds, bounded, agent is not None))
+        ]
+        if preload is not None:
+            prepared.append((preload, ()))
+        self.group = group = WorkerGroup(
+            job.workers,
+            prepared,
+            on_stop=functools.partial(_stop, board, agent),
+            describe=functools.partial(_describe, board, self._sizes, nodes.rank),
+            companions=0 if agent is None else 1,
+            inherited=inherited,
+        )
+        initial = {table.name: self._create(job, table) for table in job.tables}
+        group.start()
+        if agent is not None:
+            place = place_of(job, initial) if nodes.count > 1 else None
+            self._sizes[:] = agent.join(
+                group,
+                job.workers,
+                AgentSpec(
+                    place=place,
+                    control=agent.remote,
+                    board=board.segment.name,
+                    workers=job.workers,
+                    terms=self._spec(job).terms(),
+                    tables=self._shared(job),
+                    failure_timeout_s=job.failure_timeout_s,
+                    waits=job.on_failure == "wait",
+                    bandwidth_budget=job.bandwidth_budget,
+                    clock=clock,
+                    first_run=run,
+                    save=_save_plan(job),
+                ),
+            )
+        group.call(remote.open_worker, self._spec(job))
+
+    def run(self, clock: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """Call `function` in all workers, from `clock` on; return when all nodes are done."""
+        group, agent = self.group, self.agent
+        assert group is not None
+        self.board.reset(clock)
+        if agent is None:
+            return group.call(remote.run, clock, function, args, kwargs)
+        agent.begin()
+        results = group.call(remote.run, clock, function, args, kwargs, listen=agent.listener)
+        group.wait_for(agent.listener, agent.is_done)
+        return results
+
+    def release(self) -> None:
+        """End the processes and remove the segments; does nothing in a fork of the driver. Idempotent."""
+        if os.getpid() != self._owner:
+            return  # it has a copy of the job, which is not its to end
+        for view in self.views.values():
+            view.close()
+        try:
+            if self.agent is not None:
+                self.agent.close()
+            if self.group is not None:
+                self.group.close()
+        finally:
+            if self._met is not None:
+                _meeting.discard(self._met)
+            for segment in self._segments:
+                segment.unlink()
+
+    def _create(self, job: Job, table: Table) -> npt.NDArray[Any]:
+        """Make the segments of a table; return its live values."""
+        from nbps.memory.arrow import create_table_segment
+
+        segment, layout, values = create_table_segment(table.name, table.rows, table.width, table.dtype)
+        self._segments.append(segment)
+        assert callable(table.init)
+        try:
+            table.init(values, init.generator(job.seed, table.name))
+        except Exception as error:
+            error.add_note(f"while initialising table {table.name!r}")
+            raise
+        self.views[table.name] = JobTable(table, segment, layout, values)
+        if self.agent is not None:
+            self._marks[table.name] = self._bytes_of(f"{table.name}-marks", table.rows)
+            if table.replicate == "read" and job.nodes.count > 1:
+                self._states[table.name] = self._bytes_of(f"{table.name}-states", table.rows)
+        return values
+
+    def _bytes_of(self, label: str, rows: int) -> str:
+        """Make a segment with a byte for each row; return its name."""
+        segment = Segment(label, -(-rows // 8) * 8)
+        self._segments.append(segment)
+        return segment.name
+
+    def _spec(self, job: Job) -> WorkerSpec:
+        model, nodes = job.consistency, job.nodes
+        tables = tuple(
+            TableSpec(
+                name=table.name,
+                layout=self.views[table.name].layout,
+                marks=self._marks.get(table.name),
+                states=self._states.get(table.name),
+                access=table.access,
+                staleness=model.staleness if table.staleness is None else table.staleness,
+                check_finite=table.check_finite,
+            )
+            for table in job.tables
+        )
+        return WorkerSpec(
+            workers=job.workers,
+            shards=nodes.count if self.agent is not None else 0,
+            node=nodes.rank,
+            first=sum(self.sizes[: nodes.rank]),
+            size=sum(self.sizes),
+            board=self.board.segment.name,
+            tables=tables,
+            consistency=model,
+            seed=job.seed,
+            clock_timeout_s=job.clock_timeout_s,
+            oversubscribed=job.workers + (self.agent is not None) > own_cores(nodes.neighbours),
+            record_staleness=job.record_staleness,
+            checkpoint_every=0 if job.checkpoints is None else job.checkpoints.every,
+        )
+
+    def _shared(self, job: Job) -> tuple[SharedTable, ...]:
+        return tuple(
+            SharedTable(
+                name=table.name,
+                layout=self.views[table.name].layout,
+                marks=self._marks[table.name],
+                states=self._states.get(table.name),
+                access=table.access,
+                sharding=sharding_of(table),
+                replicate=table.replicate,
+                compress=table.compress,
+            )
+            for table in job.tables
+        )
+
+
+def _save_plan(job: Job) -> SavePlan | None:
+    plan = job.checkpoints
+    return None if plan is None else SavePlan(plan.path, plan.keep, definitions(job.tables))
+
+
+def _meet(nodes: Nodes) -> _Place | None:
+    """Take the place of a node of a job; None if there are no others to meet.
+
+    Raises
+    ------
+    ConfigError
+        If another job is open there: the nodes of two could not tell each other apart.
+    """
+    if nodes.count == 1:
+        return None
+    place = (os.getpid(), nodes.transport, nodes.rendezvous, nodes.rank)
+    if place in _meeting:
+        raise ConfigError(
+            f"another job of this process is open as node {nodes.rank} at {nodes.transport} {nodes.rendezvous}; "
+            f"close it first, or give each of the two nodes=nbps.Nodes(..., rendezvous=...) of its own"
+        )
+    _meeting.add(place)
+    return place
+
+
+def _stop(board: Board, agent: AgentControl | None, reason: str, error: BaseException) -> None:
+    board.abort()
+    if agent is not None:
+        agent.fail(reason, gone=isinstance(error, WorkerDiedError))
+        agent.close()
+
+
+def _describe(board: Board, sizes: Sequence[int], node: int, rank: int) -> str:
+    """Return what messages call the process `rank` of a node: a worker by its number among all.
+
+    No method of `OpenJob`: the group would then hold what holds the group, and the memory of a job would outlive it.
+    """
+    several = len(sizes) > 1
+    if rank == board.workers:
+        return f"the agent of node {node}" if several else "the agent"
+    name = f"worker {sum(sizes[:node]) + rank}" + (f" of node {node}" if several else "")
+    clock = board.clock(rank)
+    return name if clock is None else f"{name} at clock {clock}"

@@ -1,0 +1,47 @@
+"""What the driver has its supervisor and workers do. Free of Numba: the driver imports it to name these functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nbps.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nbps.job.worker import Worker
+    from nbps.job.worker_spec import WorkerSpec
+
+_worker: Worker | None = None  # the one worker of this process
+
+
+def prepare(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+    """Import what workers, and with `agent` an agent, need and prepare kernels; in the supervisor."""
+    import numba
+
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        raise ConfigError(
+            "NUMBA_DISABLE_JIT is set; plain Python loses updates between processes: unset it to run a job"
+        )
+    import nbps.job.worker
+    from nbps.kernels.prepare import prepare_job
+
+    prepare_job(tables, bounded, agent)
+    if agent:
+        import nbps.agent.process  # noqa: F401
+
+
+def open_worker(rank: int, spec: WorkerSpec) -> None:
+    """Attach this process to the job."""
+    global _worker
+    from nbps.job.worker import Worker
+
+    _worker = Worker(spec, rank)
+
+
+def run(rank: int, clock: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Carry out one `Job.run`, which starts at `clock`, in this worker."""
+    assert _worker is not None
+    _worker._begin(clock)
+    result = function(_worker, *args, **kwargs)
+    _worker._finish()
+    return result

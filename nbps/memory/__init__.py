@@ -1,0 +1,1 @@
+"""Shared memory: segments, and tables in them as Arrow files."""

@@ -1,0 +1,105 @@
+"""A table's segment is a complete Arrow IPC file with one record batch, its values 64-byte aligned.
+
+So any Arrow reader in any language can map ``/dev/shm/<segment>`` while training runs and read the live values
+without a copy, and a saved table is the same bytes in a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nbps.errors import DataError
+from nbps.memory.layout import Layout
+from nbps.memory.segments import Segment, attach, check_free
+
+ALIGNMENT = 64  # bytes; a cache line, and enough for every SIMD load and the 16-byte compare-and-swap
+
+
+def _batch(name: str, values: npt.NDArray[np.generic], padding: int) -> pa.RecordBatch:
+    width = values.shape[1]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
+    # Arrow aligns the values within the body, not the body in the file: the padding moves the body.
+    metadata = {"nbps.tables.definition": name, "nbps.padding": " " * padding}
+    schema = pa.schema([pa.field(name, column.type, nullable=False)], metadata=metadata)
+    return pa.record_batch([column], schema=schema)
+
+
+def _write(batch: pa.RecordBatch, sink: pa.NativeFile) -> None:
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _file(batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
+    sink = pa.BufferOutputStream()
+    _write(batch, sink)
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+def _filled(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def _values_offset(memory: npt.NDArray[np.uint8]) -> int:
+    batch = pa.ipc.open_file(pa.py_buffer(memory)).get_batch(0)
+    return int(batch.column(0).values.buffers()[1].address) - int(memory.ctypes.data)
+
+
+def create_table_segment(
+    name: str, rows: int, width: int, dtype: str
+) -> tuple[Segment, Layout, npt.NDArray[np.generic]]:
+    """Create the segment of a dense table, all zeros.
+
+    Returns
+    -------
+    segment, layout, values
+        `values` is the live array, shape (rows, width).
+
+    Raises
+    ------
+    SharedMemoryError
+        If ``/dev/shm`` is too small.
+    """
+    check_free(name, rows * width * np.dtype(dtype).itemsize)  # before one row takes memory of its own
+    one_row = np.zeros((1, width), dtype)
+    smallest = _file(_batch(name, one_row, 0))
+    padding = -_values_offset(smallest) % ALIGNMENT
+    smallest = _file(_batch(name, one_row, padding))
+    offset = _values_offset(smallest)
+    # Only the length of the values differs from the file of one row; Arrow fills them up to 8 bytes.
+    size = smallest.size + _filled(rows * one_row.nbytes) - _filled(one_row.nbytes)
+
+    segment = Segment(name, size)
+    try:
+        layout = Layout(segment.name, offset, rows, width, dtype)
+        memory = attach(segment.name)
+        values = layout.values(memory)
+        # The values are written onto themselves: a second array of that size is never needed.
+        sink = pa.FixedSizeBufferWriter(pa.py_buffer(memory))
+        _write(_batch(name, values, padding), sink)
+        if (sink.tell(), _values_offset(memory), offset % ALIGNMENT) != (size, offset, 0):
+            raise AssertionError(f"table {name!r}: wrote {sink.tell()} bytes of {size}, values at {offset}")
+        return segment, layout, values
+    except BaseException:
+        segment.unlink()
+        raise
+
+
+def read_table_file(path: Path) -> npt.NDArray[np.generic]:
+    """Read the first column of Arrow IPC file `path`, a fixed-size list without nulls, as an array (rows, width).
+
+    Raises
+    ------
+    DataError
+        If it is not such a file.
+    """
+    try:
+        column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0).combine_chunks()
+    except (OSError, pa.ArrowInvalid, IndexError) as error:
+        raise DataError(f"{path}: expected an Arrow IPC file with a table, found: {error}") from error
+    if not pa.types.is_fixed_size_list(column.type) or column.null_count or column.values.null_count:
+        raise DataError(f"{path}: expected a first column of fixed-size lists without nulls, found {column.type}")
+    return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)

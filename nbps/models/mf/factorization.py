@@ -1,0 +1,461 @@
+"""`MatrixFactorization`: the estimator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.checks import whole
+from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency
+from nbps.data import IdMap, Ratings
+from nbps.errors import ConfigError, DataError, NotFittedError
+from nbps.job.report import Report
+from nbps.models.mf.file import read_model, write_model
+from nbps.models.mf.history import EpochRecord
+from nbps.models.mf.state import Factors, grown, initial_factors
+from nbps.models.mf.training import SCHEDULES, Trainer
+from nbps.models.parameters import Parameters
+
+Callback = Callable[["MatrixFactorization", EpochRecord], object]
+
+_STEPS = {"adagrad": 0.1, "sgd": 0.02}  # default learning rates
+_FINAL_STEP = 0.1  # share of the learning rate that is left in the last epoch
+
+
+class MatrixFactorization(Parameters):
+    """Ratings explained by biases and low-rank factors: ``mean + bias_u + bias_i + p_u . q_i``.
+
+    Trained by stochastic gradient descent with L2 on worker processes that share the factors in memory. With the
+    default schedule a fit gives the same bits for the same `random_state` and number of workers.
+
+    Parameters
+    ----------
+    rank : int
+        Number of factors.
+    epochs : int
+        Passes over the ratings. The step falls linearly over them, to a tenth.
+    learning_rate : float, optional
+        0.1 for ``adagrad``, 0.02 for ``sgd``; of ratings scaled to unit variance.
+    regularization : float
+        L2 weight of the factors of a row with n ratings is ``regularization * (n + 1) ** -0.25``, per rating.
+    optimizer : {"adagrad", "sgd"}
+        Steps that adapt to each row, or the same step for all.
+    schedule : {"rotate", "cached", "direct"}
+        How workers share item rows. ``rotate``: each item block has one writer at a time, and the staleness bound
+        keeps it so (fastest, deterministic). ``cached``: private copies that exchange differences at clocks.
+        ``direct``: all add to the shared rows without loss.
+    consistency : BSP, SSP, ESSP, ASP, VAP, optional
+        ``ESSP(2)`` by default. ``rotate`` needs a finite staleness, ``direct`` cannot be strict (`BSP`).
+    workers : int, optional
+        Processes; all usable cores by default.
+    random_state : int
+        Seed of initial factors and of the order of ratings.
+    early_stopping : int, optional
+        Stop when the validation error has not improved for this many epochs, and keep the best epoch's factors.
+    callbacks : sequence of callable
+        Called as ``callback(model, record)`` after each epoch; one that returns True stops the training.
+    verbose : bool
+        Print a line for each epoch.
+
+    Attributes
+    ----------
+    user_factors, item_factors : float32[n, rank]
+        In the order of `user_ids_` and `item_ids_`, in units in which predictions are ratings.
+    user_biases, item_biases : float32[n]
+    mean_ : float
+    user_ids_, item_ids_ : nbps.data.IdMap
+    history_ : list of EpochRecord
+    best_epoch_ : int
+        Of the factors kept: the last, or with `early_stopping` the best.
+    train_seconds_ : float
+        Sum of the epochs' training times.
+    report_ : nbps.Report
+        Clocks, waiting and measured staleness of the workers.
+
+    Notes
+    -----
+    Gemulla et al., KDD 2011 (rotating blocks); Ho et al., NIPS 2013 (SSP); Duchi et al., JMLR 2011 (AdaGrad).
+
+    Examples
+    --------
+    >>> from nbps.data import generate_ratings
+    >>> from nbps.models import MatrixFactorization
+    >>> train, test = generate_ratings(users=300, items=200, ratings=8_000, seed=0).split(0.1, seed=0)
+    >>> model = MatrixFactorization(rank=8, epochs=5, workers=1).fit(train, validation=test)
+    >>> items, scores = model.recommend(train.user_ids.ids[0].as_py(), n=3)
+    >>> items.shape, scores.shape
+    ((3,), (3,))
+    """
+
+    def __init__(
+        self,
+        rank: int = 32,
+        epochs: int = 20,
+        learning_rate: float | None = None,
+        regularization: float = 0.16,
+        optimizer: str = "adagrad",
+        schedule: str = "rotate",
+        consistency: Consistency | None = None,
+        workers: int | None = None,
+        random_state: int = 0,
+        early_stopping: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: bool = False,
+    ) -> None:
+        self.rank = rank
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.regularization = regularization
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.consistency = consistency
+        self.workers = workers
+        self.random_state = random_state
+        self.early_stopping = early_stopping
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    # ----------------------------------------------------------------------- training
+
+    def fit(self, ratings: Any, y: npt.ArrayLike | None = None, validation: Any = None) -> Self:
+        """Train from scratch.
+
+        Parameters
+        ----------
+        ratings : Ratings, scipy sparse matrix, or array_like of shape (n, 2)
+            Ratings; a users x items matrix whose stored entries are ratings; or pairs of ids, with `y`.
+        y : array_like, shape (n,)
+            Ratings of the pairs.
+        validation : Ratings, scipy sparse matrix, or (pairs, y), optional
+            Measured after each epoch. Ratings of unknown users or items are left out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ConfigError
+            If a parameter cannot be used; the model is unchanged.
+        DataError
+            If there are too few users or items, or training diverges.
+        """
+        self._check()
+        data = as_ratings(ratings, y)
+        _check_enough(data)
+        factors = initial_factors(data, self.rank, self.random_state, adagrad=self.optimizer == "adagrad")
+        step = self._step()
+        falling = [step * (1 - (1 - _FINAL_STEP) * epoch / self.epochs) for epoch in range(self.epochs)]
+        self._train(factors, data, validation, falling, history=[])
+        return self
+
+    def partial_fit(self, ratings: Any, y: npt.ArrayLike | None = None, epochs: int = 1) -> Self:
+        """Train on more ratings from where the model stands; users and items that are new are added.
+
+        The step is the one `fit` ends with. `ratings` and `y` as in `fit`; on a model that is not fitted this is `fit`.
+        """
+        whole("partial_fit: epochs", epochs, 1)
+        if not hasattr(self, "_factors"):
+            return self.fit(ratings, y)
+        self._check()
+        factors, data = grown(self._factors, as_ratings(ratings, y), self.random_state)
+        self._train(factors, data, None, [self._step() * _FINAL_STEP] * epochs, history=self.history_)
+        return self
+
+    def _train(
+        self, factors: Factors, data: Ratings, validation: Any, steps: Sequence[float], history: Sequence[EpochRecord]
+    ) -> None:
+        """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
+        test = None
+        if validation is not None:
+            held_out = validation if isinstance(validation, tuple) else (validation, None)
+            test, _ = as_ratings(*held_out).recode(factors.user_ids, factors.item_ids)
+        patience = math.inf if self.early_stopping is None else self.early_stopping
+        records = list(history)
+        best: tuple[float, int, Factors] | None = None  # validation error, epoch, state
+        with Trainer(self, factors, data, test) as trainer:
+            for step in steps:
+                record = trainer.epoch(len(records) + 1, step)
+                records.append(record)
+                error = record.validation_rmse
+                if self.early_stopping is not None and error is not None and (best is None or error < best[0]):
+                    best = error, record.epoch, trainer.factors()
+                if self.verbose:
+                    shown = "" if error is None else f"  validation RMSE {error:.4f}"
+                    print(f"epoch {record.epoch:3}  train RMSE {record.train_rmse:.4f}{shown}")  # noqa: T201
+                if self.callbacks:
+                    self._become(trainer.factors(), records, record.epoch, trainer.report())
+                if any([callback(self, record) is True for callback in self.callbacks]):  # noqa: C419  (all are called)
+                    break
+                if best is not None and record.epoch - best[1] >= patience:
+                    break
+            trainer.finish()
+            _, epoch, final = best or (math.nan, records[-1].epoch, trainer.factors())
+        self._become(final, records, epoch, trainer.report())
+
+    def _become(self, factors: Factors, records: list[EpochRecord], epoch: int, report: Report) -> None:
+        """Take over what training gave, as of `epoch`."""
+        self._factors = factors
+        self.history_ = list(records)
+        self.best_epoch_ = epoch
+        self.train_seconds_ = sum(record.seconds for record in records)
+        self.report_ = report
+
+    def _step(self) -> float:
+        return _STEPS[self.optimizer] if self.learning_rate is None else self.learning_rate
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_factors")
+
+    def _check(self) -> None:
+        for name, low in (("rank", 1), ("epochs", 1), ("workers", 1), ("early_stopping", 1), ("random_state", 0)):
+            value = getattr(self, name)
+            if value is not None or name not in ("workers", "early_stopping"):
+                whole(name, value, low)
+        for name, positive in (("learning_rate", True), ("regularization", False)):
+            value = getattr(self, name)
+            if value is None and name == "learning_rate":
+                continue
+            real = isinstance(value, (int, float, np.floating)) and 0 <= value < math.inf
+            if not real or (positive and value == 0):
+                raise ConfigError(f"{name} is {value!r}; expected a finite number {'> 0' if positive else '>= 0'}")
+        for name, choices in (("optimizer", tuple(_STEPS)), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        if callable(self.callbacks):
+            raise ConfigError(f"callbacks is {self.callbacks!r}; expected a sequence of callables, as in callbacks=[f]")
+        model = self.consistency
+        if model is not None:
+            check_consistency(model, type(self).__name__)
+        if self.schedule == "rotate" and isinstance(model, ASP | VAP):
+            raise ConfigError(
+                f"schedule='rotate' with {model}: a block has one writer only under a staleness bound; expected BSP(), "
+                f"SSP(s) or ESSP(s), or schedule='cached' or 'direct'"
+            )
+        if self.schedule == "direct" and isinstance(model, BSP):
+            raise ConfigError(
+                f"schedule='direct' with {model}: item rows that all workers add to show updates of the running clock; "
+                f"expected SSP(0), which bounds the rest, or schedule='cached' or 'rotate', which are reproducible"
+            )
+
+    # ----------------------------------------------------------------------- what training gave
+
+    @property
+    def user_factors(self) -> npt.NDArray[np.float32]:
+        """Factors of the users, float32[users, rank]."""
+        return self._fitted().user_factors
+
+    @property
+    def item_factors(self) -> npt.NDArray[np.float32]:
+        """Factors of the items, float32[items, rank]."""
+        return self._fitted().item_factors
+
+    @property
+    def user_biases(self) -> npt.NDArray[np.float32]:
+        """Biases of the users, float32[users]."""
+        return self._fitted().user_biases
+
+    @property
+    def item_biases(self) -> npt.NDArray[np.float32]:
+        """Biases of the items, float32[items]."""
+        return self._fitted().item_biases
+
+    @property
+    def mean_(self) -> float:
+        """Mean of the ratings of the first fit."""
+        return self._fitted().mean
+
+    @property
+    def user_ids_(self) -> IdMap:
+        """Ids of the users, in the order of their factors."""
+        return self._fitted().user_ids
+
+    @property
+    def item_ids_(self) -> IdMap:
+        """Ids of the items, in the order of their factors."""
+        return self._fitted().item_ids
+
+    def predict(self, ratings: Any) -> npt.NDArray[np.float32]:
+        """Predict ratings.
+
+        Parameters
+        ----------
+        ratings : Ratings or array_like of shape (n, 2)
+            Pairs of user and item ids. One that is unknown has bias 0 and no factors: the other's bias and the mean
+            remain.
+
+        Returns
+        -------
+        float32[n]
+        """
+        factors = self._fitted()
+        if isinstance(ratings, Ratings):
+            users = factors.user_ids.find(ratings.user_ids.ids)[ratings.users]
+            items = factors.item_ids.find(ratings.item_ids.ids)[ratings.items]
+        else:
+            columns = _pair_columns(ratings)
+            users, items = factors.user_ids.find(columns[0]), factors.item_ids.find(columns[1])
+        return factors.predict(users, items)
+
+    def score(self, ratings: Any, y: npt.ArrayLike | None = None) -> float:
+        """Return minus the RMSE on `ratings` (as in `fit`): greater is better, as scikit-learn wants it."""
+        data = as_ratings(ratings, y)
+        errors = data.values.astype(np.float64) - self.predict(data)
+        return -math.sqrt(float(np.mean(errors * errors)))
+
+    def recommend(self, user: Any, n: int = 10, filter_seen: bool = True) -> Any:
+        """Return the items with the highest predicted ratings.
+
+        Parameters
+        ----------
+        user : id, or sequence of ids
+        n : int
+            How many; fewer come if there are not so many left.
+        filter_seen : bool
+            Leave out items that the user rated in training.
+
+        Returns
+        -------
+        (items, scores) : pair of ndarray, shape (n,)
+            Ids and predicted ratings, best first; for a sequence of users a list of such pairs.
+
+        Raises
+        ------
+        ConfigError
+            If a user is unknown; nothing is known to recommend from.
+        """
+        factors = self._fitted()
+        whole("recommend: n", n, 1)
+        several = not isinstance(user, (str, bytes)) and np.ndim(user) == 1
+        pairs = []
+        for code in factors.user_ids.encode(np.asarray(user) if several else [user]):
+            best, scores = factors.best_items(int(code), n, filter_seen)
+            pairs.append((factors.item_ids.decode(best), scores))
+        return pairs if several else pairs[0]
+
+    def similar_items(self, item: Any, n: int = 10) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """Return the items whose factors point most nearly the same way as those of `item`, without itself.
+
+        Returns
+        -------
+        items, similarities : ndarray, shape (n,)
+            Ids and cosines, best first.
+
+        Raises
+        ------
+        ConfigError
+            If the item is unknown.
+        """
+        factors = self._fitted()
+        whole("similar_items: n", n, 1)
+        (code,) = factors.item_ids.encode([item])
+        best, cosines = factors.nearest_items(int(code), n)
+        return factors.item_ids.decode(best), cosines
+
+    # ----------------------------------------------------------------------- files
+
+    def save(self, path: str | Path) -> None:
+        """Write the model into folder `path`: Arrow IPC files and a manifest, see `nbps.models.mf.file`."""
+        factors = self._fitted()
+        parameters = self.get_params()
+        del parameters["callbacks"]
+        model = parameters["consistency"]
+        parameters["consistency"] = None if model is None else [type(model).__name__, _parameter(model)]
+        manifest = {
+            "parameters": {name: _plain(value) for name, value in parameters.items()},
+            "mean": factors.mean,
+            "scale": factors.scale,
+            "best_epoch": self.best_epoch_,
+            "history": [asdict(record) for record in self.history_],
+        }
+        write_model(Path(path), factors.to_tables(), manifest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> MatrixFactorization:
+        """Read a model that `save` wrote.
+
+        Raises
+        ------
+        DataError
+            If there is none, or it is damaged.
+        """
+        tables, manifest = read_model(Path(path))
+        try:
+            parameters = dict(manifest["parameters"])
+            if parameters["consistency"] is not None:
+                parameters["consistency"] = _consistency(*parameters["consistency"])
+            model = cls(**parameters)
+            model._factors = Factors.from_tables(tables, float(manifest["mean"]), float(manifest["scale"]))
+            model.history_ = [EpochRecord(**record) for record in manifest["history"]]
+            model.best_epoch_ = int(manifest["best_epoch"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: the manifest lacks or misstates something: {error!r}") from error
+        model.train_seconds_ = sum(record.seconds for record in model.history_)
+        return model
+
+    report_: Report
+    history_: list[EpochRecord]
+    best_epoch_: int
+    train_seconds_: float
+    _factors: Factors
+
+    def _fitted(self) -> Factors:
+        if not hasattr(self, "_factors"):
+            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit() or load()")
+        return self._factors
+
+
+def as_ratings(ratings: Any, y: npt.ArrayLike | None) -> Ratings:
+    """Return what `MatrixFactorization.fit` accepts as `Ratings`."""
+    if isinstance(ratings, Ratings):
+        return ratings
+    if hasattr(ratings, "tocoo"):  # a scipy sparse matrix or array
+        coo = ratings.tocoo()
+        return Ratings(
+            np.ascontiguousarray(coo.row, np.int32), np.ascontiguousarray(coo.col, np.int32),
+            np.ascontiguousarray(coo.data, np.float32), *(IdMap.of(np.arange(size))[0] for size in coo.shape),
+        )  # fmt: skip
+    if y is None:
+        raise ConfigError("ratings: expected nbps.data.Ratings, a scipy sparse matrix, or pairs of ids together with y")
+    users, items = _pair_columns(ratings)
+    return Ratings.from_columns(users, items, y)
+
+
+def _pair_columns(pairs: Any) -> tuple[Any, Any]:
+    array = np.asarray(pairs)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ConfigError(f"pairs: expected an array of shape (n, 2) of user and item ids, found shape {array.shape}")
+    return array[:, 0], array[:, 1]
+
+
+def _check_enough(data: Ratings) -> None:
+    users, items = np.unique(data.users).size, np.unique(data.items).size
+    if users < 2 or items < 2:
+        raise DataError(
+            f"ratings: found {users} user(s) and {items} item(s) with ratings; a factorization needs at least two of "
+            f"each"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _parameter(model: Consistency) -> float | None:
+    """Return the number that a consistency model was made with; None is infinite or has none, JSON knows neither."""
+    number = model.v0 if isinstance(model, VAP) else model.staleness
+    return None if math.isinf(number) else number
+
+
+def _consistency(name: str, parameter: float | None) -> Consistency:
+    if name in ("BSP", "ASP"):
+        return BSP() if name == "BSP" else ASP()
+    if name == "VAP":
+        return VAP(math.inf if parameter is None else parameter)  # which refuses infinity
+    return {"SSP": SSP, "ESSP": ESSP}[name](math.inf if parameter is None else parameter)

@@ -1,0 +1,88 @@
+"""A saved factorization: a folder of Arrow IPC files that any Arrow reader reads, and a manifest. Nothing is pickled.
+
+``users.arrow`` and ``items.arrow`` have the columns id, factors (fixed-size list), bias, accumulator; ``seen.arrow``
+the training pairs as codes, that is row numbers of those two. ``model.json`` is written last and holds their
+checksums: a folder whose saving was cut off, or was mixed with another, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from nbps.errors import DataError
+from nbps.memory.files import write_files
+
+FORMAT = "nbps matrix factorization"
+FORMAT_VERSION = 1
+_MANIFEST = "model.json"
+
+
+def write_model(folder: Path, tables: dict[str, pa.Table], manifest: dict[str, Any]) -> None:
+    """Write `tables` as ``<name>.arrow`` and `manifest` into `folder`, which is made if need be.
+
+    Raises
+    ------
+    DataError
+        If `folder` is a file.
+    OSError
+        If the folder cannot be written; what was there is untouched.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder to write the model into, found a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    contents: dict[Path, Any] = {}
+    sums = {}
+    for name, table in tables.items():
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        content = sink.getvalue()
+        sums[name] = hashlib.sha256(content).hexdigest()
+        contents[folder / f"{name}.arrow"] = content
+    whole = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": sums, **manifest}
+    contents[folder / _MANIFEST] = json.dumps(whole, indent=2).encode()
+    write_files(contents)
+
+
+def read_model(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """Read what `write_model` wrote.
+
+    Raises
+    ------
+    DataError
+        If it is not there, of another format or version, or damaged.
+    """
+    path = folder / _MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        what = f"no saved model here ({_MANIFEST} is missing); expected a folder written by save()"
+        raise DataError(f"{folder}: {what}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected the manifest of a saved model, found: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{path}: expected the format {FORMAT!r}; this is another kind of file")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: expected format version {FORMAT_VERSION}, found {manifest.get('version')}; "
+            f"read it with the nbps that wrote it"
+        )
+    sums = manifest.get("sha256")
+    if not isinstance(sums, dict):
+        raise DataError(f"{path}: expected the checksums of the model's files in 'sha256', found {sums!r}")
+    return {name: _read_table(folder / f"{name}.arrow", sum_) for name, sum_ in sums.items()}, manifest
+
+
+def _read_table(path: Path, expected: str) -> pa.Table:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: part of the saved model cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise DataError(f"{path}: the checksum differs from the manifest's; saving was cut off or the file was changed")
+    return pa.ipc.open_file(pa.py_buffer(content)).read_all()

@@ -1,0 +1,220 @@
+"""The numbers of a factorization, in the order of the ids: made, extended, asked for predictions, put into tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nbps.data import IdMap, Ratings
+from nbps.errors import DataError
+from nbps.kernels.models import mf_layout
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+_BIAS_DAMPING = 5.0  # as if each row had this many ratings more, all average
+_FACTOR_SIZE = (
+    0.05  # norm of a row's initial factors, for ratings of unit variance: small, so that biases are learnt first
+)
+_ADAGRAD_START = 3.0  # first value of the accumulators; 1 and 2 start faster and end worse
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A factorization in units of ratings: ``rating = mean + bias_u + bias_i + p_u . q_i``.
+
+    Attributes
+    ----------
+    user_factors, item_factors : float32[n, rank]
+    user_state, item_state : float32[n, 2]
+        Bias, and accumulator of the optimiser.
+    user_ids, item_ids : IdMap
+    mean, scale : float
+        Mean and standard deviation of the ratings of the first fit.
+    seen_starts, seen_items : int64[users + 1], int32[m]
+        Items that user u rated in training: ``seen_items[seen_starts[u]:seen_starts[u + 1]]``.
+    """
+
+    user_factors: Floats
+    item_factors: Floats
+    user_state: Floats
+    item_state: Floats
+    user_ids: IdMap
+    item_ids: IdMap
+    mean: float
+    scale: float
+    seen_starts: Ints
+    seen_items: npt.NDArray[np.int32]
+
+    @property
+    def rank(self) -> int:
+        """Number of factors."""
+        return int(self.user_factors.shape[1])
+
+    @property
+    def user_biases(self) -> Floats:
+        """Biases of the users."""
+        return np.ascontiguousarray(self.user_state[:, mf_layout.BIAS])
+
+    @property
+    def item_biases(self) -> Floats:
+        """Biases of the items."""
+        return np.ascontiguousarray(self.item_state[:, mf_layout.BIAS])
+
+    def predict(self, users: npt.NDArray[np.int32], items: npt.NDArray[np.int32]) -> Floats:
+        """Predict for codes; -1 is an unknown one."""
+        out = np.empty(users.size, np.float32)
+        for start in range(0, users.size, 1 << 16):
+            part = slice(start, start + (1 << 16))
+            u, i = users[part], items[part]
+            known_u, known_i = u >= 0, i >= 0
+            bias = np.where(known_u, self.user_state[u, mf_layout.BIAS], 0)
+            bias = bias + np.where(known_i, self.item_state[i, mf_layout.BIAS], 0)
+            product = np.einsum("nk,nk->n", self.user_factors[u], self.item_factors[i])
+            out[part] = self.mean + bias + np.where(known_u & known_i, product, 0)
+        return out
+
+    def best_items(self, user: int, n: int, filter_seen: bool) -> tuple[Ints, Floats]:
+        """Return codes and predicted ratings of the best items for user code `user`, best first."""
+        scores = self.item_factors @ self.user_factors[user] + self.item_state[:, mf_layout.BIAS]
+        scores += np.float32(self.mean) + self.user_state[user, mf_layout.BIAS]
+        allowed = np.ones(scores.size, bool)
+        if filter_seen:
+            allowed[self.seen_items[self.seen_starts[user] : self.seen_starts[user + 1]]] = False
+        return _top(scores, np.flatnonzero(allowed), n)
+
+    def nearest_items(self, item: int, n: int) -> tuple[Ints, Floats]:
+        """Return codes and cosines of the items most similar to item code `item`, best first, without itself."""
+        norms = np.linalg.norm(self.item_factors, axis=1)
+        cosines = self.item_factors @ self.item_factors[item] / np.maximum(norms * norms[item], np.float32(1e-12))
+        return _top(cosines, np.delete(np.arange(cosines.size), item), n)
+
+    def to_tables(self) -> dict[str, pa.Table]:
+        """Return the Arrow tables that a saved model consists of."""
+
+        def side(ids: IdMap, factors: Floats, state: Floats) -> pa.Table:
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(factors.reshape(-1)), factors.shape[1])
+            bias, accumulator = np.ascontiguousarray(state.T)
+            return pa.table({"id": ids.ids, "factors": rows, "bias": bias, "accumulator": accumulator})
+
+        seen_users = np.repeat(np.arange(len(self.user_ids), dtype=np.int32), np.diff(self.seen_starts))
+        return {
+            "users": side(self.user_ids, self.user_factors, self.user_state),
+            "items": side(self.item_ids, self.item_factors, self.item_state),
+            "seen": pa.table({"user": seen_users, "item": self.seen_items}),
+        }
+
+    @classmethod
+    def from_tables(cls, tables: dict[str, pa.Table], mean: float, scale: float) -> Factors:
+        """Inverse of `to_tables`."""
+        sides = []
+        for name in ("users", "items"):
+            table = tables[name].combine_chunks()
+            factors = table["factors"].combine_chunks()
+            rows: Floats = np.asarray(factors.flatten(), np.float32).reshape(len(table), factors.type.list_size)
+            state = np.stack([np.asarray(table["bias"]), np.asarray(table["accumulator"])], axis=1)
+            sides.append((rows, state, IdMap(table["id"].combine_chunks())))
+        (user_factors, user_state, user_ids), (item_factors, item_state, item_ids) = sides
+        counts = np.bincount(np.asarray(tables["seen"]["user"]), minlength=len(user_ids))
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        seen = np.asarray(tables["seen"]["item"])
+        if seen.size and not 0 <= seen.min() <= seen.max() < len(item_ids):
+            raise DataError("seen.arrow: names items that items.arrow does not have")
+        return cls(user_factors, item_factors, user_state, item_state, user_ids, item_ids, mean, scale, starts, seen)
+
+
+def initial_factors(data: Ratings, rank: int, seed: int, adagrad: bool) -> Factors:
+    """Return the state before the first epoch: damped mean biases, small random factors."""
+    mean = float(data.values.mean(dtype=np.float64))
+    scale = float(data.values.std(dtype=np.float64)) or 1.0
+    target = data.values - mean
+    users, items = data.shape
+    item_bias = _damped_means(data.items, target, items)
+    user_bias = _damped_means(data.users, target - item_bias[data.items], users)
+    random = np.random.default_rng(seed)
+    start = _ADAGRAD_START if adagrad else 1.0
+    rows = _small(random, users, rank, scale), _small(random, items, rank, scale)
+    return Factors(
+        *rows, _state(user_bias, start), _state(item_bias, start),
+        data.user_ids, data.item_ids, mean, scale, *_seen(data),
+    )  # fmt: skip
+
+
+def grown(factors: Factors, data: Ratings, seed: int) -> tuple[Factors, Ratings]:
+    """Return `factors` with rows for the ids of `data` that are new, and `data` in its codes."""
+    random = np.random.default_rng([seed, len(factors.user_ids), len(factors.item_ids)])
+    users = _extended(factors.user_ids, factors.user_factors, factors.user_state, data.user_ids, factors.scale, random)
+    items = _extended(factors.item_ids, factors.item_factors, factors.item_state, data.item_ids, factors.scale, random)
+    (user_ids, user_factors, user_state), (item_ids, item_factors, item_state) = users, items
+    data, _ = data.recode(user_ids, item_ids)
+    old_users = np.repeat(np.arange(len(factors.user_ids)), np.diff(factors.seen_starts))
+    moved = user_ids.encode(factors.user_ids.ids)[old_users]
+    seen = Ratings(
+        np.concatenate([moved, data.users]).astype(np.int32),
+        np.concatenate([item_ids.encode(factors.item_ids.ids)[factors.seen_items], data.items]).astype(np.int32),
+        np.zeros(moved.size + len(data), np.float32), user_ids, item_ids,
+    )  # fmt: skip
+    return (
+        Factors(
+            user_factors,
+            item_factors,
+            user_state,
+            item_state,
+            user_ids,
+            item_ids,
+            factors.mean,
+            factors.scale,
+            *_seen(seen),
+        ),
+        data,
+    )
+
+
+def _extended(
+    ids: IdMap, rows: Floats, state: Floats, more: IdMap, scale: float, random: np.random.Generator
+) -> tuple[IdMap, Floats, Floats]:
+    fresh = np.flatnonzero(ids.find(more.ids) < 0)
+    if fresh.size == 0:
+        return ids, rows, state
+    if ids.is_integer != more.is_integer:
+        raise DataError(f"partial_fit: expected ids like those of the model ({ids!r}), found {more!r}")
+    both, _ = IdMap.of(pa.concat_arrays([ids.ids, more.ids.take(pa.array(fresh))]))
+    new_rows = _small(random, len(both), rows.shape[1], scale)
+    new_state = np.empty((len(both), 2), np.float32)
+    new_state[:] = 0.0, np.median(state[:, mf_layout.ACCUMULATOR])
+    places = both.encode(ids.ids)
+    new_rows[places], new_state[places] = rows, state
+    return both, new_rows, new_state
+
+
+def _damped_means(codes: npt.NDArray[np.int32], values: npt.NDArray[Any], size: int) -> npt.NDArray[np.float64]:
+    sums = np.bincount(codes, weights=values, minlength=size)
+    return sums / (np.bincount(codes, minlength=size) + _BIAS_DAMPING)
+
+
+def _small(random: np.random.Generator, rows: int, rank: int, scale: float) -> Floats:
+    return random.standard_normal((rows, rank), np.float32) * np.float32(_FACTOR_SIZE * np.sqrt(scale / rank))
+
+
+def _state(bias: npt.NDArray[np.float64], accumulator: float) -> Floats:
+    return np.stack([bias, np.full(bias.size, accumulator)], axis=1).astype(np.float32)
+
+
+def _seen(data: Ratings) -> tuple[Ints, npt.NDArray[np.int32]]:
+    order = np.argsort(data.users, kind="stable")
+    counts = np.bincount(data.users, minlength=data.shape[0])
+    return np.concatenate([[0], np.cumsum(counts)]), data.items[order]
+
+
+def _top(scores: Floats, candidates: Ints, n: int) -> tuple[Ints, Floats]:
+    n = min(n, candidates.size)
+    values = scores[candidates]
+    if n < candidates.size:
+        nearest = np.argpartition(-values, n)[:n]
+        candidates, values = candidates[nearest], values[nearest]
+    order = np.lexsort((candidates, -values))  # equal scores in the order of the codes
+    return candidates[order], values[order]

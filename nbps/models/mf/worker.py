@@ -1,0 +1,125 @@
+"""Matrix factorization inside a worker: what it is given, and what it does in an epoch.
+
+Three schedules over the same blocks (`nbps.models.mf.blocks`):
+
+- ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
+- ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the differences.
+- ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
+
+Imported by the workers, so free of Arrow: its import would cost each of them a third of a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.kernels.models import mf
+from nbps.kernels.models.mf_layout import LANES
+from nbps.kernels.prepare import Request, prepare
+from nbps.models.mf.blocks import Schedule
+
+if TYPE_CHECKING:
+    from nbps.job.worker import Worker
+
+Floats = npt.NDArray[np.float32]
+TABLES = ("user_factors", "user_state", "item_factors", "item_state")
+TOLD = "told"  # a row for each worker: what it tells all nodes, as the sum of squared errors that it found
+
+
+def preload(access: str) -> None:
+    """Prepare, before the workers are forked, what they need for item tables of access mode `access`."""
+    prepare(_requests(access))
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What all workers get before the first epoch; arrays arrive in shared memory, once."""
+
+    schedule: Schedule
+    access: str
+    user_decay: Floats
+    item_decay: Floats
+    adapt: float
+    test_users: npt.NDArray[np.int64]
+    test_items: npt.NDArray[np.int64]
+    test_ratings: Floats
+    test_starts: npt.NDArray[np.int64]
+
+
+def _requests(access: str) -> list[Request]:
+    def constant(dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+        array = np.zeros(1, dtype)
+        array.flags.writeable = False  # as what arrives with a call
+        return array
+
+    rows, state, f32, i64 = (
+        np.zeros((1, LANES), np.float32),
+        np.zeros((1, 2), np.float32),
+        constant("f4"),
+        constant("i8"),
+    )
+    side = (rows, state, f32)
+    block = (i64, constant("i4"), f32, *side, *side, rows[0], np.float32(0), np.float32(0))
+    train = (mf.sgd_block_lossless, (*block, rows[0])) if access == "direct" else (mf.sgd_block, block)
+    return [train, (mf.squared_error, (i64[:0], i64[:0], f32[:0], rows, state, rows, state))]
+
+
+def set_up(worker: Worker, assignment: Assignment, watched: bool) -> None:
+    """Keep the assignment in this worker; tell all nodes whether this one wants to see the model after each epoch."""
+    item_rows = int(np.diff(assignment.schedule.items.starts).max())
+    width = worker.table("item_factors").shape[1]
+    worker.state["assignment"] = assignment
+    worker.state["norms"] = np.empty(item_rows, np.float32)
+    worker.state["delta"] = np.empty(width, np.float32)
+    worker.table(TOLD).put(worker.rank, float(watched))
+
+
+def train_epoch(worker: Worker, step: float) -> None:
+    """Train on every block once, a block a clock; leave the sum of squared errors of this worker's ratings."""
+    assignment: Assignment = worker.state["assignment"]
+    schedule = assignment.schedule
+    users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
+    user_factors, user_state, item_factors, item_state = _values(worker)
+    total = 0.0
+    for clock in range(schedule.blocks):
+        block = schedule.block_at(worker.rank, clock)
+        items = slice(*schedule.items.starts[block : block + 2])
+        arguments = (
+            schedule.starts_of(worker.rank, block), schedule.item_rows, schedule.ratings,
+            user_factors[users], user_state[users], assignment.user_decay[users],
+            item_factors[items], item_state[items], assignment.item_decay[items],
+            worker.state["norms"], np.float32(step), np.float32(assignment.adapt),
+        )  # fmt: skip
+        if assignment.access == "direct":
+            total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
+        else:
+            total += mf.sgd_block(*arguments)
+        for name in TABLES[2:]:
+            worker.table(name).mark(items.start, items.stop)
+        worker.clock()
+    worker.table(TOLD).put(worker.rank, total)
+
+
+def give_users(worker: Worker) -> None:
+    """Have the other nodes told of this worker's users: until then only this node knows their rows."""
+    assignment: Assignment = worker.state["assignment"]
+    for name in TABLES[:2]:
+        worker.table(name).mark(*assignment.schedule.users.starts[worker.rank : worker.rank + 2])
+
+
+def evaluate(worker: Worker) -> None:
+    """Leave the sum of squared errors on this worker's part of the test ratings."""
+    assignment: Assignment = worker.state["assignment"]
+    part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
+    user_factors, user_state, item_factors, item_state = _values(worker)
+    users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
+    total = mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state)
+    worker.table(TOLD).put(worker.rank, total)
+
+
+def _values(worker: Worker) -> tuple[Floats, ...]:
+    return tuple(worker.table(name).kernel.values for name in TABLES)

@@ -1,0 +1,1 @@
+"""Where a process stands among the nodes of a job: given, or found in the environment of a launcher."""

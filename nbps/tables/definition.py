@@ -1,0 +1,200 @@
+"""What a table is: its name, shape, dtype, access mode and initial values; and which tables make a job."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.checks import whole
+from nbps.consistency import check_staleness
+from nbps.errors import ConfigError
+from nbps.tables.init import Initializer, constant, from_array, zeros
+
+DTYPES = ("float32", "float64", "int32", "int64")
+ACCESS_MODES = ("direct", "cached", "exclusive")
+REPLICATION = ("clock", "read", "run")
+_NAME_LIMIT = 128
+_SIZE_LIMITS = {"rows": 2**63 - 1, "width": 2**31 - 1}  # the length of Arrow's arrays and of its fixed-size lists
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A dense matrix of parameters that all workers of a job share.
+
+    It takes ``rows * width * itemsize`` bytes of shared memory, plus about 1 KiB; with ``access="cached"`` each worker
+    that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table. With
+    several nodes each holds the whole table, and an agent there a base of the rows of others and 34 bytes a row.
+
+    Parameters
+    ----------
+    name : str
+        Unique within the job.
+    rows, width : int
+        Shape. The row is the unit of reading and adding.
+    dtype : {"float32", "float64", "int32", "int64"}
+        Element type.
+    access : {"direct", "cached", "exclusive"}
+        - ``direct``: reads and additions go to the shared rows; additions are lossless and seen at once.
+        - ``cached``: each worker has a private copy at SIMD speed; ``clock()`` sends its additions and refreshes it.
+        - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has
+          two writers in one clock.
+    init : initializer, number or array_like
+        Initial values (`nbps.init`); a number goes to every element, an array is copied.
+    staleness : int, optional
+        Staleness of this table; the job's by default.
+    check_finite : bool
+        Refuse deltas with NaN or infinity.
+    sharding : {"block", "hash"} or sequence of int
+        Which node of several owns which row: additions of all nodes meet at the owner. ``block``: consecutive rows, as
+        many for every node; ``hash``: rows spread evenly, where neighbours or low numbers are used more than others;
+        a sequence gives the first row of node 1, of node 2, and so on.
+    replicate : {"clock", "read", "run"}
+        What other nodes learn of changes during a run; at its end all nodes have all. ``clock``: everything, as the
+        consistency model says. ``read``: the rows that their workers `get` or `fetch`, which come when they are first
+        asked for and are let go of when nobody asks any more; for tables of which a node reads a part. ``run``:
+        nothing; for rows that nobody reads or adds to but workers of the node that owns them.
+    compress : {"float16", "bfloat16"} or float, optional
+        How additions of float tables travel to other nodes: rounded to 16 bits, or of each row only this share of
+        elements, the largest, more than 0 and less than 1. What is left goes with the row's next addition, and all of
+        it at the end of a run and at checkpoints; until then other nodes miss it, whatever the consistency model.
+        Values that come back are never rounded.
+
+    Notes
+    -----
+    *Consistency.* A read at clock c sees every update of every worker from clocks < c - s and all of the reader's own.
+    Elements never tear. Rows of a ``cached`` table change only where the worker's clock advances, on a ``get`` that
+    asks for a fresher state, and under `VAP` wherever the worker waits; a row of a live table may be seen while another
+    worker is in the middle of adding to it.
+    """
+
+    name: str
+    rows: int
+    width: int
+    dtype: str = "float32"
+    access: Literal["direct", "cached", "exclusive"] = "direct"
+    init: Initializer | npt.ArrayLike = dataclasses.field(default_factory=zeros)
+    staleness: float | None = None
+    check_finite: bool = False
+    sharding: Literal["block", "hash"] | Sequence[int] = "block"
+    replicate: Literal["clock", "read", "run"] = "clock"
+
+    compress: Literal["float16", "bfloat16"] | float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= _NAME_LIMIT:
+            raise ConfigError(f"Table: name is {self.name!r}; expected 1 to {_NAME_LIMIT} characters")
+        for field, limit in _SIZE_LIMITS.items():
+            object.__setattr__(self, field, whole(f"table {self.name!r}: {field}", getattr(self, field), 1, limit))
+        object.__setattr__(self, "dtype", self._checked_dtype())
+        if self.access not in ACCESS_MODES:
+            expected = ", ".join(ACCESS_MODES)
+            raise ConfigError(f"table {self.name!r}: access is {self.access!r}; expected one of {expected}")
+        if self.staleness is not None:
+            object.__setattr__(self, "staleness", check_staleness(self.staleness, f"table {self.name!r}"))
+        self._check_nodes()
+        if isinstance(self.init, str):
+            raise ConfigError(
+                f"table {self.name!r}: init is {self.init!r}; expected an initialiser of nbps.init or numbers"
+            )
+        if not callable(self.init):
+            fill = constant(float(self.init)) if np.ndim(self.init) == 0 else from_array(self.init)  # type: ignore[arg-type]
+            object.__setattr__(self, "init", fill)
+
+    def _check_nodes(self) -> None:
+        if self.replicate not in REPLICATION:
+            expected = ", ".join(REPLICATION)
+            raise ConfigError(f"table {self.name!r}: replicate is {self.replicate!r}; expected one of {expected}")
+        if self.replicate == "read" and self.access == "cached":
+            raise ConfigError(
+                f"table {self.name!r}: replicate='read' with access='cached': a private copy holds all rows; expected "
+                f"access='direct' or 'exclusive'"
+            )
+        share = isinstance(self.compress, float) and 0 < self.compress < 1
+        if not (self.compress in (None, "float16", "bfloat16") or share):
+            raise ConfigError(
+                f"table {self.name!r}: compress is {self.compress!r}; expected 'float16', 'bfloat16', a share of "
+                f"elements between 0 and 1, or None"
+            )
+        if self.compress is not None and self.access == "exclusive":
+            raise ConfigError(
+                f"table {self.name!r}: compress={self.compress!r} with access='exclusive', whose values travel, not "
+                f"additions; expected access='direct' or 'cached'"
+            )
+        if self.compress is not None and not self.dtype.startswith("float"):
+            raise ConfigError(
+                f"table {self.name!r}: compress={self.compress!r} with dtype {self.dtype}: counts are not rounded; "
+                f"expected a float table"
+            )
+        if self.sharding in ("block", "hash"):
+            return
+        try:
+            starts = tuple(whole(f"table {self.name!r}: sharding", n, 0, self.rows) for n in self.sharding)
+        except (TypeError, ConfigError):
+            starts = (1, 0)
+        if isinstance(self.sharding, str) or list(starts) != sorted(starts):
+            raise ConfigError(
+                f"table {self.name!r}: sharding is {self.sharding!r}; expected 'block', 'hash', or ascending "
+                f"first rows of nodes 1, 2, ..., from 0 to {self.rows}"
+            )
+        object.__setattr__(self, "sharding", starts)
+
+    def _checked_dtype(self) -> str:
+        try:
+            name = np.dtype(self.dtype).name
+        except TypeError:
+            name = ""
+        if name not in DTYPES:
+            raise ConfigError(f"table {self.name!r}: dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
+        return name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return self.rows * self.width * np.dtype(self.dtype).itemsize
+
+
+def checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:
+    """Return the tables of a job.
+
+    Raises
+    ------
+    ConfigError
+        If something is no table, or two have one name.
+    """
+    found: Any = tables if isinstance(tables, Iterable) else [tables]
+    checked = tuple(found)
+    for table in checked:
+        if not isinstance(table, Table) or found is not tables:
+            raise ConfigError(f"Job: expected a sequence of nbps.Table, found {table!r}")
+    names = [table.name for table in checked]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Job: two tables are called {twice[0]!r}; names must differ")
+    return checked
+
+
+def with_staleness(tables: tuple[Table, ...], staleness: Mapping[str, float]) -> tuple[Table, ...]:
+    """Return `tables`, those named in `staleness` with what it says.
+
+    Raises
+    ------
+    ConfigError
+        If it names no table, or says what is no staleness.
+    """
+    if not isinstance(staleness, Mapping):
+        raise ConfigError(
+            f"Job: staleness is {staleness!r}; expected a mapping from names of tables, as in {{'items': 0}}; the "
+            f"staleness of the job itself belongs to its model, as in consistency=ESSP(2)"
+        )
+    unknown = [name for name in staleness if name not in {table.name for table in tables}]
+    if unknown:
+        known = ", ".join(repr(table.name) for table in tables) or "none"
+        raise ConfigError(f"Job: staleness for the unknown table {unknown[0]!r}; this job's tables: {known}")
+    return tuple(
+        dataclasses.replace(table, staleness=staleness[table.name]) if table.name in staleness else table
+        for table in tables
+    )

@@ -1,0 +1,69 @@
+"""A table as the driver of a job sees it: read, copied and saved while the job is open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.errors import JobClosedError
+from nbps.memory.files import write_files
+from nbps.memory.layout import Layout
+from nbps.memory.segments import Segment, attach
+from nbps.tables.definition import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class JobTable:
+    """A table as the driver sees it.
+
+    It may be read at any time while the job is open; during a run its values are live.
+    """
+
+    def __init__(self, table: Table, segment: Segment, layout: Layout, values: npt.NDArray[Any]) -> None:
+        self.table = table
+        self.layout = layout
+        self._segment = segment
+        self._values: npt.NDArray[Any] | None = values
+
+    @property
+    def path(self) -> Path:
+        """The live table as an Arrow IPC file that any program can memory-map while the job is open."""
+        self._live()
+        return self._segment.path
+
+    def to_numpy(self) -> npt.NDArray[Any]:
+        """Return a copy of the values, shape (rows, width)."""
+        return self._live().copy()
+
+    def rows(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return a copy of rows `ids`, shape (ids.size, width)."""
+        return self._live()[ids]
+
+    def to_arrow(self) -> pa.Table:
+        """Return a copy as an Arrow table with one column, named as the table, of fixed-size lists."""
+        import pyarrow as pa
+
+        flat = pa.array(self.to_numpy().reshape(-1))
+        return pa.table({self.table.name: pa.FixedSizeListArray.from_arrays(flat, self.table.width)})
+
+    def save(self, path: str | Path) -> None:
+        """Write the table to `path` as an Arrow IPC file; `nbps.init.from_file` and any Arrow reader read it."""
+        self._live()
+        write_files({Path(path): attach(self._segment.name, writable=False)})
+
+    def _live(self) -> npt.NDArray[Any]:
+        if self._values is None:
+            raise JobClosedError(
+                f"table {self.table.name!r}: the job was closed and its memory given back; copy it with to_numpy() or "
+                f"save() before the `with` block ends"
+            )
+        return self._values
+
+    def close(self) -> None:
+        """Let go of the memory, which the job gives back."""
+        self._values = None

@@ -1,0 +1,1 @@
+"""Real jobs in trouble: workers stopped and killed, nodes and networks failing."""

@@ -1,0 +1,1 @@
+"""Is what was promised of reads and additions kept: histories and their checker, and programs that make them."""

@@ -1,0 +1,1 @@
+"""Is a transport one: its contract, and a proxy that makes networks bad."""

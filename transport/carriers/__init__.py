@@ -1,0 +1,1 @@
+"""What carries the bytes: the transports that come with nbps, one connection class each."""
