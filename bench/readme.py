@@ -1,4 +1,4 @@
-"""Put what the benchmarks printed last into the README: the tables between its ``bench`` markers, and nothing else."""
+"""Put what the benchmarks printed last into bench/README.md: the tables between its ``bench`` markers, nothing else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 from measure import RESULTS
 
-_ROOT = Path(__file__).parents[1]
-_PAGES = (_ROOT / "README.md", _ROOT / "bench" / "README.md")
+_PAGE = Path(__file__).with_name("README.md")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -91,19 +90,15 @@ def nodes() -> str:
 def main() -> None:
     """Replace the tables, wherever their markers are."""
     tables = {"mf": factorization(), "kernels": kernels(), "nodes": nodes()}
-    pages = {path: path.read_text() for path in _PAGES}
+    page = _PAGE.read_text()
     for name, table in tables.items():
         pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)"
-        found = 0
-        for path, text in pages.items():
-            pages[path], count = re.subn(
-                pattern, lambda marks, table=table: f"{marks[1]}{table}\n{marks[2]}", text, flags=re.DOTALL
-            )
-            found += count
+        page, found = re.subn(
+            pattern, lambda marks, table=table: f"{marks[1]}{table}\n{marks[2]}", page, flags=re.DOTALL
+        )
         if not found:
-            raise SystemExit(f"no page has the markers bench:{name}: {', '.join(str(path) for path in pages)}")
-    for path, text in pages.items():
-        path.write_text(text)
+            raise SystemExit(f"{_PAGE} has no markers bench:{name}")
+    _PAGE.write_text(page)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,17 @@ def test_two_commands_do_everything():
     assert "test" in extras
 
 
+def test_model_of_the_first_screen_learns(tmp_path):
+    """The first program that a reader sees finds the weights of a linear model, on all cores."""
+    (program,) = _blocks("py")
+    path = tmp_path / "program.py"
+    data = "X = np.random.default_rng(0).normal(size=(10_000, 8)).astype(np.float32)\ny = X @ np.arange(8)\n"
+    check = "    assert np.abs(job.table('weights').to_numpy() - np.arange(8)).max() < 0.1\n"
+    path.write_text(f"import numpy as np\nimport nbps\n{data}{program}{check}")
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
 def test_training_program_runs(tmp_path):
     """The README's own training function, pasted into a file, converges, and a staleness is chosen for it."""
     (program,) = [block for block in _blocks("python") if "def train(worker" in block]
@@ -77,6 +88,6 @@ def test_first_command_trains(tmp_path):
 
 def test_every_test_named_exists():
     """The guarantee table names test files that exist."""
-    named = re.findall(r"`(tests/[\w/]+\.py)`", TEXT)
+    named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "tests" / "README.md").read_text())
     assert len(named) >= 6
     assert [name for name in named if not (ROOT / name).exists()] == []
