@@ -77,7 +77,15 @@ class CheckpointError(Error, ValueError):
 
 
 class ProtocolError(Error, RuntimeError):
+    """The protocol between workers, nodes and their drivers was broken: here or elsewhere."""
+
+
+class LocalProtocolError(ProtocolError):
     """A worker or node was driven against the protocol, or breaks an invariant: a bug of nbps or of its driver."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """Another node sent what no node may send. It costs that node its connection, which is then made again."""
 
 
 class AbortedError(BaseException):

@@ -7,7 +7,7 @@ multiple of 64 bytes, so that values in them can be aligned. All numbers are lit
         uint8_t kind;          /* below */
         uint8_t rows;          /* 1 if rows follow, of any length, also 0; else 0 */
         uint8_t zero[6];
-        int64_t incarnation;   /* of the job */
+        int64_t run;           /* its number */
         int64_t number;        /* of the message on its link; 0 for kind 0, else > 0 */
         int64_t acknowledged;  /* number of the last message received the other way */
         int64_t field[4];      /* by kind, in this order; those not used are 0 */
@@ -57,7 +57,7 @@ from nbps.core.messages import (
     Unsubscribe,
     Visible,
 )
-from nbps.errors import ProtocolError
+from nbps.errors import LocalProtocolError, RemoteProtocolError
 
 HEADER_BYTES = 64
 TEXT_LIMIT = 1 << 16  # bytes; a reason may hold the traceback of a worker
@@ -108,31 +108,31 @@ def encode(frame: Frame) -> tuple[Buffer, ...]:
 
     Raises
     ------
-    ProtocolError
+    LocalProtocolError
         If a number is not in 0 to 2**63 - 1, or rows are no contiguous uint8[n]: a bug of who made the frame.
     """
-    incarnation, number, acknowledged, message = frame
+    run, number, acknowledged, message = frame
     if message is None:
-        if number != 0 or incarnation < 0 or acknowledged < 0:
-            raise ProtocolError(f"{frame} cannot be sent: expected number 0 without a message, and none negative")
-        return (_packed(_BARE, frame, (0, incarnation, 0, acknowledged)),)
+        if number != 0 or run < 0 or acknowledged < 0:
+            raise LocalProtocolError(f"{frame} cannot be sent: expected number 0 without a message, and none negative")
+        return (_packed(_BARE, frame, (0, run, 0, acknowledged)),)
     layout = _BY_MESSAGE.get(type(message))
     if layout is None:
-        raise ProtocolError(f"a frame holds a {type(message).__name__}; expected a message of nbps.core.messages")
+        raise LocalProtocolError(f"a frame holds a {type(message).__name__}; expected a message of nbps.core.messages")
     kind, _, numbers, follows, pack = layout
     values: tuple[Any, ...] = message[:numbers]
-    if number <= 0 or incarnation < 0 or acknowledged < 0 or (values and min(values) < 0):
-        raise ProtocolError(f"{_shown(frame)} cannot be sent: expected a number > 0, and nothing negative")
+    if number <= 0 or run < 0 or acknowledged < 0 or (values and min(values) < 0):
+        raise LocalProtocolError(f"{_shown(frame)} cannot be sent: expected a number > 0, and nothing negative")
     if follows is _NOTHING:
-        return (_packed(pack, frame, (kind, incarnation, number, acknowledged, *values)),)
+        return (_packed(pack, frame, (kind, run, number, acknowledged, *values)),)
     rest: Any = message[numbers]
     if follows is _TEXT:
-        return (_packed(pack, frame, (kind, incarnation, number, acknowledged, *values)), _bytes_of(rest))
+        return (_packed(pack, frame, (kind, run, number, acknowledged, *values)), _bytes_of(rest))
     if rest is None and follows is _MAY:
-        return (_packed(pack, frame, (kind, incarnation, number, acknowledged, *values)),)
+        return (_packed(pack, frame, (kind, run, number, acknowledged, *values)),)
     if not (isinstance(rest, np.ndarray) and rest.dtype == np.uint8 and rest.ndim == 1 and rest.flags.c_contiguous):
-        raise ProtocolError(f"{_shown(frame)} cannot be sent: expected rows as a contiguous uint8[n]")
-    return (_packed(pack, frame, (kind | _ROWS, incarnation, number, acknowledged, *values)), rest)
+        raise LocalProtocolError(f"{_shown(frame)} cannot be sent: expected rows as a contiguous uint8[n]")
+    return (_packed(pack, frame, (kind | _ROWS, run, number, acknowledged, *values)), rest)
 
 
 def decode(payload: Bytes) -> Frame:
@@ -145,42 +145,50 @@ def decode(payload: Bytes) -> Frame:
 
     Raises
     ------
-    ProtocolError
+    RemoteProtocolError
         If it is none; says what was found.
     """
     size = len(payload)
     if size < HEADER_BYTES:
-        raise ProtocolError(f"a message of {size} bytes arrived; expected at least {HEADER_BYTES}")
+        raise RemoteProtocolError(f"a message of {size} bytes arrived; expected at least {HEADER_BYTES}")
     fields: tuple[int, ...] = _HEADER.unpack_from(payload.data)
-    start, incarnation, number, acknowledged, a, b, c, d = fields
+    start, run, number, acknowledged, a, b, c, d = fields
     # The sign of all of them in one: negative if any is.
-    if (incarnation | number | acknowledged | a | b | c | d) < 0:
-        raise ProtocolError(f"a message arrived with a negative number: {fields}")
+    if (run | number | acknowledged | a | b | c | d) < 0:
+        raise RemoteProtocolError(f"a message arrived with a negative number: {fields}")
     if start == 0:
         if size != HEADER_BYTES or number or a | b | c | d:
-            raise ProtocolError(f"an acknowledgement arrived with {size} bytes and numbers {fields}; expected only one")
-        return Frame(incarnation, 0, acknowledged, None)
+            raise RemoteProtocolError(
+                f"an acknowledgement arrived with {size} bytes and numbers {fields}; expected only one"
+            )
+        return Frame(run, 0, acknowledged, None)
     layout = _BY_START.get(start)
     if layout is None:
-        raise ProtocolError(f"a message of unknown kind arrived, it starts with bytes {payload[:8].tobytes().hex()}")
+        raise RemoteProtocolError(
+            f"a message of unknown kind arrived, it starts with bytes {payload[:8].tobytes().hex()}"
+        )
     _, kind, numbers, follows, _ = layout
     if number == 0 or any(fields[4 + numbers :]):
-        raise ProtocolError(f"a {kind.__name__} arrived with numbers {fields}; expected {numbers} of its own after 4")
+        raise RemoteProtocolError(
+            f"a {kind.__name__} arrived with numbers {fields}; expected {numbers} of its own after 4"
+        )
     values = fields[4 : 4 + numbers]
     if start & _ROWS:
-        return Frame(incarnation, number, acknowledged, _made(kind, (*values, payload[HEADER_BYTES:])))
+        return Frame(run, number, acknowledged, _made(kind, (*values, payload[HEADER_BYTES:])))
     if follows is _TEXT:
-        return Frame(incarnation, number, acknowledged, Stop(values[0], _text_of(payload)))
+        return Frame(run, number, acknowledged, Stop(values[0], _text_of(payload)))
     if size != HEADER_BYTES:
-        raise ProtocolError(f"a {kind.__name__} arrived with {size} bytes; expected {HEADER_BYTES}")
-    return Frame(incarnation, number, acknowledged, _made(kind, (*values, None) if follows is _MAY else values))
+        raise RemoteProtocolError(f"a {kind.__name__} arrived with {size} bytes; expected {HEADER_BYTES}")
+    return Frame(run, number, acknowledged, _made(kind, (*values, None) if follows is _MAY else values))
 
 
 def _packed(pack: struct.Struct, frame: Frame, numbers: tuple[int, ...]) -> bytes:
     try:
         return pack.pack(*numbers)
     except struct.error as error:
-        raise ProtocolError(f"{_shown(frame)} cannot be sent, expected numbers up to 2**63 - 1: {error}") from error
+        raise LocalProtocolError(
+            f"{_shown(frame)} cannot be sent, expected numbers up to 2**63 - 1: {error}"
+        ) from error
 
 
 def _made(kind: type[tuple[object, ...]], values: tuple[object, ...]) -> Message:
@@ -198,11 +206,11 @@ def _bytes_of(text: str) -> bytes:
 def _text_of(payload: Bytes) -> str:
     size = len(payload) - HEADER_BYTES
     if size > TEXT_LIMIT:
-        raise ProtocolError(f"a Stop arrived with a reason of {size:,} bytes; expected at most {TEXT_LIMIT:,}")
+        raise RemoteProtocolError(f"a Stop arrived with a reason of {size:,} bytes; expected at most {TEXT_LIMIT:,}")
     try:
         return payload[HEADER_BYTES:].tobytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ProtocolError(f"a Stop arrived with a reason that is no UTF-8: {error}") from error
+        raise RemoteProtocolError(f"a Stop arrived with a reason that is no UTF-8: {error}") from error
 
 
 def _shown(frame: Frame) -> str:

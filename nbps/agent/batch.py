@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nbps.errors import ProtocolError
+from nbps.errors import RemoteProtocolError
 
 Ids = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -123,15 +123,15 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
 
     Raises
     ------
-    ProtocolError
+    RemoteProtocolError
         If it is none, or names a table that does not exist or is not as wide. Whose the ids are is not checked here.
     """
     if batch.size < 8:
-        raise ProtocolError(f"a batch of {batch.size} bytes; expected 8 or more")
+        raise RemoteProtocolError(f"a batch of {batch.size} bytes; expected 8 or more")
     count = int(batch[:8].view(np.int64)[0])
     start = 8 + 8 * _WORDS * count
     if not 0 <= count <= _SECTIONS_LIMIT or start > batch.size:
-        raise ProtocolError(f"a batch of {batch.size} bytes claims {count} sections")
+        raise RemoteProtocolError(f"a batch of {batch.size} bytes claims {count} sections")
     head = batch[8:start].view(np.int64).tolist()
     found = []
     for n in range(count):
@@ -139,7 +139,7 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
         fits = 0 <= table < len(widths) and width == widths[table] and AS_IT_IS <= encoding <= OVERWRITE
         fits = fits and 0 <= kept <= width
         if not (fits and 0 <= rows <= batch.size // 8):
-            raise ProtocolError(
+            raise RemoteProtocolError(
                 f"section {n} of a batch: table {table}, {rows} rows of width {width}, encoding {encoding}; "
                 f"no such table"
             )
@@ -147,7 +147,7 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
         # Nothing overlaps: who changes values must not change ids that were checked.
         ids_fit = ids % 8 == 0 and start <= ids <= values - 8 * rows
         if not (ids_fit and values % 8 == 0 and values <= batch.size - size):
-            raise ProtocolError(
+            raise RemoteProtocolError(
                 f"section {n} of a batch: {rows} rows at bytes {ids} and {values} of {batch.size}; expected ids, then "
                 f"values, from byte {start} on"
             )

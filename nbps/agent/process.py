@@ -1,6 +1,6 @@
 """The agent's loop: board, sockets and driver in, the node of the protocol core in the middle, actions out.
 
-Each `Job.run` is an incarnation of the node, numbered from 0. Between two runs the next one's node already lives: it
+Each `Job.run` is a run of the node, numbered from 0. Between two runs the next one's node already lives: it
 tells others that this machine does, but what they say about the next run waits until the driver begins it, since the
 rows shall stay as the last run left them. Frames that came too early are kept, and a link has at most a window of them.
 """
@@ -91,7 +91,7 @@ class Agent:
         self._inbox: dict[int, deque[Frame]] = {}  # frames that came while the node waited for its disk
         self._early: deque[tuple[int, Frame]] = deque()  # of a run that has not begun here
         self._poll = select.poll()
-        self._incarnation = 0
+        self._run = 0
         self._running = False  # a run has begun and not ended
         self._is_done_due = False  # it has ended, and the driver is to hear of it when everything is saved
         self._ended: Ended | None = None  # the job has, for whatever reason
@@ -287,7 +287,7 @@ class Agent:
 
     def _save(self, clock: int, rows: Rows) -> None:
         assert self._saver is not None
-        self._saver.save(self._spec.first_run + self._incarnation, clock, rows, self._show_life)
+        self._saver.save(self._spec.first_run + self._run, clock, rows, self._show_life)
 
     def _show_life(self) -> bool:
         """Let the others know that this node only waits for its disk; return whether the job is ending meanwhile.
@@ -307,7 +307,7 @@ class Agent:
                     _log.warning("node %d sent what is no frame: %s", rank, error)
                     connection.close()
         stops = (frame for inbox in self._inbox.values() for frame in inbox if isinstance(frame.message, Stop))
-        return self._driver.poll() or any(frame.incarnation == self._incarnation for frame in stops)
+        return self._driver.poll() or any(frame.run == self._run for frame in stops)
 
     def _tell(self, message: Done | Ended) -> None:
         try:
@@ -317,7 +317,7 @@ class Agent:
 
     # ----------------------------------------------------------------- the node
 
-    def _new_node(self, incarnation: int, clock: int = 0) -> Node:
+    def _new_node(self, run: int, clock: int = 0) -> Node:
         spec = self._spec
         timeout_s = spec.failure_timeout_s
         settings = Settings(
@@ -325,14 +325,14 @@ class Agent:
             nodes=self._nodes,
             terms=spec.terms,
             readers=spec.workers if any(table.access == "cached" for table in spec.tables) else 0,
-            incarnation=incarnation,
+            run=run,
             clock=clock,
             retry_s=float("inf"),  # connections lose nothing while they stand
             ack_s=_ACK_S,
             heartbeat_s=min(1.0, timeout_s / 10),
             failure_timeout_s=float("inf") if spec.waits else timeout_s,
         )
-        self._incarnation = incarnation
+        self._run = run
         node = Node(settings, self._memory, self._board, time.monotonic())
         for link in node.links.values():
             link.up = link.peer in self._connections
@@ -355,22 +355,20 @@ class Agent:
         elif isinstance(action, Leave) and self._running:
             self._running = False
             self._previous = self._node
-            self._node = self._new_node(self._incarnation + 1)
+            self._node = self._new_node(self._run + 1)
             self._is_done_due = True
 
     def _take(self, rank: int, frame: Frame) -> None:
         """Take a frame of node `rank`, keep it for later, or answer it for a run that is over."""
         node, message = self._node, frame.message
-        if frame.incarnation == self._incarnation and (
-            self._running or message is None or node.state is not State.RUNNING
-        ):
+        if frame.run == self._run and (self._running or message is None or node.state is not State.RUNNING):
             self._handle(Received(rank, frame))
-        elif frame.incarnation >= self._incarnation:
+        elif frame.run >= self._run:
             node.links[rank].heard_at = time.monotonic()
             if message is not None:
                 self._early.append((rank, frame))
                 self._look_for_stop()
-        elif self._previous is not None and frame.incarnation == self._incarnation - 1:
+        elif self._previous is not None and frame.run == self._run - 1:
             self._previous.links[rank].up = True
             for action in self._previous.handle(Received(rank, frame), time.monotonic()):
                 self._carry_out(action)
@@ -379,8 +377,8 @@ class Agent:
         """Heed the end of a run that has not begun here; what came before it shall not change the rows any more."""
         if self._is_done_due:
             return  # the run before ended well
-        for rank, (incarnation, _, _, message) in self._early:
-            if isinstance(message, Stop) and incarnation == self._incarnation:
+        for rank, (run, _, _, message) in self._early:
+            if isinstance(message, Stop) and run == self._run:
                 lost = message.lost - 1 if message.lost else None
                 self._handle(WorkerLost(f"node {rank} ended the job: {message.reason}", lost))
                 early, self._early = self._early, deque()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 from nbps.memory.layout import Layout
 from nbps.transport.mesh.place import Place
 

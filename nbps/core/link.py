@@ -2,8 +2,8 @@
 
 The connection below may break, lose, repeat and reorder frames. Messages are numbered; the receiver takes the next
 number only, and tells the last one it took with every frame it sends. What was not acknowledged is kept and sent again,
-all of it, when the connection comes back or nothing moves for a while. A restarted job is another incarnation: frames
-of an older one are not for this job.
+all of it, when the connection comes back or nothing moves for a while. Every run has links of its own: frames of
+another one are not taken.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import deque
 
 from nbps.core.messages import Frame, Message
-from nbps.errors import ProtocolError
+from nbps.errors import LocalProtocolError, RemoteProtocolError
 
 
 class Link:
-    """The link of a node to node `peer`.
+    """The link of a node to node `peer` in run number `run`; frames may be sent at once if it is `up`.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Link:
     kept : deque of Frame
         Messages acknowledged + 1 to sent, in order.
     received : int
-        Number of the last message taken from the peer; never falls.
+        Number of the last message taken from the peer; falls only by `give_back`.
     told : int
         `received`, as the last frame sent has said; 0 <= told <= received.
     owed_at : float or None
@@ -38,17 +38,17 @@ class Link:
     """
 
     __slots__ = (
-        "acknowledged", "heard_at", "incarnation", "kept", "moved_at", "owed_at", "peer", "received", "sent", "sent_at",
-        "told", "up",
+        "acknowledged", "heard_at", "kept", "moved_at", "owed_at", "peer", "received", "run", "sent", "sent_at", "told",
+        "up",
     )  # fmt: skip
 
-    def __init__(self, peer: int, incarnation: int, now: float) -> None:
+    def __init__(self, peer: int, run: int, now: float, up: bool = True) -> None:
         self.peer = peer
-        self.incarnation = incarnation
+        self.run = run
         self.sent = self.acknowledged = self.received = self.told = 0
         self.kept: deque[Frame] = deque()
         self.owed_at: float | None = None
-        self.up = True
+        self.up = up
         self.heard_at = self.sent_at = self.moved_at = now
 
     def send(self, message: Message, now: float) -> Frame:
@@ -56,7 +56,7 @@ class Link:
         if not self.kept:
             self.moved_at = now
         self.sent += 1
-        frame = Frame(self.incarnation, self.sent, self.received, message)
+        frame = Frame(self.run, self.sent, self.received, message)
         self.kept.append(frame)
         self.owed_at = None
         self.told = self.received
@@ -68,7 +68,7 @@ class Link:
         self.owed_at = None
         self.told = self.received
         self.sent_at = now
-        return Frame(self.incarnation, 0, self.received, None)
+        return Frame(self.run, 0, self.received, None)
 
     def again(self, now: float) -> list[Frame]:
         """Return everything not acknowledged."""
@@ -85,22 +85,22 @@ class Link:
 
         Raises
         ------
-        ProtocolError
-            If it acknowledges what was never sent.
+        RemoteProtocolError
+            If it acknowledges what was never sent. Nothing of it was taken.
         """
-        if frame.incarnation != self.incarnation:
+        if frame.run != self.run:
             return None
-        self.heard_at = now
         acknowledged = frame.acknowledged
         if acknowledged > self.acknowledged:
             if acknowledged > self.sent:
-                raise ProtocolError(
+                raise RemoteProtocolError(
                     f"node {self.peer} acknowledges message {acknowledged}; expected at most {self.sent}, the last sent"
                 )
             for _ in range(acknowledged - self.acknowledged):
                 self.kept.popleft()
             self.acknowledged = acknowledged
             self.moved_at = now
+        self.heard_at = now
         if frame.number == 0:
             return None
         if self.owed_at is None:
@@ -110,10 +110,14 @@ class Link:
         self.received = frame.number
         return frame.message
 
+    def give_back(self) -> None:
+        """Take the message that was accepted last for not received: it could not be used, and may come again intact."""
+        self.received -= 1
+
     def validate(self) -> None:
-        """Raise `ProtocolError` if a field breaks its invariant."""
+        """Raise `LocalProtocolError` if a field breaks its invariant."""
         numbers = [frame.number for frame in self.kept]
         if numbers != list(range(self.acknowledged + 1, self.sent + 1)):
-            raise ProtocolError(
+            raise LocalProtocolError(
                 f"link to node {self.peer} keeps messages {numbers}; expected {self.acknowledged + 1} to {self.sent}"
             )

@@ -88,7 +88,7 @@ Message = Push | Ship | Pull | Subscribe | Unsubscribe | Arrived | Confirm | Vis
 class Frame(NamedTuple):
     """What travels on a link: message `number` (0 for none), and the last number received the other way."""
 
-    incarnation: int
+    run: int
     number: int
     acknowledged: int
     message: Message | None

@@ -53,7 +53,7 @@ from nbps.core.messages import (
 from nbps.core.replica import Replica
 from nbps.core.rules import FINISHED
 from nbps.core.shard import Shard
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 from nbps.errors import ProtocolError
 
 _STORY = 16  # events that an error tells
@@ -69,7 +69,7 @@ class Settings:
     terms : Terms
     readers : int
         Local workers with private copies, whose refreshing counts under VAP.
-    incarnation : int
+    run : int
         How often the job was restarted; nodes of different ones do not talk.
     clock : int
         Where the job starts: 0, or the clock of the checkpoint that the rows come from.
@@ -94,7 +94,7 @@ class Settings:
     nodes: int
     terms: Terms
     readers: int = 0
-    incarnation: int = 0
+    run: int = 0
     clock: int = 0
     window: int = 64
     window_bytes: int = 128 << 20
@@ -151,7 +151,7 @@ class Node:
         self._gone: set[int] = set()  # nodes that said so; their silence is no failure
         self._ended_at = 0.0
         self._others = [node for node in range(settings.nodes) if node != settings.rank]
-        self.links = {node: Link(node, settings.incarnation, now) for node in self._others}
+        self.links = {node: Link(node, settings.run, now) for node in self._others}
         self.replicas = {
             node: Replica(
                 node,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from nbps.core.memory import Board, Memory, Rows
 from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe, Visible
 from nbps.core.rules import FINISHED, is_checkpoint
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 from nbps.errors import ProtocolError
 
 Post = Callable[[int, Message], None]

@@ -23,14 +23,13 @@ be waiting for just that.
 from __future__ import annotations
 
 import enum
-import math
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nbps.core.rules import FINISHED, gate_target, is_checkpoint, is_too_old, value_bound
-from nbps.errors import ProtocolError
+from nbps.core.terms import Terms
+from nbps.errors import LocalProtocolError
 
 
 class Group(enum.IntEnum):
@@ -111,42 +110,6 @@ class Record(NamedTuple):
 
 Action = Flush | Publish | Await | Poll | Lowest | Snapshot | PublishSeen | Refresh | Record
 Step = Generator[Action, Any, None]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What workers of a job agreed upon.
-
-    Attributes
-    ----------
-    staleness : float
-        s, a whole number or infinity.
-    eager : bool
-        Refresh copies at every clock (ESSP), else only those too old (SSP).
-    ordered : bool
-        Strict BSP.
-    v0 : float, optional
-        Value bound of VAP.
-    checkpoint_every : int
-        Clocks between two checkpoints, 0 for none. The gate of such a clock has staleness 0: nobody runs ahead of the
-        tables that are saved.
-    """
-
-    staleness: float = 0
-    eager: bool = True
-    ordered: bool = False
-    v0: float | None = None
-    checkpoint_every: int = 0
-
-    @property
-    def replies(self) -> bool:
-        """Whether an owner answers every batch with what changed: ASP, where no clock says when."""
-        return math.isinf(self.staleness) and self.v0 is None
-
-    @property
-    def pushes(self) -> bool:
-        """Whether an owner ships what changed whenever its clock rises; else who needs it must ask."""
-        return self.eager and not self.replies
 
 
 class State(enum.Enum):
@@ -352,7 +315,7 @@ class Worker:
     def _enter(self, step: str) -> State:
         before, after = _LEGAL[step]
         if self.state not in before:
-            raise ProtocolError(
+            raise LocalProtocolError(
                 f"worker {self.rank} at clock {self.now} is {self.state.value}; expected it to be "
                 f"{' or '.join(sorted(state.value for state in before))} for {step}(); one thread at a time may use it"
             )
@@ -360,7 +323,7 @@ class Worker:
         return after
 
     def validate(self) -> None:
-        """Raise `ProtocolError` if a field breaks its invariant; for tests and the simulator."""
+        """Raise `LocalProtocolError` if a field breaks its invariant; for tests and the simulator."""
         terms, ready = self.terms, self.state is State.RUNNING and not self.gate_owed
         transit = [clock for clock, _ in self.transit]
         checks = {
@@ -377,4 +340,4 @@ class Worker:
         }
         for rule, holds in checks.items():
             if not holds:
-                raise ProtocolError(f"worker {self.rank} at clock {self.now} ({self.state.value}) breaks: {rule}")
+                raise LocalProtocolError(f"worker {self.rank} at clock {self.now} ({self.state.value}) breaks: {rule}")

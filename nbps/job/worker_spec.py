@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nbps.consistency import VAP, Consistency
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 from nbps.tables.placed import TableSpec
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.core.rules import FINISHED
+from nbps.core.terms import Terms
 from nbps.core.worker import (
     ALL,
     Action,
@@ -31,7 +32,6 @@ from nbps.core.worker import (
     Refresh,
     Snapshot,
     Step,
-    Terms,
     Worker,
 )
 from nbps.errors import AbortedError, ClockTimeoutError

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from nbps.checks import whole
 from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 from nbps.errors import ConfigError
 
 _MOST_WORKERS = 1_000_000

@@ -213,7 +213,7 @@ class Simulation:
             nodes=scenario.nodes,
             terms=scenario.terms,
             readers=scenario.workers if scenario.cached else 0,
-            incarnation=self.restarts,
+            run=self.restarts,
             clock=clock,
             window=scenario.window,
             window_bytes=scenario.window_bytes,

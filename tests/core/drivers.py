@@ -6,7 +6,7 @@ from typing import Any
 
 from nbps.core.messages import End, Received, Send
 from nbps.core.node import Node, Settings
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 
 
 class Typed(list):

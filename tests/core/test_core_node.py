@@ -30,7 +30,7 @@ from nbps.core.messages import (
 )
 from nbps.core.node import State
 from nbps.core.rules import FINISHED, gate_target, is_checkpoint, is_too_old, value_bound
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 from nbps.errors import ProtocolError
 
 ESSP = Terms(staleness=1)
@@ -387,7 +387,7 @@ def test_a_link_takes_every_message_once_and_in_order():
     assert target.accept(frames[1], 0.0) is None
     assert target.accept(frames[0], 0.0) == Pull(0)
     assert target.accept(frames[0], 0.0) is None
-    assert target.accept(frames[1]._replace(incarnation=1), 0.0) is None
+    assert target.accept(frames[1]._replace(run=1), 0.0) is None
     source.accept(target.answer(0.0), 0.0)
     assert [target.accept(frame, 0.0) for frame in source.again(0.0)] == [Pull(1), Pull(2), Pull(3)]
     source.validate()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nbps.core.messages import Committed, LinkDown, LinkUp, Needed, Tick
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 
 node = st.integers(0, 2)
 

@@ -9,6 +9,7 @@ import pytest
 from drivers import Typed
 
 from nbps.core.rules import FINISHED
+from nbps.core.terms import Terms
 from nbps.core.worker import (
     ALL,
     TRANSIT_LIMIT,
@@ -22,7 +23,6 @@ from nbps.core.worker import (
     Record,
     Refresh,
     Snapshot,
-    Terms,
     Worker,
 )
 from nbps.errors import ProtocolError

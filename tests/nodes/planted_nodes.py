@@ -218,7 +218,7 @@ def plant_repetition() -> None:
 
     def accept(self, frame, now):
         message = original(self, frame, now)
-        repeated = 0 < frame.number < self.received and frame.incarnation == self.incarnation
+        repeated = 0 < frame.number < self.received and frame.run == self.run
         return frame.message if repeated and message is None else message
 
     original = Link.accept

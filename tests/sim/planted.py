@@ -184,7 +184,7 @@ def _(patch):
 def _(patch):
     def accept(self, frame, now):
         before = self.received
-        if 0 < frame.number <= before and frame.incarnation == self.incarnation:
+        if 0 < frame.number <= before and frame.run == self.run:
             return frame.message
         return original(self, frame, now)
 
@@ -195,7 +195,7 @@ def _(patch):
 @fault("a gap in the messages is not noticed")
 def _(patch):
     def accept(self, frame, now):
-        if frame.number > self.received + 1 and frame.incarnation == self.incarnation:
+        if frame.number > self.received + 1 and frame.run == self.run:
             self.received = frame.number - 1
         return original(self, frame, now)
 
@@ -211,7 +211,7 @@ def _(patch):
 @fault("frames of the job before its restart are taken")
 def _(patch):
     def accept(self, frame, now):
-        return original(self, frame._replace(incarnation=self.incarnation), now)
+        return original(self, frame._replace(run=self.run), now)
 
     original = Link.accept
     patch.setattr(Link, "accept", accept)

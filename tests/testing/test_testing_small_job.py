@@ -12,7 +12,7 @@ import pytest
 from small_job import SmallJob
 
 from nbps.core import worker as core
-from nbps.core.worker import Terms
+from nbps.core.terms import Terms
 from nbps.testing.consistency.interleave import Order
 
 SSP, LAZY, ESSP, BSP = Terms(0, eager=False), Terms(1, eager=False), Terms(1), Terms(0, ordered=True)
