@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import threading
 from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
@@ -23,6 +24,18 @@ hypothesis.settings.register_profile("default", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("long", max_examples=5000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure() -> None:
+    """Have the processes that tests start take signals, however the tests themselves were started.
+
+    A shell that is not at a terminal has what it starts with ``&`` ignore SIGINT, and ``nohup`` SIGHUP; whoever is
+    started from there ignores them as well, in Python without a `KeyboardInterrupt`. An empty handler ignores them here
+    all the same, but ``exec`` does not hand it on.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 @pytest.fixture(scope="session")

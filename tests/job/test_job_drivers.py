@@ -21,9 +21,10 @@ _LIMIT_S = 60
 class Driver:
     """A script that runs a job, in a process group of its own."""
 
-    def __init__(self, *which: str) -> None:
+    def __init__(self, *which: str, ignores: str = "") -> None:
+        before = ["sh", "-c", f'trap "" {ignores}; exec "$@"', "sh"] if ignores else []
         self.process = subprocess.Popen(
-            [sys.executable, SCRIPT, *which],
+            [*before, sys.executable, SCRIPT, *which],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
         )  # fmt: skip
         self.pid = self.process.pid
@@ -74,8 +75,8 @@ def start():
     """Start a driver by name; kills it and removes its segments if the test did not."""
     started = []
 
-    def begin(*which: str) -> Driver:
-        started.append(Driver(*which))
+    def begin(*which: str, **how: str) -> Driver:
+        started.append(Driver(*which, **how))
         return started[-1]
 
     yield begin
@@ -118,6 +119,20 @@ def test_ctrl_c_while_the_workers_start(start):
     assert (code, errors.rstrip().endswith("KeyboardInterrupt")) == (-signal.SIGINT, True)
     assert gone(supervisor)
     assert segments_of(driver.pid) == []
+
+
+def test_an_interrupt_that_was_ignored_stays_so(start):
+    """A job that was started with ``&`` in a script goes on when Ctrl-C ends the script, and ends by SIGTERM."""
+    driver = start("clock", ignores="INT")
+    driver.running()
+    family = driver.family()
+    os.killpg(driver.pid, signal.SIGINT)
+    os.kill(driver.pid, signal.SIGTERM)
+    driver.end()
+    assert driver.process.returncode == -signal.SIGTERM
+    assert gone(family)
+    while segments_of(driver.pid):
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("which", ["clock", "compute"])
