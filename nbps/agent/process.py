@@ -27,6 +27,7 @@ from nbps.agent.board import AgentBoard
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.agent.saver import Rows, Saver
 from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, SharedTable, Traffic
+from nbps.checkpoint.format import later_life
 from nbps.core.messages import (
     Action,
     End,
@@ -128,15 +129,16 @@ class Agent:
 
     def _join(self) -> None:
         """Find the other nodes, and listen from then on."""
-        spec, attempt, workers = self._spec, f"{secrets.randbits(64):016x}", [self._spec.workers]
-        addresses: list[str] = []
+        spec, incarnation = self._spec, secrets.randbits(64)
+        workers, addresses = [spec.workers], list[str]()
         if self._mesh is not None:
             members = self._mesh.open()
-            attempt, workers = f"{members[0].incarnation:016x}", [int(member.card["workers"]) for member in members]
+            incarnation, workers = members[0].incarnation, [int(member.card["workers"]) for member in members]
             addresses = [member.address for member in members]
             self._poll.register(self._mesh.fileno(), select.POLLIN)
         for source in (self._driver.fileno(), self._doorbell):
             self._poll.register(source, select.POLLIN)
+        attempt = later_life(spec.lineage, f"{incarnation:016x}")
         if spec.save is not None:
             self._saver = Saver(spec.save, attempt, self._rank, self._nodes, self._ring)
         self._driver.send(Joined(tuple(workers), tuple(addresses), attempt))

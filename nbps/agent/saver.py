@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.agent.spec import SavePlan
+from nbps.checkpoint.progress import Progress
 from nbps.checkpoint.writer import CheckpointWriter
 
 Rows = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]
@@ -87,4 +88,5 @@ class Saver:
         )
         writer.write(clock, rows)
         if self._rank == 0:
-            writer.complete(clock, _PART_TIMEOUT_S, self._stopped.is_set, {"run": run})
+            progress = Progress(run, plan.every, plan.keep)
+            writer.complete(clock, _PART_TIMEOUT_S, self._stopped.is_set, progress.to_json())

@@ -55,12 +55,15 @@ class SavePlan:
     Attributes
     ----------
     path : str or Path
+    every : int
+        Clocks between two checkpoints.
     keep : int or None
     tables : dict
         Definitions by name.
     """
 
     path: str | Path
+    every: int
     keep: int | None
     tables: dict[str, dict[str, Any]]
 
@@ -92,6 +95,8 @@ class AgentSpec:
         Number of the first run; those before were carried out in an earlier life of the job.
     save : SavePlan or None
         Where checkpoints of running jobs go.
+    lineage : str or None
+        Of checkpoints, where the job goes on from one.
     """
 
     place: Place | None
@@ -106,6 +111,7 @@ class AgentSpec:
     clock: int
     first_run: int
     save: SavePlan | None
+    lineage: str | None
 
 
 class Run(NamedTuple):

@@ -34,6 +34,21 @@ def folder_name(clock: int, attempt: str) -> str:
     return f"clock-{clock:012}-{attempt}"
 
 
+def life_of(attempt: str) -> str:
+    """Return the life of a job that `attempt` is of: what stands before the first dash."""
+    return attempt.partition("-")[0]
+
+
+def lineage_of(attempt: str) -> str:
+    """Return the lineage that `attempt` is of: the name of its first life, which later ones put before theirs."""
+    return life_of(attempt).partition(".")[0]
+
+
+def later_life(lineage: str | None, life: str) -> str:
+    """Return what the life `life` of a job is called in `lineage`; None for a job that begins one."""
+    return life if lineage is None else f"{lineage}.{life}"
+
+
 def manifest_name(serial: int) -> str:
     """Return the name of the manifest of the checkpoint that was completed as number `serial` in its root."""
     return f"manifest-{serial:09}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pyarrow.fs as pafs
 
 from nbps.checkpoint import format as form
-from nbps.checkpoint.rows import read_rows
+from nbps.checkpoint.rows import read_rows, verify_files
 from nbps.checkpoint.store import Store, open_store
 from nbps.errors import CheckpointError
 
@@ -52,6 +53,11 @@ class Manifest:
     shapes: dict[str, form.Shape]
     parts: tuple[dict[str, form.DataFile], ...]
 
+    @property
+    def lineage(self) -> str:
+        """Lineage that it belongs to."""
+        return form.lineage_of(self.attempt)
+
 
 def find(store: Store, folders: Iterable[str] | None = None) -> tuple[dict[int, list[str]], list[str]]:
     """Return the folders of complete checkpoints by serial number, and the incomplete ones; by default of all."""
@@ -90,11 +96,45 @@ def data_sizes(parts: Iterable[Mapping[str, form.DataFile]]) -> dict[str, int]:
     return {file.name: file.size for part in parts for file in part.values()}
 
 
-def latest(root: str | Path | pafs.FileSystem) -> Manifest:
+def attempt_of(folder: str) -> str:
+    """Return the attempt whose checkpoint lies in `folder`."""
+    named = form.FOLDER.fullmatch(folder)
+    assert named is not None
+    return named["attempt"]
+
+
+def newest_of_lineages(root: str | Path | pafs.FileSystem) -> dict[str, str]:
+    """Return the path of the newest complete checkpoint of each lineage in `root`, the newest of all first."""
+    store = open_store(root)
+    complete, _ = find(store)
+    newest: dict[str, str] = {}
+    for serial in sorted(complete, reverse=True):
+        for folder in complete[serial]:
+            newest.setdefault(form.lineage_of(attempt_of(folder)), store.show(folder))
+    return newest
+
+
+def newest_of_life(root: str | Path | pafs.FileSystem, life: str) -> str | None:
+    """Return the path of the newest complete checkpoint in `root` of one life of a job; `latest` takes it."""
+    store = open_store(root)
+    complete, _ = find(store)
+    own = [(serial, folder) for serial, some in complete.items() for folder in some]
+    own = [each for each in own if form.life_of(attempt_of(each[1])) == life]
+    return store.show(max(own)[1]) if own else None
+
+
+def latest(root: str | Path | pafs.FileSystem, skipped: list[CheckpointError] | None = None) -> Manifest:
     """Return the newest complete checkpoint in `root`; if `root` is the folder of a checkpoint, that one.
 
     Its manifest, its parts and the sizes of its files are verified, the data when it is loaded. A damaged newest
     checkpoint is an error, never a reason to load an older one unasked.
+
+    Parameters
+    ----------
+    root : str, Path or pyarrow.fs.FileSystem
+    skipped : list, optional
+        Where it is given, data is verified too, the errors of damaged checkpoints go there, and the next older one of
+        the same lineage is tried.
 
     Raises
     ------
@@ -103,11 +143,9 @@ def latest(root: str | Path | pafs.FileSystem) -> Manifest:
     """
     store = open_store(root)
     above, name = store.split()
-    if form.FOLDER.fullmatch(name):
-        store = above
-        complete, incomplete = find(store, [name])
-    else:
-        complete, incomplete = find(store)
+    asked = form.FOLDER.fullmatch(name) is not None
+    store = above if asked else store
+    complete, incomplete = find(store, [name] if asked else None)
     if not complete:
         found = f"{len(incomplete)} incomplete: {', '.join(incomplete[:3])}" if incomplete else "nothing"
         raise CheckpointError(f"{store.shown}: expected a complete checkpoint, found {found}")
@@ -117,7 +155,51 @@ def latest(root: str | Path | pafs.FileSystem) -> Manifest:
             f"{store.shown}: {' and '.join(complete[serial])} both claim to be checkpoint {serial} of this folder; "
             f"name the folder of one of them"
         )
-    return _read_manifest(store, complete[serial][0], serial)
+    folder = complete[serial][0]
+    while True:
+        try:
+            manifest = _read_manifest(store, folder, serial)
+            if skipped is not None:
+                verify(manifest)
+            return manifest
+        except CheckpointError as error:
+            older = _older(store, folder, serial)
+            if skipped is None:
+                raise CheckpointError(f"{error}{_advice(store, older)}") from error
+            skipped.append(error)
+            if not older:
+                text = "\n".join(f"  {each}" for each in skipped)
+                raise CheckpointError(f"{store.shown}: no checkpoint of its lineage is intact:\n{text}") from error
+            serial, folder = older[0]
+
+
+def _older(store: Store, folder: str, serial: int) -> list[tuple[int, str]]:
+    """Return serial numbers and folders of complete checkpoints of the lineage of `folder` before it, newest first."""
+    complete, _ = find(store)
+    lineage = form.lineage_of(attempt_of(folder))
+    before = [(number, other) for number, some in complete.items() if number < serial for other in some]
+    return sorted((each for each in before if form.lineage_of(attempt_of(each[1])) == lineage), reverse=True)
+
+
+def _advice(store: Store, older: list[tuple[int, str]]) -> str:
+    """Say which of the `older` checkpoints may serve in the place of a damaged one."""
+    whole = []
+    for serial, folder in older:
+        with contextlib.suppress(CheckpointError):
+            _read_manifest(store, folder, serial)
+            whole.append(folder)
+    if not whole:
+        return f"; {store.shown} has no older one of its lineage that is intact"
+    return (
+        f"; older ones of its lineage that are intact, by their manifests and sizes: {', '.join(whole)}. "
+        f"Job.resume(path, newest_intact=True) verifies every byte and takes the newest intact one"
+    )
+
+
+def verify(manifest: Manifest) -> None:
+    """Read all data of a checkpoint; raise `CheckpointError` if it is not what was written."""
+    for part in manifest.parts:
+        verify_files(manifest.store, manifest.folder, part.values())
 
 
 def _read_manifest(store: Store, folder: str, serial: int) -> Manifest:
@@ -183,4 +265,8 @@ def load(manifest: Manifest, table: str, values: npt.NDArray[Any]) -> None:
             f"checkpoint {manifest.path}: table {table!r} is {shape.dtype} {(shape.rows, shape.width)}; expected by "
             f"this job: {values.dtype} {values.shape}"
         )
-    read_rows(manifest.store, manifest.folder, [part[table] for part in manifest.parts], shape, values)
+    try:
+        read_rows(manifest.store, manifest.folder, [part[table] for part in manifest.parts], shape, values)
+    except CheckpointError as error:
+        older = _older(manifest.store, manifest.folder, manifest.serial)
+        raise CheckpointError(f"{error}{_advice(manifest.store, older)}") from error

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -29,6 +29,8 @@ PIECE_BYTES = 16 << 20
 _MAGIC_BYTES = 8  # "ARROW1" and two zeros; a stream of messages follows, then the footer
 _SMALL_BYTES = 256 << 10  # below, the threads' hand-over costs more than it saves
 _THREADS = min(4, os.cpu_count() or 1)
+
+_Use = Callable[[pa.Buffer, str, bool], int]  # a piece, its file for messages, whether it is the first one
 
 
 def _schema(shape: Shape) -> pa.Schema:
@@ -136,24 +138,22 @@ def _fill(
     return len(rows)
 
 
-def _read_piece(
-    file: pa.NativeFile,
-    shape: Shape,
-    values: npt.NDArray[Any],
-    seen: npt.NDArray[np.bool_],
-    where: str,
-    offset: int,
-    piece: Piece,
-) -> int:
-    """Verify the piece at `offset` and copy its rows to their places; return how many."""
+def _verified(file: pa.NativeFile, where: str, offset: int, piece: Piece) -> pa.Buffer:
+    """Return the bytes of the piece at `offset`."""
     data = pa.py_buffer(file.read_at(piece.size, offset))
     if data.size != piece.size or sha256(data) != piece.sha256:
         raise CheckpointError(
-            f"{where}: bytes {offset:,} to {offset + piece.size:,} are not what was written: the file is damaged; "
-            f"resume from another checkpoint"
+            f"{where}: bytes {offset:,} to {offset + piece.size:,} are not what was written: the file is damaged"
         )
+    return data
+
+
+def _read_piece(
+    shape: Shape, values: npt.NDArray[Any], seen: npt.NDArray[np.bool_], data: pa.Buffer, where: str, is_first: bool
+) -> int:
+    """Copy the rows in a piece, of whose file it is the first or not, to their places; return how many."""
     rows = 0
-    for message in _messages(data, offset == 0):
+    for message in _messages(data, is_first):
         if message.type == "record batch":
             rows += _fill(message, shape, values, seen, where)
         elif message.type != "schema" or not pa.ipc.read_schema(message).equals(_schema(shape)):
@@ -161,18 +161,41 @@ def _read_piece(
     return rows
 
 
-def _read_file(pool: ThreadPoolExecutor, entry: DataFile, read: Callable[[int, Piece], int]) -> int:
-    """Have every piece and its offset read, by the pool if that is worth it; return the sum of what `read` returns."""
+def _read_file(pool: ThreadPoolExecutor, file: pa.NativeFile, entry: DataFile, where: str, use: _Use) -> int:
+    """Have `use` take every piece, in the pool if that is worth it; return the sum of what it returns."""
+
+    def read(offset: int, piece: Piece) -> int:
+        return use(_verified(file, where, offset, piece), where, offset == 0)
+
     offsets = itertools.accumulate((piece.size for piece in entry.pieces[:-1]), initial=0)
     if entry.size < _SMALL_BYTES:
         return sum(map(read, offsets, entry.pieces))
-    jobs = [pool.submit(read, *where) for where in zip(offsets, entry.pieces, strict=True)]
+    jobs = [pool.submit(read, *place) for place in zip(offsets, entry.pieces, strict=True)]
     try:
         return sum(job.result() for job in jobs)
     finally:
         for job in jobs:
             job.cancel()
         wait(jobs)  # nobody reads the file or writes the values once this has failed
+
+
+def _read_files(store: Store, folder: str, files: Iterable[DataFile], use: _Use) -> Iterator[tuple[DataFile, str, int]]:
+    """Have `use` take every piece, verified, of one file after the other; yield what it returned in sum."""
+    with ThreadPoolExecutor(_THREADS, "nbps-load") as pool:
+        for entry in files:
+            path = f"{folder}/{entry.name}"
+            where = store.show(path)
+            with store.errors(f"cannot read {where}"), store.open(path) as file:
+                if file.size() != entry.size:
+                    raise CheckpointError(f"{where} has {file.size():,} bytes; expected {entry.size:,}")
+                taken = _read_file(pool, file, entry, where, use)
+            yield entry, where, taken
+
+
+def verify_files(store: Store, folder: str, files: Iterable[DataFile]) -> None:
+    """Raise `CheckpointError` if one of `files` is not what was written."""
+    for _ in _read_files(store, folder, files, lambda data, where, is_first: 0):
+        pass
 
 
 def read_rows(store: Store, folder: str, files: list[DataFile], shape: Shape, values: npt.NDArray[Any]) -> None:
@@ -184,17 +207,9 @@ def read_rows(store: Store, folder: str, files: list[DataFile], shape: Shape, va
         If a file is not what was written, or the rows are not complete; `values` may then hold anything.
     """
     seen = np.zeros(shape.rows, np.bool_)
-    with ThreadPoolExecutor(_THREADS, "nbps-load") as pool:
-        for entry in files:
-            path = f"{folder}/{entry.name}"
-            where = store.show(path)
-            with store.errors(f"cannot read {where}"), store.open(path) as file:
-                if file.size() != entry.size:
-                    raise CheckpointError(f"{where} has {file.size():,} bytes; expected {entry.size:,}")
-                read = functools.partial(_read_piece, file, shape, values, seen, where)
-                rows = _read_file(pool, entry, read)
-            if rows != entry.rows:
-                raise CheckpointError(f"{where} has {rows:,} rows; expected {entry.rows:,}")
+    for entry, where, found in _read_files(store, folder, files, functools.partial(_read_piece, shape, values, seen)):
+        if found != entry.rows:
+            raise CheckpointError(f"{where} has {found:,} rows; expected {entry.rows:,}")
     # The files have as many rows as the table: if one came twice, another is missing.
     if not seen.all():
         missing = int(np.argmin(seen))

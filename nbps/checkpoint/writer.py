@@ -9,11 +9,12 @@ Layout of a root, a folder at any `pyarrow.fs` file system that all nodes reach:
         manifest-000000007.json        written last, by node 0: what the tables are, the parts, the user's state
 
 *Rules.* A checkpoint exists if and only if its manifest does; until then, and from the instant at which the manifest is
-removed, the folder is an incomplete one that nobody loads. An *attempt* is one life of a job: a job that was restarted
-writes into folders of its own, so the parts of two lives never mix. The number in the manifest's name counts the
-checkpoints completed in this root; the newest is the one with the highest number, not the one with the highest clock or
-the latest time: after a return to an older checkpoint clocks come again, and machines' clocks differ. A root belongs to
-one job at a time.
+removed, the folder is an incomplete one that nobody loads. An *attempt*, ``[lineage.]life[-part]``, is of one life of a
+job: a job that was restarted writes into folders of its own, so the parts of two lives never mix. Lives of which each
+went on from a checkpoint of one before are a *lineage*, named by the first; only what is of its own lineage does a
+writer count and remove, so jobs may share a root. The number in the manifest's name counts the checkpoints completed in
+this root; the newest is the one with the highest number, not the one with the highest clock or the latest time: after a
+return to an older checkpoint clocks come again, and machines' clocks differ.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy.typing as npt
 import pyarrow.fs as pafs
 
 from nbps.checkpoint import format as form
-from nbps.checkpoint.load import Manifest, check_sizes, data_sizes, find, latest, load, remove
+from nbps.checkpoint.load import Manifest, attempt_of, check_sizes, data_sizes, find, latest, load, remove
 from nbps.checkpoint.rows import needed_bytes, write_rows
 from nbps.checkpoint.store import is_full, open_store
 from nbps.errors import CheckpointError
@@ -49,16 +50,17 @@ class CheckpointWriter:
     ----------
     root : str, Path or pyarrow.fs.FileSystem
         A local path, a URI, or a file system, which stands for its root. It is made if it is not there; all nodes must
-        reach the same one. It belongs to one job at a time.
+        reach the same one. A lineage has one life at a time.
     attempt : str
         This life of the job: letters, digits, ``.``, ``_``, ``-``, at most 64; the same on all nodes, never used
         before. Attempts that begin alike up to a ``-`` are parts of one life: nodes may be writing several at a time.
+        Lives that begin alike up to a ``.`` are of one lineage.
     rank, nodes : int
         This node and how many there are.
     tables : mapping
         Name to definition, JSON of any kind with at least ``rows``, ``width`` and ``dtype``. The same on all nodes.
     keep : int, optional
-        How many complete checkpoints stay in the root; None for all.
+        How many complete checkpoints of this lineage stay in the root; None for all.
 
     Raises
     ------
@@ -136,7 +138,8 @@ class CheckpointWriter:
     def complete(self, clock: int, timeout_s: float, stop: Callable[[], bool], state: object = None) -> bool:
         """On node 0: wait for all parts of `clock`, make them a checkpoint, then remove what is not to be kept.
 
-        Removed are all but the newest `keep` complete checkpoints, incomplete ones of earlier clocks and other lives.
+        Removed are, of this lineage, all but the newest `keep` complete checkpoints, and incomplete ones of earlier
+        clocks and other lives.
 
         Parameters
         ----------
@@ -275,18 +278,20 @@ class CheckpointWriter:
 
     def _remove_old(self, clock: int, newest: str) -> None:
         complete, incomplete = find(self._store)
-        old = sorted(complete)[: -self._keep] if self._keep is not None else []
-        left = [folder for serial in old for folder in complete[serial]]
-        for folder in incomplete:
+        own = [(serial, folder) for serial in complete for folder in complete[serial] if self._is_own(folder)]
+        left = [folder for _, folder in sorted(own)[: -self._keep]] if self._keep is not None else []
+        for folder in filter(self._is_own, incomplete):
             match = form.FOLDER.fullmatch(folder)
-            if match is None:
-                continue
-            other_life = match["attempt"].partition("-")[0] != self._attempt.partition("-")[0]
+            assert match is not None
+            other_life = form.life_of(match["attempt"]) != form.life_of(self._attempt)
             if other_life or (match["attempt"] == self._attempt and int(match["clock"]) < clock):
                 left.append(folder)
         for folder in left:
             if folder != newest:
                 remove(self._store, folder)
+
+    def _is_own(self, folder: str) -> bool:
+        return form.lineage_of(attempt_of(folder)) == form.lineage_of(self._attempt)
 
     def _too_full(self, folder: str, needed: int, free: int | None) -> CheckpointError:
         known = "" if free is None else f", free {free:,}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,11 @@ class Checkpoints:
     ----------
     path : str or Path
         A folder, or the URI of one at a file system that `pyarrow.fs` knows, as in ``s3://bucket/folder``. All nodes
-        must reach the same one. It belongs to one job at a time.
+        must reach the same one. Checkpoints of other jobs in it stay as they are.
     every : int
         Clocks between two checkpoints.
     keep : int, optional
-        How many stay; None for all.
+        How many of this job's stay, those of the job that it goes on from included; None for all.
     """
 
     path: str | Path
@@ -68,12 +69,22 @@ class Resumed:
         At which the first `run` of the resumed job starts.
     state : object
         What `Job.checkpoint` was given to keep; JSON.
+    lineage : str
+        What checkpoints of the job and of those that it goes on from have in common: in their folders' names, the word
+        after the clock.
+    plan : Checkpoints or None
+        How the job took checkpoints, if it did.
+    notes : tuple of str
+        Which others were not taken, and why: damaged ones, and the newest of other jobs in the folder.
     """
 
     path: str
     run: int
     clock: int
     state: Any
+    lineage: str
+    plan: Checkpoints | None
+    notes: tuple[str, ...] = ()
 
 
 def new_attempt() -> str:
@@ -90,19 +101,25 @@ def definitions(tables: Sequence[Table]) -> dict[str, dict[str, Any]]:
     return {table.name: {field: plain(getattr(table, field)) for field in _FIELDS} for table in tables}
 
 
-def read_checkpoint(path: str | Path, tables: Sequence[Table] | None) -> tuple[tuple[Table, ...], Resumed]:
+def read_checkpoint(
+    path: str | Path, tables: Sequence[Table] | None, newest_intact: bool = False
+) -> tuple[tuple[Table, ...], Resumed]:
     """Return tables that start with what the newest checkpoint at `path` holds, and where the job goes on.
 
-    `tables` are those of the checkpoint if None; given ones may differ in everything but names, shapes and dtypes.
+    `tables` are those of the checkpoint if None; given ones may differ in everything but names, shapes and dtypes. With
+    `newest_intact` all data is verified, and damaged checkpoints are passed over.
 
     Raises
     ------
     CheckpointError
         If there is no complete checkpoint, it is damaged, or it has other tables.
     """
+    from nbps.checkpoint.load import newest_of_lineages
+    from nbps.checkpoint.progress import Progress
     from nbps.checkpoint.writer import latest
 
-    manifest = latest(path)
+    skipped: list[CheckpointError] = []
+    manifest = latest(path, skipped if newest_intact else None)
     if tables is None:
         tables = [_table(manifest, name) for name in manifest.tables]
     missing = sorted(manifest.tables.keys() ^ {table.name for table in tables})
@@ -111,9 +128,65 @@ def read_checkpoint(path: str | Path, tables: Sequence[Table] | None) -> tuple[t
             f"checkpoint {manifest.path} has the tables {sorted(manifest.tables)}; expected those of this job: "
             f"{sorted(table.name for table in tables)}"
         )
-    state = manifest.state if isinstance(manifest.state, dict) else {}
-    resumed = Resumed(str(manifest.path), int(state.get("run", 0)), manifest.clock, state.get("user"))
+    progress = Progress.from_json(manifest.state, f"checkpoint {manifest.path}: state")
+    others = {} if manifest.path == path else newest_of_lineages(path)
+    others.pop(manifest.lineage, None)
+    resumed = Resumed(
+        path=manifest.path,
+        run=progress.run,
+        clock=manifest.clock,
+        state=progress.user,
+        lineage=manifest.lineage,
+        plan=Checkpoints(manifest.store.shown, progress.every, progress.keep) if progress.every else None,
+        notes=(*(f"passed over: {error}" for error in skipped), *_about_others(manifest.path, others)),
+    )
     return tuple(dataclasses.replace(table, init=_Load(manifest, table.name)) for table in tables), resumed
+
+
+def _about_others(path: str, others: Mapping[str, str]) -> list[str]:
+    """Say that a folder holds checkpoints of several jobs; `others` are the newest of each one but that of `path`."""
+    if not others:
+        return []
+    return [
+        f"{path} is the newest checkpoint there; other jobs' newest: {', '.join(others.values())}; "
+        f"Job.resume(path of a checkpoint) takes any of them"
+    ]
+
+
+def last_of_life(plan: Checkpoints, attempt: str, resumed: Resumed | None) -> str:
+    """Return the path of the last checkpoint that the life `attempt` of a job took, or that it went on from.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    from nbps.checkpoint.format import life_of
+    from nbps.checkpoint.load import newest_of_life
+
+    path = newest_of_life(plan.path, life_of(attempt))
+    if path is not None:
+        return path
+    if resumed is None:
+        raise CheckpointError(f"{plan.path}: expected a complete checkpoint of this job, found none")
+    return resumed.path
+
+
+def say_if_shared(path: str | Path, lineage: str | None) -> None:
+    """Say that there are checkpoints at `path`, but none of this job or those that it goes on from, if so."""
+    from nbps.checkpoint.load import newest_of_lineages
+
+    there = newest_of_lineages(path)
+    if there and lineage not in there:
+        say(
+            f"checkpoints: {path} holds those of {len(there)} other job{'s' * (len(there) > 1)}, the newest "
+            f"{next(iter(there.values()))}; they stay, and keep= counts this job's only. To go on from them: Job.resume"
+        )
+
+
+def say(text: str) -> None:
+    """Write a line on standard error."""
+    print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def write_checkpoint(

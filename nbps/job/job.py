@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +12,20 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from nbps.checkpoint.format import lineage_of
+from nbps.checkpoint.progress import Progress
 from nbps.checks import whole
 from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.errors import AbortedError, CheckpointError, ConfigError, JobClosedError, NodeError, TableError
-from nbps.job.checkpoints import Checkpoints, Resumed, new_attempt, read_checkpoint, write_checkpoint
+from nbps.job.checkpoints import (
+    Checkpoints,
+    Resumed,
+    last_of_life,
+    read_checkpoint,
+    say,
+    say_if_shared,
+    write_checkpoint,
+)
 from nbps.job.cluster import check_nodes, default_workers, sharding_of, surviving_nodes
 from nbps.job.open import OpenJob
 from nbps.job.report import Report
@@ -158,6 +167,8 @@ class Job:
         return self
 
     def _start(self) -> None:
+        if self.checkpoints is not None and self.nodes.rank == 0:
+            say_if_shared(self.checkpoints.path, self.lineage)
         self._open = OpenJob(self)
         self._cleanup = weakref.finalize(self, self._open.release)
         try:
@@ -244,7 +255,8 @@ class Job:
         try:
             if self.checkpoints is None:
                 raise CheckpointError("the job takes none; give it checkpoints=nbps.Checkpoints(path, every=...)")
-            tables, resumed = read_checkpoint(self.checkpoints.path, self.tables)
+            last = last_of_life(self.checkpoints, self._open.attempt, self.resumed)
+            tables, resumed = read_checkpoint(last, self.tables)
             if resumed.run != self._run:
                 raise CheckpointError(f"the last one is of run {resumed.run}, this is run {self._run}")
         except CheckpointError as missing:
@@ -259,15 +271,17 @@ class Job:
         except Exception as failed:
             self._gave_up = NodeError(f"{error}; it cannot go on with the {self.nodes.count} nodes left: {failed}")
             raise self._gave_up from failed
-        text = f"node {lost} is lost; {self.nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}"
-        print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"node {lost} is lost; {self.nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}")
 
     @classmethod
-    def resume(cls, path: str | Path, tables: Sequence[Table] | None = None, **options: Any) -> Self:
+    def resume(
+        cls, path: str | Path, tables: Sequence[Table] | None = None, newest_intact: bool = False, **options: Any
+    ) -> Self:
         """Make a job that goes on from the newest complete checkpoint at `path`, with any number of nodes and workers.
 
         The first `run` starts at the clock of the checkpoint (``worker.current_clock``), and `resumed` tells which it
-        was. All nodes call this.
+        was. It goes on taking checkpoints as the job did that took this one, into the folder of this one, unless
+        `checkpoints` says otherwise (None for no more). All nodes call this.
 
         Parameters
         ----------
@@ -276,6 +290,9 @@ class Job:
         tables : sequence of Table, optional
             Those of the checkpoint by default; others must have the same names, shapes and dtypes, and start with its
             values all the same.
+        newest_intact : bool
+            Read and verify all data first, and take the newest checkpoint of that job that is not damaged; which ones
+            were is said. By default a damaged newest one is an error, which names older ones.
         **options
             As of `Job`.
 
@@ -284,10 +301,12 @@ class Job:
         CheckpointError
             If there is no complete checkpoint, it is damaged, or has other tables.
         """
-        found, resumed = read_checkpoint(path, tables)
-        job = cls(found, **options)
+        found, resumed = read_checkpoint(path, tables, newest_intact)
+        job = cls(found, **{"checkpoints": resumed.plan, **options})
         job.resumed = resumed
         job._run = resumed.run
+        for note in resumed.notes if job.nodes.rank == 0 else ():
+            say(note)
         return job
 
     def checkpoint(self, path: str | Path, state: object = None, keep: int | None = None) -> None:
@@ -302,7 +321,7 @@ class Job:
         state : object
             JSON that `resumed` gives back; that of node 0 counts.
         keep : int, optional
-            How many checkpoints stay; all by default.
+            How many of this job's checkpoints stay there; all by default.
 
         Raises
         ------
@@ -317,12 +336,25 @@ class Job:
         for table in self.tables:
             rows = np.flatnonzero(row_owners(table.rows, self.nodes.count, sharding_of(table)) == self.nodes.rank)
             own[table.name] = rows, self._open.views[table.name].rows(rows)
-        attempt = self._open.agent.attempt if self._open.agent is not None else new_attempt()
+        if self.nodes.rank == 0:
+            say_if_shared(path, lineage_of(self._open.attempt))
         self._saved += 1
         write_checkpoint(
-            path, f"{attempt}-saved{self._saved}", self.nodes, self.tables, own, keep, self._first_clock(),
-            {"run": self._run, "user": state}, self.failure_timeout_s,
+            path, f"{self._open.attempt}-saved{self._saved}", self.nodes, self.tables, own, keep, self._first_clock(),
+            self._progress(path, keep, state).to_json(), self.failure_timeout_s,
         )  # fmt: skip
+
+    def _progress(self, path: str | Path, keep: int | None, state: object) -> Progress:
+        """Return where the job stands, and how one that goes on from a checkpoint at `path` takes them there."""
+        plan = self.checkpoints
+        if plan is not None and keep is None and str(plan.path) == str(path):
+            keep = plan.keep
+        return Progress(self._run, 0 if plan is None else plan.every, keep, state)
+
+    @property
+    def lineage(self) -> str | None:
+        """Of its checkpoints, where the job goes on from one."""
+        return None if self.resumed is None else self.resumed.lineage
 
     def _first_clock(self) -> int:
         """Return the clock at which the next run starts."""

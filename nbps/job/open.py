@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from nbps.agent.driver import AgentControl
 from nbps.agent.spec import AgentSpec, SavePlan, SharedTable
+from nbps.checkpoint.format import later_life
 from nbps.consistency import VAP
 from nbps.errors import ConfigError, WorkerDiedError
 from nbps.job import remote
-from nbps.job.checkpoints import definitions
+from nbps.job.checkpoints import definitions, new_attempt
 from nbps.job.cluster import place_of, sharding_of
 from nbps.job.worker_spec import WorkerSpec
 from nbps.memory.segments import Segment
@@ -58,6 +59,12 @@ class OpenJob:
         self._met: _Place | None = None
         self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
         self.group: WorkerGroup | None = None
+        self._alone = later_life(job.lineage, new_attempt())
+
+    @property
+    def attempt(self) -> str:
+        """What checkpoints call this life of the job, on all nodes."""
+        return self._alone if self.agent is None else self.agent.attempt
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -105,6 +112,7 @@ class OpenJob:
                     clock=clock,
                     first_run=run,
                     save=_save_plan(job),
+                    lineage=job.lineage,
                 ),
             )
         group.call(remote.open_worker, self._spec(job))
@@ -211,7 +219,7 @@ class OpenJob:
 
 def _save_plan(job: Job) -> SavePlan | None:
     plan = job.checkpoints
-    return None if plan is None else SavePlan(plan.path, plan.keep, definitions(job.tables))
+    return None if plan is None else SavePlan(plan.path, plan.every, plan.keep, definitions(job.tables))
 
 
 def _meet(nodes: Nodes) -> _Place | None:

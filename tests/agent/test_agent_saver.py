@@ -56,7 +56,7 @@ class Notes:
 def test_checkpoints_are_written_and_told(tmp_path):
     """Each one completely, with the run that it belongs to; the saver is idle again then."""
     notes = Notes()
-    saver = Saver(SavePlan(tmp_path, 2, TABLES), "life", 0, 1, notes)
+    saver = Saver(SavePlan(tmp_path, 1, 2, TABLES), "life", 0, 1, notes)
     assert saver.idle
     for clock in (1, 2, 3):
         saver.save(5, clock, rows_of(0, clock), nothing)
@@ -64,7 +64,7 @@ def test_checkpoints_are_written_and_told(tmp_path):
     assert saver.idle
     assert saver.error is None
     found = latest(tmp_path)
-    assert (found.clock, found.state) == (3, {"run": 5})
+    assert (found.clock, found.state) == (3, {"run": 5, "every": 1, "keep": 2, "user": None})
     assert len(list(tmp_path.glob("clock-*"))) == 2
     saver.close()
     saver.close()
@@ -73,19 +73,19 @@ def test_checkpoints_are_written_and_told(tmp_path):
 def test_clocks_that_come_again_in_another_run_are_written_again(tmp_path):
     """Runs are attempts of their own."""
     notes = Notes()
-    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 1, notes)
+    saver = Saver(SavePlan(tmp_path, 1, None, TABLES), "life", 0, 1, notes)
     saver.save(0, 1, rows_of(0, 1), nothing)
     saver.save(1, 1, rows_of(0, 2), nothing)
     saver.close()
     assert saver.error is None
-    assert latest(tmp_path).state == {"run": 1}
+    assert latest(tmp_path).state["run"] == 1
 
 
 def test_a_disk_that_fails_is_told_and_nothing_more_is_written(tmp_path):
     """The first error stays; later rows are not written, and nobody waits for them."""
     (tmp_path / "file").write_text("no folder")
     notes = Notes()
-    saver = Saver(SavePlan(tmp_path / "file", None, TABLES), "life", 0, 1, notes)
+    saver = Saver(SavePlan(tmp_path / "file", 1, None, TABLES), "life", 0, 1, notes)
     for clock in range(1, 6):
         saver.save(0, clock, rows_of(0, clock), nothing)
     notes.await_count(5)
@@ -101,7 +101,7 @@ def test_a_disk_that_fails_is_told_and_nothing_more_is_written(tmp_path):
 def test_rows_that_are_none_are_an_error_of_the_job(tmp_path):
     """Whatever goes wrong in the thread is told, and does not end it unseen."""
     notes = Notes()
-    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 1, notes)
+    saver = Saver(SavePlan(tmp_path, 1, None, TABLES), "life", 0, 1, notes)
     saver.save(0, 1, {"b": rows_of(0, 1)["a"]}, nothing)
     notes.await_count(1)
     assert "given the tables ['b']" in str(saver.error)
@@ -111,7 +111,7 @@ def test_rows_that_are_none_are_an_error_of_the_job(tmp_path):
 def test_who_saves_faster_than_is_written_is_held_up(tmp_path):
     """One is written, one waits; the third call returns when the first is complete, and lets others work meanwhile."""
     notes = Notes()
-    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 2, notes)
+    saver = Saver(SavePlan(tmp_path, 1, None, TABLES), "life", 0, 2, notes)
     other = CheckpointWriter(tmp_path, "life-run0", 1, 2, TABLES)
     held_up = []
 
@@ -133,7 +133,7 @@ def test_who_saves_faster_than_is_written_is_held_up(tmp_path):
 
 def test_an_end_in_the_middle_leaves_no_checkpoint_and_no_thread(tmp_path):
     """Who waits for a part that never comes gives up; what is incomplete is nobody's checkpoint."""
-    saver = Saver(SavePlan(tmp_path, None, TABLES), "life", 0, 2, lambda: None)
+    saver = Saver(SavePlan(tmp_path, 1, None, TABLES), "life", 0, 2, lambda: None)
     for clock in (1, 2):
         saver.save(0, clock, rows_of(0, clock, 2), nothing)
     saver.close()

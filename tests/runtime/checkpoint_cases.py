@@ -144,12 +144,12 @@ def kill(top):
     """In folder `top`/n, save a checkpoint beside an old one, killed at the n-th step, until it is not killed."""
     for number in range(1, 1000):
         root = Path(top) / f"{number}"
-        save(root, "one", 100, 2)
-        CheckpointWriter(root, "zero", 1, 2, TABLES).write(120, part_of(contents(1), 1, 2))
+        save(root, "job", 100, 2)
+        CheckpointWriter(root, "job.zero", 1, 2, TABLES).write(120, part_of(contents(1), 1, 2))
         child = os.fork()
         if child == 0:
             checkpoint_store.os = KillingOs(number)
-            save(root, "two", 120, 2, seed=2, keep=1)
+            save(root, "job.two", 120, 2, seed=2, keep=1)
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         if status == 0:

@@ -114,7 +114,7 @@ def test_parts_of_two_attempts_never_make_a_checkpoint(tmp_path):
     save(tmp_path, "one", 10, 2)
     dead = CheckpointWriter(tmp_path, "one", 1, 2, TABLES)
     dead.write(20, part_of(contents(666), 1, 2))
-    alive = [CheckpointWriter(tmp_path, "two", rank, 2, TABLES) for rank in (0, 1)]
+    alive = [CheckpointWriter(tmp_path, "one.two", rank, 2, TABLES) for rank in (0, 1)]
     alive[0].write(20, part_of(contents(20), 0, 2))
     with pytest.raises(CheckpointError, match=r"1 of 2 nodes did not write their parts in time: 1;"):
         alive[0].complete(20, 0, lambda: False)
@@ -123,7 +123,7 @@ def test_parts_of_two_attempts_never_make_a_checkpoint(tmp_path):
     alive[1].write(20, part_of(contents(20), 1, 2))
     assert alive[0].complete(20, 60, lambda: False)
     assert same(loaded(latest(tmp_path)), contents(20))
-    assert folders(tmp_path) == ["clock-000000000010-one", "clock-000000000020-two"]
+    assert folders(tmp_path) == ["clock-000000000010-one", "clock-000000000020-one.two"]
 
 
 def test_a_part_of_another_attempt_is_no_part_wherever_it_lies(tmp_path):
@@ -158,11 +158,11 @@ def test_keep_removes_the_oldest_and_what_was_left_incomplete(keep, tmp_path):
     """As many stay as are to be kept, by when they were completed; strangers in the folder stay."""
     (tmp_path / "clock-12-mine").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    save(tmp_path, "old", 900, 1)
-    save(tmp_path, "old", 800, 1)
-    CheckpointWriter(tmp_path, "older", 1, 2, TABLES).write(950, part_of(contents(0), 1, 2))
-    save(tmp_path, "new", 10, 1, keep=keep)
-    expected = ["clock-000000000010-new", "clock-000000000800-old"][:keep]
+    save(tmp_path, "job", 900, 1)
+    save(tmp_path, "job", 800, 1)
+    CheckpointWriter(tmp_path, "job.older", 1, 2, TABLES).write(950, part_of(contents(0), 1, 2))
+    save(tmp_path, "job.new", 10, 1, keep=keep)
+    expected = ["clock-000000000010-job.new", "clock-000000000800-job"][:keep]
     assert folders(tmp_path) == [*expected, "clock-12-mine", "notes.txt"]
 
 
@@ -180,10 +180,10 @@ def test_an_incomplete_later_clock_of_the_same_attempt_stays(tmp_path):
 
 def test_an_incomplete_checkpoint_of_the_same_life_stays(tmp_path):
     """Attempts that begin alike up to the dash are one life: a part that is being written now is not swept away."""
-    CheckpointWriter(tmp_path, "life-asked", 1, 2, TABLES).write(1, part_of(contents(1), 1, 2))
-    CheckpointWriter(tmp_path, "past-asked", 1, 2, TABLES).write(1, part_of(contents(1), 1, 2))
-    save(tmp_path, "life-every", 2, 2, keep=1)
-    assert folders(tmp_path) == ["clock-000000000001-life-asked", "clock-000000000002-life-every"]
+    CheckpointWriter(tmp_path, "job.life-asked", 1, 2, TABLES).write(1, part_of(contents(1), 1, 2))
+    CheckpointWriter(tmp_path, "job-asked", 1, 2, TABLES).write(1, part_of(contents(1), 1, 2))
+    save(tmp_path, "job.life-every", 2, 2, keep=1)
+    assert folders(tmp_path) == ["clock-000000000001-job.life-asked", "clock-000000000002-job.life-every"]
 
 
 def test_nothing_is_complete_without_the_manifest(tmp_path):

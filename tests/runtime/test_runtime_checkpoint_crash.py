@@ -40,10 +40,10 @@ def test_killed_at_any_step_the_old_or_the_new_checkpoint_is_there(memory_path):
         found.append(manifest.clock)
         for complete in {path.parent for path in root.glob("*/manifest-*")}:  # half removed is incomplete
             assert same(loaded(latest(complete)), expected[latest(complete).clock])
-        save(root, "three", 120, 3, seed=3, keep=1)
-        assert (latest(root).attempt, latest(root).nodes) == ("three", 3)
+        save(root, "job.three", 120, 3, seed=3, keep=1)
+        assert (latest(root).attempt, latest(root).nodes) == ("job.three", 3)
         assert same(loaded(latest(root)), contents(3))
-        assert folders(root) == ["clock-000000000120-three"]
+        assert folders(root) == ["clock-000000000120-job.three"]
     # Six files and a manifest, each opened, written, synced, closed and moved, and its folder synced; then removals.
     assert steps > 70
     assert found == sorted(found)
