@@ -1,9 +1,8 @@
 """A worker process as the driver sees it: it carries out calls, one after another, and answers each.
 
-A call arrives as ``(segment or None, buffers, pickle)``. A buffer is bytes, or where it lies in the segment, which is
-mapped, not copied; in either case arrays over it are read-only. The answer is ``("result", pickle)`` or ``("error",
-pickle, name, traceback)``; an exception that cannot be raised in the driver has an empty pickle. SIGINT, which the
-driver has the supervisor send, ends a running call and the process.
+A call arrives as `nbps.runtime.calls.pack` made it. The answer is ``("result", pickle)`` or ``("error", pickle, name,
+traceback)``; an exception that cannot be raised in the driver has an empty pickle. SIGINT, which the driver has the
+supervisor send, ends a running call and the process.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ import signal
 import traceback
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any
-
-import cloudpickle
 
 from nbps.errors import AbortedError
-from nbps.memory.segments import attach
+from nbps.runtime import calls
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -38,21 +34,13 @@ def serve(rank: int, connection: Connection) -> None:
 
 def _answer(rank: int, message: bytes) -> bytes:
     try:
-        function, args = _load(message)
+        function, args = calls.unpack(message)
         result = function(rank, *args)
-        return pickle.dumps(("result", cloudpickle.dumps(result, protocol=5)))
+        return pickle.dumps(("result", calls.dumps(result)))
     except AbortedError:
         raise
     except BaseException as error:
         return pickle.dumps(_error_reply(error))
-
-
-def _load(message: bytes) -> Any:
-    segment, buffers, payload = pickle.loads(message)
-    if segment is not None:
-        memory = attach(segment, writable=False).data
-        buffers = [part if isinstance(part, bytes) else memory[slice(*part)] for part in buffers]
-    return pickle.loads(payload, buffers=buffers)
 
 
 def _error_reply(error: BaseException) -> tuple[str, bytes, str, str]:
@@ -60,5 +48,5 @@ def _error_reply(error: BaseException) -> tuple[str, bytes, str, str]:
     pickled = b""
     if isinstance(error, Exception):  # SystemExit of a worker shall not end the driver
         with contextlib.suppress(Exception):
-            pickled = cloudpickle.dumps(error.with_traceback(None), protocol=5)
+            pickled = calls.dumps(error.with_traceback(None))
     return "error", pickled, traceback.format_exception_only(error)[-1].strip(), text  # its own str() may raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pickle
@@ -15,17 +14,11 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
-
-import cloudpickle
-import numpy as np
+from typing import Any
 
 from nbps.errors import NodeError, SharedMemoryError, TransportError, WorkerDiedError, WorkerError
-from nbps.memory.segments import Segment, attach
+from nbps.runtime import calls
 
-# Buffers from this size on travel through shared memory, once for all workers, instead of through a socket to each.
-_SHARED_BYTES = 1 << 16
-_ALIGNMENT = 64
 _BOOT = """
 import json, sys
 path, driver, control, workers = json.loads(sys.argv[1])
@@ -88,7 +81,7 @@ class WorkerGroup:
         self._exits: dict[int, int | None] = {}  # by rank; None if nobody is left who could tell
         self._closed = False
         self._failed = ""  # whose error is being raised
-        self._preload = cloudpickle.dumps(list(preload), protocol=5)
+        self._preload = calls.dumps(list(preload))
         pairs = [socket.socketpair() for _ in range(count + companions + 1)]
         remote = [theirs.fileno() for _, theirs in pairs]
         # -P: a json.py in the working directory is not the one that is meant.
@@ -120,7 +113,7 @@ class WorkerGroup:
 
     def accompany(self, rank: int, function: Callable[..., Any], *args: Any) -> None:
         """Start ``function(rank, *args)`` in companion `rank`."""
-        _, message = _pack((function, args))
+        _, message = calls.pack((function, args))
         self._connections[rank].send_bytes(message)
 
     def call(self, function: Callable[..., Any], *args: Any, listen: Listen | None = None) -> list[Any]:
@@ -137,7 +130,7 @@ class WorkerGroup:
         WorkerDiedError
             If a worker process ended.
         """
-        segment, message = _pack((function, args))
+        segment, message = calls.pack((function, args))
         try:
             for rank in self._workers:
                 with contextlib.suppress(BrokenPipeError, ConnectionError):  # its end is noticed below
@@ -278,44 +271,6 @@ class WorkerGroup:
         except subprocess.TimeoutExpired:  # it still runs the preload
             os.killpg(self._supervisor.pid, signal.SIGKILL)
             self._supervisor.wait()
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Has the memory of every array travel as a buffer; NumPy copies that of strided, mapped and date ones."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if type(obj) not in (np.ndarray, np.memmap) or obj.dtype.hasobject or obj.dtype.itemsize == 0:
-            return super().reducer_override(obj)
-        order: Literal["C", "F"] = "F" if obj.flags.fnc else "C"
-        memory = np.asarray(obj, order=order).reshape(-1, order=order).view(np.uint8)
-        return np.ndarray, (obj.shape, obj.dtype, pickle.PickleBuffer(memory.data), 0, None, order)
-
-
-def _pack(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> tuple[Segment | None, bytes]:
-    """Pickle a call; if there are large buffers in it they go to a segment."""
-    views: list[memoryview] = []
-    pickled = io.BytesIO()
-    _Pickler(pickled, protocol=5, buffer_callback=lambda buffer: views.append(buffer.raw())).dump(call)
-    parts: list[bytes | tuple[int, int]] = []
-    end = 0
-    for view in views:
-        if view.nbytes < _SHARED_BYTES:
-            parts.append(view.tobytes())
-        else:
-            parts.append((end, end + view.nbytes))
-            end += -(-view.nbytes // _ALIGNMENT) * _ALIGNMENT
-    if end == 0:
-        return None, pickle.dumps((None, parts, pickled.getvalue()))
-    segment = Segment("arguments", end)
-    try:
-        memory = attach(segment.name)
-        for view, part in zip(views, parts, strict=True):
-            if isinstance(part, tuple):
-                memory[slice(*part)] = np.frombuffer(view, np.uint8)
-        return segment, pickle.dumps((segment.name, parts, pickled.getvalue()))
-    except BaseException:
-        segment.unlink()
-        raise
 
 
 def _remote_error(worker: str, pickled: bytes, name: str, text: str) -> Exception:
