@@ -1,4 +1,4 @@
-"""Speed of the clock: tick and gate from process to process and back, spinning and parked, and ``worker.clock()``.
+"""Speed of the clock: tick and gate from process to process and back, ``worker.clock()`` and ``worker.sum()``.
 
 The round trips run in compiled loops over `nbps.kernels.board`; ``worker.clock()`` is called from Python, as users do.
 """
@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable
 
 import clock_loops
+import numpy as np
 from measure import Line, Options, in_turn, options, report
 
 import nbps
@@ -34,11 +35,17 @@ def measure(given: Options) -> list[Line]:
             rounds = given.size(5_000, 100)
             return lambda: max(job.run(clock_loops.clock_us, rounds))
 
+        many = np.ones(100_000)
         candidates = {
             "tick and gate, there and back, spinning": trips(given.size(100_000, 500), _FOREVER),
             "tick and gate, there and back, parked": trips(given.size(10_000, 100), 0),
             "worker.clock(), BSP, 2 workers": clocks(strict),
             "worker.clock(), 1 worker": clocks(alone),
+            "worker.sum(number), 2 workers": lambda: max(strict.run(clock_loops.sum_us, 0.5, given.size(5_000, 100))),
+            "worker.sum(number), 1 worker": lambda: max(alone.run(clock_loops.sum_us, 0.5, given.size(5_000, 100))),
+            "worker.sum(100,000 floats), 2 workers": lambda: max(
+                strict.run(clock_loops.sum_us, many, given.size(20, 2))
+            ),
         }
         in_turn(candidates, 1)
         samples = in_turn(candidates, given.repeats)

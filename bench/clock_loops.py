@@ -1,9 +1,9 @@
-"""What `clock.py` times inside two workers: a clock that goes from one process to the other and back."""
+"""What `clock.py` times inside two workers: a clock that goes from one process to the other and back, clocks, sums."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nbps.kernels.board import OPEN, gate, tick
@@ -47,4 +47,13 @@ def clock_us(worker: Worker, rounds: int) -> float:
     start = time.perf_counter_ns()
     for _ in range(rounds):
         worker.clock()
+    return (time.perf_counter_ns() - start) / rounds / 1e3
+
+
+def sum_us(worker: Worker, value: Any, rounds: int) -> float:
+    """Call ``worker.sum(value)`` and return microseconds for each call."""
+    worker.barrier()
+    start = time.perf_counter_ns()
+    for _ in range(rounds):
+        worker.sum(value)
     return (time.perf_counter_ns() - start) / rounds / 1e3

@@ -16,6 +16,9 @@ rows with other nodes, after them one shard for every node::
     sources x sources under a value bound: seen slots, for each worker one of each reader: slot (i, j) = c says that
                       reader j has taken in all of worker i from clocks < c. Slot (i, i) is `FINISHED`. The first shard
                       stands for all other nodes as one reader
+    2 x nodes x SUM   summands: what the workers of each node add up at even, and at odd barriers. First four words of
+                      each worker: the barrier's number, how many elements there are in all, a checksum of their
+                      shape, and whether they are floats; then the elements of one worker after the other
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ HEADER_LINES = 4
 CLOCKS, COMPUTE_NS, WAIT_NS, READS, DIFFERENTIAL_SUM, DIFFERENTIAL_SQUARES, ROWS_SENT, TRANSIT_SHARE = range(8)
 HISTOGRAM, HISTOGRAM_BINS = 16, 64
 STATS_LINES = (HISTOGRAM + HISTOGRAM_BINS) // LINE
+
+SUM_WORDS = 4096  # 32 KiB, which travel in one frame; larger arrays are added in pieces
+SUM_BARRIER, SUM_ELEMENTS, SUM_SHAPE, SUM_IS_FLOAT, SUM_HEADER = range(5)
 
 
 def committed(source: int) -> int:
@@ -72,6 +78,11 @@ def seen(sources: int, worker: int, reader: int) -> int:
     return statistics(sources, sources) + (worker * sources + reader) * LINE
 
 
-def board_words(sources: int, bounded: bool) -> int:
-    """Size of the board in int64 words; `bounded` is whether there are seen slots."""
+def sums(sources: int, bounded: bool) -> int:
+    """First word of the summands; `bounded` is whether there are seen slots."""
     return seen(sources, sources if bounded else 0, 0)
+
+
+def board_words(sources: int, bounded: bool, nodes: int = 0) -> int:
+    """Size of the board in int64 words, with summands of `nodes` nodes."""
+    return sums(sources, bounded) + 2 * nodes * SUM_WORDS

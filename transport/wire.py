@@ -22,7 +22,7 @@ kind message     fields                                  follows
 3    Pull        clock                                   nothing
 4    Subscribe   request                                 rows
 5    Unsubscribe                                         rows
-6    Arrived     count                                   nothing
+6    Arrived     count                                   rows or nothing
 7    Confirm     number                                  nothing
 8    Visible     number                                  nothing
 9    Leaving                                             nothing
@@ -87,7 +87,7 @@ _LAYOUTS = (
     _layout(3, Pull, 1, _NOTHING),
     _layout(4, Subscribe, 1, _MUST),
     _layout(5, Unsubscribe, 0, _MUST),
-    _layout(6, Arrived, 1, _NOTHING),
+    _layout(6, Arrived, 1, _MAY),
     _layout(7, Confirm, 1, _NOTHING),
     _layout(8, Visible, 1, _NOTHING),
     _layout(9, Leaving, 0, _NOTHING),

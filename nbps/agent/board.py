@@ -8,14 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.core.messages import BarrierReached, Committed, Event, Needed, Refreshed
+from nbps.errors import RemoteProtocolError
 from nbps.kernels import board, layout
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class AgentBoard:
-    """The board of a node with `workers` workers among `nodes`; see `nbps.core.memory.Board` for who calls what."""
+    """The board of node `rank` of `nodes`, with `workers` workers; see `nbps.core.memory.Board` for who calls what."""
 
-    def __init__(self, words: npt.NDArray[np.int64], workers: int, nodes: int, bounded: bool) -> None:
+    def __init__(self, words: npt.NDArray[np.int64], workers: int, rank: int, nodes: int, bounded: bool) -> None:
         self.words = words
+        summands = words[layout.sums(workers + nodes, bounded) :]
+        self._summands = summands.reshape(2, nodes, layout.SUM_WORDS)
+        self._rank = rank
+        self._nodes = nodes
         self._bounded = bounded
         self._workers = workers
         self._sources = workers + nodes
@@ -31,8 +38,21 @@ class AgentBoard:
         slot = layout.committed(self._workers + owner)
         board.tick(self.words, layout.committed(0), self._sources, slot, clock)
 
-    def publish_arrived(self, node: int, count: int) -> None:
-        """Set the barrier slot of a node."""
+    def publish_arrived(self, node: int, count: int, summands: Bytes | None) -> None:
+        """Set the barrier slot of a node, whose workers add up `summands`.
+
+        Raises
+        ------
+        RemoteProtocolError
+            If they are more than `_summands_of` makes.
+        """
+        if summands is not None:
+            part = self._summands[count % 2, node].view(np.uint8)
+            if summands.size > part.size:
+                raise RemoteProtocolError(
+                    f"node {node} sent summands of {summands.size} bytes; expected up to {part.size}"
+                )
+            part[: summands.size] = summands
         board.publish(self.words, layout.arrived(self._sources, self._workers + node), count)
 
     def publish_installs(self, count: int) -> None:
@@ -68,7 +88,7 @@ class AgentBoard:
         elif seen[0] > told[0]:
             events.append(Committed(seen[0]))
         if seen[1] > told[1]:
-            events.append(BarrierReached(seen[1]))
+            events.append(BarrierReached(seen[1], self._summands_of(seen[1])))
         events += [Needed(seen[k]) for k in range(3 + workers, 3 + 2 * workers) if seen[k] > told[k]]
         self.wanted |= seen[2] != told[2]
         for k in range(workers if self._bounded else 0):
@@ -77,6 +97,21 @@ class AgentBoard:
                 events.append(Refreshed(k, ships, last=ships == layout.FINISHED))
         self._told[:] = self._seen
         return events
+
+    def _summands_of(self, count: int) -> Bytes | None:
+        """Return a copy of what this node's workers add up at barrier `count`, if other nodes need it.
+
+        They wait for the answer, so it stays as it is. What is wrong with it their readers see: it travels as it is.
+        """
+        if self._nodes == 1:
+            return None
+        part, workers = self._summands[count % 2, self._rank], self._workers
+        headers = part[: workers * layout.SUM_HEADER].reshape(workers, layout.SUM_HEADER)
+        adding = headers[headers[:, layout.SUM_BARRIER] == count]
+        if adding.size == 0:
+            return None
+        words = workers * (layout.SUM_HEADER + int(adding[:, layout.SUM_ELEMENTS].max()))
+        return part[:words].copy().view(np.uint8)
 
     def has_news(self) -> bool:
         """Whether `news` would say something."""

@@ -77,7 +77,7 @@ class Agent:
         self._rank, self._nodes = (0, 1) if place is None else (place.rank, place.nodes)
         self._driver = DriverConnection(spec.control)
         self._board = AgentBoard(
-            attach(spec.board).view(np.int64), spec.workers, self._nodes, spec.terms.v0 is not None
+            attach(spec.board).view(np.int64), spec.workers, self._rank, self._nodes, spec.terms.v0 is not None
         )
         self._doorbell = int(self._board.words[layout.DOORBELL])
         tables = [_share(table, self._nodes) for table in spec.tables]

@@ -67,8 +67,8 @@ class Board(Protocol):
     def publish_shard(self, owner: int, clock: int) -> None:
         """Say that every update of every worker from clocks < `clock` to rows of `owner` can be read on this node."""
 
-    def publish_arrived(self, node: int, count: int) -> None:
-        """Say that every worker of `node` has come to `count` barriers."""
+    def publish_arrived(self, node: int, count: int, summands: Rows | None) -> None:
+        """Say that every worker of `node` has come to `count` barriers; before that, lay down its `summands`."""
 
     def publish_installs(self, count: int) -> None:
         """Say that `count` ships have been taken into this node's rows (VAP); to who polls, that is news."""

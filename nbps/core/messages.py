@@ -54,9 +54,10 @@ class Unsubscribe(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """Every worker of the sender has come to `count` barriers."""
+    """Every worker of the sender has come to `count` barriers, the last with `summands` for the receiver's workers."""
 
     count: int  # type: ignore[assignment]  # hides tuple.count
+    summands: Rows | None = None
 
 
 class Confirm(NamedTuple):
@@ -135,9 +136,10 @@ class Spare(NamedTuple):
 
 
 class BarrierReached(NamedTuple):
-    """Every worker of the node has come to `count` barriers."""
+    """Every worker of the node has come to `count` barriers, the last with `summands` for those of other nodes."""
 
     count: int  # type: ignore[assignment]  # hides tuple.count
+    summands: Rows | None = None
 
 
 class Refreshed(NamedTuple):

@@ -244,9 +244,9 @@ class Node:
 
     def _on_barrier(self, event: BarrierReached) -> None:
         self.arrived = event.count
-        self._board.publish_arrived(self.settings.rank, event.count)
+        self._board.publish_arrived(self.settings.rank, event.count, None)
         for node in self._others:
-            self._post(node, Arrived(event.count))
+            self._post(node, Arrived(event.count, event.summands))
 
     def _on_refreshed(self, event: Refreshed) -> None:
         if event.last:
@@ -325,7 +325,7 @@ class Node:
                 self.replicas[source].confirm(message.number)
 
     def _on_arrived(self, source: int, message: Arrived) -> None:
-        self._board.publish_arrived(source, message.count)
+        self._board.publish_arrived(source, message.count, message.summands)
 
     def _on_visible(self, source: int, message: Visible) -> None:
         self._on_seen(source, message.number)

@@ -231,12 +231,12 @@ class Worker:
         yield Record(visible)
         self.state = end
 
-    def barrier(self) -> Step:
-        """Wait until every worker has come to as many barriers as this one."""
+    def barrier(self, what: str = "barrier") -> Step:
+        """Wait until every worker has come to as many barriers as this one; `what` is the call, for messages."""
         end = self._enter("barrier")
         self.barriers += 1
         yield Publish(_ARRIVED, self.barriers)
-        yield from self._await(_ARRIVED, 0, ALL, self.barriers, "barrier")
+        yield from self._await(_ARRIVED, 0, ALL, self.barriers, what)
         self.state = end
 
     def finish(self) -> Step:

@@ -186,11 +186,9 @@ class OpenJob:
             for table in job.tables
         )
         return WorkerSpec(
-            workers=job.workers,
-            shards=nodes.count if self.agent is not None else 0,
+            sizes=self.sizes,
             node=nodes.rank,
-            first=sum(self.sizes[: nodes.rank]),
-            size=sum(self.sizes),
+            shards=nodes.count if self.agent is not None else 0,
             board=self.board.segment.name,
             tables=tables,
             consistency=model,

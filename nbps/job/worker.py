@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nbps.errors import TableError
 from nbps.job.worker_spec import WorkerSpec
-from nbps.kernels import rows
+from nbps.kernels import layout, rows
 from nbps.memory.segments import attach
 from nbps.runtime.clock import Clock
+from nbps.runtime.sums import Sums
 from nbps.tables.placed import TableSpec
 from nbps.tables.worker import CachedTable, LiveTable, WorkerTable
 
@@ -32,12 +34,13 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec, local: int) -> None:
         self.rank = spec.first + local
-        self.size = spec.size
+        self.size = sum(spec.sizes)
         self.node = spec.node
         self.random = np.random.default_rng([spec.seed, self.rank])
         self.state: dict[str, Any] = {}
+        words = attach(spec.board).view(np.int64)
         self._clock = Clock(
-            attach(spec.board).view(np.int64),
+            words,
             spec.workers,
             spec.shards,
             local,
@@ -47,6 +50,8 @@ class Worker:
             timeout_s=spec.clock_timeout_s,
             recording=spec.record_staleness,
         )
+        start = layout.sums(spec.workers + spec.shards, bounded=spec.terms().v0 is not None)
+        self._sums = Sums(self._clock, words[start:], spec.sizes, spec.node, local)
         # Workers that send the same rows in the same order collide on every one: each starts elsewhere.
         share = local / spec.workers
         self._tables = {table.name: self._attach(table, share) for table in spec.tables}
@@ -105,6 +110,38 @@ class Worker:
             After the job's ``clock_timeout_s``; names the workers that are missing.
         """
         self._clock.barrier()
+
+    def sum(self, value: npt.ArrayLike) -> Any:
+        """Return the sum of what all workers of all nodes give; the same bits for all of them.
+
+        A barrier: every worker calls it equally often. For losses, counts, norms, a decision that all must take alike.
+
+        Parameters
+        ----------
+        value : number or array_like
+            Of one shape on all workers. Bools and integers are added as int64, and wrap as these do; floats as float64,
+            in the order of ranks.
+
+        Returns
+        -------
+        int, float or ndarray
+            An array of int64 or float64 if `value` is one; floats if that of any worker are.
+
+        Raises
+        ------
+        LocalProtocolError
+            If another worker came with another shape, or calls ``barrier`` instead, or has returned.
+        ClockTimeoutError
+            After the job's ``clock_timeout_s``; names the workers that are missing.
+
+        Notes
+        -----
+        *Consistency.* As with ``barrier``: nothing is committed, no clock passes, tables stay as they are.
+
+        *Cost.* That of a barrier and 10 to 20 microseconds of Python; 100,000 elements take about 5 ms with 2 workers
+        on one box, 13 ms over 2 nodes: what is as large and added up often goes into a table.
+        """
+        return self._sums.add(value)
 
     def _begin(self, clock: int) -> None:
         self._clock.begin(clock)

@@ -15,21 +15,17 @@ class WorkerSpec:
 
     Attributes
     ----------
-    workers : int
-        On this node.
-    shards : int
-        Slots that the agent has on the board: one for each node, or 0 without an agent.
+    sizes : tuple of int
+        Workers of each node.
     node : int
         Rank of this node.
-    first, size : int
-        Rank of this node's first worker, and number of workers of all nodes.
+    shards : int
+        Slots that the agent has on the board: one for each node, or 0 without an agent.
     """
 
-    workers: int
-    shards: int
+    sizes: tuple[int, ...]
     node: int
-    first: int
-    size: int
+    shards: int
     board: str
     tables: tuple[TableSpec, ...]
     consistency: Consistency
@@ -38,6 +34,16 @@ class WorkerSpec:
     oversubscribed: bool
     record_staleness: bool
     checkpoint_every: int
+
+    @property
+    def workers(self) -> int:
+        """Workers of this node."""
+        return self.sizes[self.node]
+
+    @property
+    def first(self) -> int:
+        """Rank of this node's first worker."""
+        return sum(self.sizes[: self.node])
 
     def terms(self) -> Terms:
         """Return what the workers agreed upon, as their protocol wants it."""

@@ -23,7 +23,7 @@ class Board:
         self.workers = workers
         self._sources = sources = workers + shards
         self._bounded = bounded
-        self.segment = Segment("board", 8 * layout.board_words(sources, bounded))
+        self.segment = Segment("board", 8 * layout.board_words(sources, bounded, nodes=max(1, shards)))
         self.words: npt.NDArray[np.int64] = attach(self.segment.name).view(np.int64)
         self.words[layout.TIMEOUT + 1] = _PARK_NS
         self.words[layout.DOORBELL] = doorbell
@@ -37,10 +37,13 @@ class Board:
         # Nobody may send before all have taken in what was there when the run began.
         words[layout.refreshed(sources, 0) : layout.arrived(sources, 0)] = clock - 1
         words[layout.arrived(sources, 0) : layout.statistics(sources, 0)] = 0
+        sums = layout.sums(sources, self._bounded)
         if self._bounded:
-            words[layout.seen(sources, 0, 0) :] = clock
+            seen = words[layout.seen(sources, 0, 0) : sums]
+            seen[:] = clock
             own = (sources + 1) * layout.LINE  # from one worker's slot about itself to that of the next
-            words[layout.seen(sources, 0, 0) :: own] = layout.FINISHED
+            seen[::own] = layout.FINISHED
+        words[sums:] = 0  # barriers are counted anew
 
     def abort(self) -> None:
         """Make every wait end at once, now and later."""

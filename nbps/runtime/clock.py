@@ -175,9 +175,9 @@ class Clock:
                 board.ring(self._words)
         self._count_wait(start)
 
-    def barrier(self) -> None:
-        """Wait until every worker has called this as often; commits nothing."""
-        self._drive(self.core.barrier())
+    def barrier(self, what: str = "barrier") -> None:
+        """Wait until every worker has called this as often; commits nothing. `what` is the call, for messages."""
+        self._drive(self.core.barrier(what))
 
     def finish(self) -> None:
         """End a run: commit what is left, and hold nobody back any more."""
@@ -186,13 +186,16 @@ class Clock:
         self._count_compute()
 
     def _drive(self, step: Step) -> None:
+        self.settle()
+        self._go_on(step, None)
+
+    def settle(self) -> None:
+        """Complete a step that timed out: who catches that and calls again first does this."""
         if self._left is not None:
-            # Who catches a time-out and calls again first completes what timed out.
             left, self._left = self._left, None
             if inspect.getgeneratorstate(left[0]) == inspect.GEN_CLOSED:
                 raise AbortedError(f"{self._name(self.core.rank)} was stopped at clock {self.now}: the job is ending")
             self._go_on(*left)
-        self._go_on(step, None)
 
     def _go_on(self, step: Step, action: Action | None) -> None:
         """Carry out `action` and all that follow in `step`."""

@@ -126,8 +126,8 @@ class SimBoard:
         """Set the slot of a shard."""
         self.publish(Group.COMMITTED, self.workers + owner, clock)
 
-    def publish_arrived(self, node: int, count: int) -> None:
-        """Set the barrier slot of a node."""
+    def publish_arrived(self, node: int, count: int, summands: Any) -> None:
+        """Set the barrier slot of a node; simulated workers add nothing up."""
         self.publish(Group.ARRIVED, self.workers + node, count)
 
     def publish_installs(self, count: int) -> None:

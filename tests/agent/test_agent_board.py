@@ -13,16 +13,17 @@ from nbps.kernels import board, layout
 
 from nbps.agent.board import AgentBoard
 from nbps.core.messages import BarrierReached, Committed, Needed, Refreshed
+from nbps.errors import RemoteProtocolError
 
-NODES = 2
+NODES, RANK = 2, 0
 
 
 def agent_board(workers: int, bounded: bool) -> tuple[AgentBoard, np.ndarray]:
     sources = workers + NODES
-    words = np.zeros(layout.board_words(sources, bounded), np.int64)
+    words = np.zeros(layout.board_words(sources, bounded, NODES), np.int64)
     words[layout.TIMEOUT + 1] = 1000
     words[layout.DOORBELL], words[layout.ONE] = -1, 1
-    found = AgentBoard(words, workers, NODES, bounded)
+    found = AgentBoard(words, workers, RANK, NODES, bounded)
     found.begin(0)
     return found, words
 
@@ -149,8 +150,12 @@ def test_what_the_core_publishes_lies_where_workers_look():
     expected = words.copy()
     found.publish_shard(1, 7)
     expected[layout.committed(3)] = 7
-    found.publish_arrived(0, 2)
+    found.publish_arrived(0, 2, None)
     expected[layout.arrived(sources, 2)] = 2
+    found.publish_arrived(1, 3, np.arange(16, dtype=np.uint8))
+    expected[layout.arrived(sources, 3)] = 3
+    summands = layout.sums(sources, bounded=True) + 3 * layout.SUM_WORDS  # odd barriers, node 1
+    expected[summands : summands + 2].view(np.uint8)[:] = np.arange(16)
     found.publish_installs(3)
     expected[layout.INSTALLS] = 3
     found.publish_seen((4, 5))
@@ -162,7 +167,7 @@ def test_what_the_core_publishes_lies_where_workers_look():
         found.answer,
         found.abort,
         lambda: found.publish_installs(4),
-        lambda: found.publish_arrived(1, 1),
+        lambda: found.publish_arrived(1, 1, None),
         lambda: found.publish_seen((6, 5)),
     ):
         expected[layout.SEQUENCE] += 1
@@ -170,6 +175,36 @@ def test_what_the_core_publishes_lies_where_workers_look():
         assert words[layout.SEQUENCE] == expected[layout.SEQUENCE]
     assert words[layout.ABORT] == 1
     assert words[layout.ONE] == 1
+
+
+def test_what_a_node_adds_up_travels_with_its_arrival_and_only_then():
+    """At a barrier without a sum nothing travels; at one with, the headers of all its workers and their elements."""
+    found, words = agent_board(2, bounded=False)
+    place = words[layout.sums(2 + NODES, bounded=False) :].reshape(2, NODES, layout.SUM_WORDS)
+
+    def arrive(count):
+        for worker in range(2):
+            words[layout.arrived(2 + NODES, worker)] = count
+        assert found.has_news()
+        (event,) = found.news()
+        return event
+
+    assert arrive(1) == BarrierReached(1, None)
+    place[0, RANK, : 2 * layout.SUM_HEADER] = 2, 3, 0, 0, 2, 3, 0, 1
+    place[0, RANK, 2 * layout.SUM_HEADER : 2 * layout.SUM_HEADER + 6] = range(6)
+    count, summands = arrive(2)
+    assert count == 2
+    assert summands.view(np.int64).tolist() == [2, 3, 0, 0, 2, 3, 0, 1, *range(6)]
+    assert arrive(4) == BarrierReached(4, None)  # the same place, which holds what was added up before
+
+
+def test_summands_that_are_too_long_are_refused():
+    """What another node sends is at most what its part of the board holds; what is there stays."""
+    found, words = agent_board(1, bounded=False)
+    before = words.copy()
+    with pytest.raises(RemoteProtocolError, match="node 1 sent summands of 32769 bytes; expected up to 32768"):
+        found.publish_arrived(1, 1, np.ones(8 * layout.SUM_WORDS + 1, np.uint8))
+    assert np.array_equal(words, before)
 
 
 @pytest.fixture

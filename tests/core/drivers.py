@@ -28,8 +28,8 @@ class Board:
     def publish_shard(self, owner: int, clock: int) -> None:
         self.calls.append(("slot", owner, clock))
 
-    def publish_arrived(self, node: int, count: int) -> None:
-        self.calls.append(("arrived", node, count))
+    def publish_arrived(self, node: int, count: int, summands: Any) -> None:
+        self.calls.append(("arrived", node, count, summands))
 
     def publish_installs(self, count: int) -> None:
         self.calls.append(("installs", count))

@@ -251,11 +251,13 @@ def test_rounds_that_nobody_takes_in_are_limited():
 
 
 def test_barriers_are_told_to_every_node():
-    """A node's arrival is published on every board."""
+    """A node's arrival is published on every board, on those of others with what its workers add up."""
     cluster = Cluster(3, ESSP)
-    cluster.tell(1, BarrierReached(4))
+    cluster.tell(1, BarrierReached(4, "summands"))
     cluster.settle()
-    assert all(("arrived", 1, 4) in calls for calls in cluster.calls)
+    others = ("arrived", 1, 4, "summands")
+    assert [others in calls for calls in cluster.calls] == [True, False, True]
+    assert ("arrived", 1, 4, None) in cluster.calls[1]
 
 
 def test_a_node_not_heard_for_too_long_ends_the_job_everywhere():

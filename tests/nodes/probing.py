@@ -80,6 +80,21 @@ def add_much(worker):
     return sums
 
 
+def add_up(worker):
+    """Add up numbers and arrays, with barriers and clocks in between; return the sums."""
+    numbers = np.random.default_rng(worker.rank)
+    sums = []
+    for turn in range(CLOCKS):
+        sums.append(worker.sum(numbers.random()))
+        if turn % 3 == 0:
+            worker.barrier()
+        sums.append(worker.sum(numbers.integers(-9, 9, (2, 3))).tolist())
+        if turn % 4:
+            worker.clock()
+    sums.append(worker.sum(numbers.random(6000)).tobytes())  # in pieces
+    return sums
+
+
 # --------------------------------------------------------------------------- the same bits
 
 LEARNED = [

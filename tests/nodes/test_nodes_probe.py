@@ -36,7 +36,7 @@ def job(model, workers):
         for dtype in ("float32", "int32"):
             tables += probing.renamed(probing.node_tables(everybody, 2, shardings=("hash",), dtype=dtype), dtype)
     names = tuple(table.name for table in tables)
-    runs = [ProbeRun(NAPS, names), ProbeRun(HASTE, names), probing.add_much]
+    runs = [ProbeRun(NAPS, names), ProbeRun(HASTE, names), probing.add_much, probing.add_up]
     tables += probing.counted_tables(model)
     if isinstance(model, nbps.BSP):
         tables += probing.LEARNED
@@ -85,11 +85,25 @@ def test_sums_are_exact_and_the_same_on_all_nodes(outcome):
         assert others == [first] * len(others)
 
 
+def test_workers_of_all_nodes_add_up_to_the_same_bits(outcome):
+    """`Worker.sum` gives every worker of every node what adding in the order of ranks gives."""
+    results = outcome.runs[3].results
+    workers = sum(outcome.job.workers)
+    assert len(results) == workers
+    assert all(result == results[0] for result in results)
+    numbers = [np.random.default_rng(rank) for rank in range(workers)]
+    *small, large = results[0]
+    for number, array in zip(small[::2], small[1::2], strict=True):
+        assert number == sum(draw.random() for draw in numbers)
+        assert array == sum(draw.integers(-9, 9, (2, 3)) for draw in numbers).tolist()
+    assert large == sum(draw.random(6000) for draw in numbers).tobytes()
+
+
 @pytest.mark.parametrize("transport", ["tcp", "shm"])
 def test_bsp_has_the_same_bits_whatever_the_timing(outcomes, transport):
     """Under BSP two runs with other naps read the same bits in every clock, on all nodes, and end with them."""
     (outcome,) = [found for found in outcomes[transport] if found.job.model == nbps.BSP()]
-    first, again = outcome.runs[3:]
+    first, again = outcome.runs[4:]
     assert len({*first.results, *again.results}) == 1
     assert len(first.results) == sum(outcome.job.workers)
     for dtype in ("float32", "float64"):

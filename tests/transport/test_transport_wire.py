@@ -61,7 +61,7 @@ messages = st.one_of(
     st.builds(Pull, numbers),
     st.builds(Subscribe, numbers, batches),
     st.builds(Unsubscribe, batches),
-    st.builds(Arrived, numbers),
+    st.builds(Arrived, numbers, st.none() | batches),
     st.builds(Confirm, numbers),
     st.builds(Visible, numbers),
     st.builds(Leaving),

@@ -72,15 +72,6 @@ class Trainer:
                 _table("user_state", factors.user_state / bias_unit, users, "exclusive", firsts),
                 _table("item_factors", _padded(factors.item_factors / root, width), items, access),
                 _table("item_state", factors.item_state / bias_unit, items, access),
-                Table(
-                    mf_worker.TOLD,
-                    self._workers,
-                    1,
-                    "float64",
-                    "exclusive",
-                    sharding=range(local, self._workers, local),
-                    replicate="run",
-                ),
             ],
             workers=local,
             nodes=nodes,
@@ -97,8 +88,7 @@ class Trainer:
                     f"workers is {self._job.workers} on this node, {self._job.size} on all "
                     f"{self._job.nodes.count} nodes together; expected as many on each node"
                 )
-            self._job.run(mf_worker.set_up, self._assignment, self._watched)
-            self._watched = self._told() > 0
+            self._watched = self._job.run(mf_worker.set_up, self._assignment, self._watched)[0]
         except BaseException:
             self._job.close()
             raise
@@ -123,10 +113,9 @@ class Trainer:
         """
         before = self._job.report()
         start = time.perf_counter()
-        self._job.run(mf_worker.train_epoch, step)
+        error = self._job.run(mf_worker.train_epoch, step)[0]  # the same of every worker
         seconds = time.perf_counter() - start
         after = self._job.report()
-        error = self._told()
         if not math.isfinite(error):
             raise DataError(
                 f"training diverged in epoch {number}: the error is {error}; lower learning_rate (now {step:g})"
@@ -136,8 +125,7 @@ class Trainer:
         scale = self._start.scale
         validation = None
         if self._test_size:
-            self._job.run(mf_worker.evaluate)
-            validation = scale * math.sqrt(self._told() / self._test_size)
+            validation = scale * math.sqrt(self._job.run(mf_worker.evaluate)[0] / self._test_size)
         return EpochRecord(
             epoch=number,
             train_rmse=scale * math.sqrt(error / self._ratings),
@@ -151,10 +139,6 @@ class Trainer:
         """Have every node told of the rows of all users; all nodes call this."""
         if self._job.nodes.count > 1:
             self._job.run(mf_worker.give_users)
-
-    def _told(self) -> float:
-        """Return the sum of what all workers of all nodes told last."""
-        return math.fsum(self._job.table(mf_worker.TOLD).to_numpy()[:, 0])
 
     def finish(self) -> None:
         """End training: from now on `factors` is whole on every node. All nodes call this after the last epoch."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 TABLES = ("user_factors", "user_state", "item_factors", "item_state")
-TOLD = "told"  # a row for each worker: what it tells all nodes, as the sum of squared errors that it found
 
 
 def preload(access: str) -> None:
@@ -68,18 +67,18 @@ def _requests(access: str) -> list[Request]:
     return [train, (mf.squared_error, (i64[:0], i64[:0], f32[:0], rows, state, rows, state))]
 
 
-def set_up(worker: Worker, assignment: Assignment, watched: bool) -> None:
-    """Keep the assignment in this worker; tell all nodes whether this one wants to see the model after each epoch."""
+def set_up(worker: Worker, assignment: Assignment, watched: bool) -> bool:
+    """Keep the assignment in this worker; return whether any node wants to see the model after each epoch."""
     item_rows = int(np.diff(assignment.schedule.items.starts).max())
     width = worker.table("item_factors").shape[1]
     worker.state["assignment"] = assignment
     worker.state["norms"] = np.empty(item_rows, np.float32)
     worker.state["delta"] = np.empty(width, np.float32)
-    worker.table(TOLD).put(worker.rank, float(watched))
+    return bool(worker.sum(watched))
 
 
-def train_epoch(worker: Worker, step: float) -> None:
-    """Train on every block once, a block a clock; leave the sum of squared errors of this worker's ratings."""
+def train_epoch(worker: Worker, step: float) -> float:
+    """Train on every block once, a block a clock; return the sum of squared errors of all workers' ratings."""
     assignment: Assignment = worker.state["assignment"]
     schedule = assignment.schedule
     users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
@@ -101,7 +100,7 @@ def train_epoch(worker: Worker, step: float) -> None:
         for name in TABLES[2:]:
             worker.table(name).mark(items.start, items.stop)
         worker.clock()
-    worker.table(TOLD).put(worker.rank, total)
+    return float(worker.sum(total))
 
 
 def give_users(worker: Worker) -> None:
@@ -111,14 +110,14 @@ def give_users(worker: Worker) -> None:
         worker.table(name).mark(*assignment.schedule.users.starts[worker.rank : worker.rank + 2])
 
 
-def evaluate(worker: Worker) -> None:
-    """Leave the sum of squared errors on this worker's part of the test ratings."""
+def evaluate(worker: Worker) -> float:
+    """Return the sum of squared errors on all test ratings; each worker takes its part."""
     assignment: Assignment = worker.state["assignment"]
     part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
     users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
     total = mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state)
-    worker.table(TOLD).put(worker.rank, total)
+    return float(worker.sum(total))
 
 
 def _values(worker: Worker) -> tuple[Floats, ...]:
