@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 from measure import Line, Options
+from nbps.transport.addresses import free_address
 from node_jobs import PROGRAMS
 
-from nbps.testing.chaos.cluster import Cluster, Node, free_address
+from nbps.testing.chaos.cluster import Cluster, Node
 from nbps.testing.transport.proxy import ChaosProxy
 
 _GROWTH_MB = 1.0  # beyond it memory is not flat

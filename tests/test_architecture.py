@@ -109,7 +109,12 @@ def test_the_rule_notices_a_wrong_import(tmp_path):
 
 @pytest.mark.parametrize(
     "statement",
-    ["import nbps", "import nbps.kernels", "import nbps.transport", "import nbps.job.remote, nbps.runtime.group"],
+    [
+        "import nbps",
+        "import nbps.kernels",
+        "import nbps.job.remote, nbps.runtime.group",
+        "import nbps; nbps.Nodes(2, 0, '127.0.0.1:5'), nbps.Nodes(2, 0, 'name', 'shm')",
+    ],
 )
 def test_light_imports_leave_numba_and_arrow_alone(statement):
     """Who defines a job pays for neither; the workers do, and whoever makes tables."""

@@ -192,9 +192,23 @@ class Listener(abc.ABC):
 
 
 class Transport(abc.ABC):
-    """A way to connect nodes."""
+    """A way to connect nodes. What its addresses look like and mean is its own: nobody else looks into one.
+
+    The methods that are not abstract are right where an address is a name.
+
+    Attributes
+    ----------
+    name : str
+        Under which it is registered.
+    crosses_processes : bool
+        Whether the two ends of a connection can be in two processes, as the nodes of a job are.
+    address_form : str
+        What the address of a rendezvous looks like, for messages: "host:port, as in 10.0.0.1:29500".
+    """
 
     name: str
+    crosses_processes: bool = True
+    address_form: str
 
     @abc.abstractmethod
     def listen(self, address: str, options: Options) -> Listener:
@@ -215,6 +229,60 @@ class Transport(abc.ABC):
         TransportError
             If nobody answered; says how long was tried, and the last error.
         """
+
+    @abc.abstractmethod
+    def canonical(self, address: str) -> str | None:
+        """Return the one way to write `address`, at which nodes shall meet; None if they cannot meet there.
+
+        Two that are written alike are the same place. Opens no connection and looks no name up.
+        """
+
+    @abc.abstractmethod
+    def is_local(self, address: str) -> bool:
+        """Whether nobody but this user, on this machine, can connect to who listens at `address`.
+
+        At others nodes do not listen without a secret. Where that is not known: False.
+        """
+
+    @abc.abstractmethod
+    def free_rendezvous(self, job: str) -> str:
+        """Return an address that is local, and free, for node 0 of `job`, a name that no other job of this machine has.
+
+        Raises
+        ------
+        TransportError
+            If none is found.
+        """
+
+    def entrance(self, rendezvous: str, bind: str) -> str:
+        """Return where node 0 listens so that the others find it at `rendezvous`.
+
+        Parameters
+        ----------
+        rendezvous : str
+        bind : str
+            IP address of this machine at which the user wants the node to listen, empty for none: of no meaning to
+            transports that do not use IP.
+        """
+        return rendezvous
+
+    def own_address(self, rendezvous: str, bind: str, node: str, connection: Connection) -> str:
+        """Return where another node than node 0 is to listen.
+
+        Parameters
+        ----------
+        rendezvous, bind : str
+            As for `entrance`.
+        node : str
+            At most 22 letters, digits and hyphens, which no other node has.
+        connection : Connection
+            To the rendezvous: which way this node reaches others.
+        """
+        return f"{rendezvous}-{node}"
+
+    def told_address(self, listening: str, connection: Connection) -> str:
+        """Return how others reach a node that listens at `listening` and has this `connection` to the rendezvous."""
+        return listening
 
 
 def total_bytes(parts: Sequence[Buffer]) -> int:

@@ -19,7 +19,7 @@ from nbps.transport.interface import Transport
 from nbps.errors import ConfigError
 
 _GROUP = "nbps.transports"
-# Ours are known without entry points: a checkout that is not installed has none.
+# Ours are no entry points: a checkout that is not installed has none.
 _OURS = {
     "inproc": "nbps.transport.carriers.inproc:InprocTransport",
     "shm": "nbps.transport.carriers.shm:ShmTransport",

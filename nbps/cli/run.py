@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import random
 import secrets
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +17,6 @@ from nbps.cli.failure import Debug
 _NODES, _SEVERAL = "Nodes", "One node of several machines"
 # A node notices within the 30 s of `failure_timeout_s` that another one is gone, and then needs a little to end.
 _GRACE_S = 40.0
-_PORT_ATTEMPTS = 100
 # What says who a node may trust, and would contradict what is set here.
 _TRUST = ("NBPS_SECRET", "NBPS_SECRET_FILE", "NBPS_INSECURE", "NBPS_BIND")
 
@@ -80,8 +77,6 @@ def run(
     from nbps.runtime.group import fill_standard_descriptors
 
     _check_script(script, module)
-    if transport == "inproc":
-        raise typer.BadParameter("inproc is for nodes within one process; choose tcp or shm.", param_hint="--transport")
     if node_rank is None:
         for name, value in (("--rendezvous", rendezvous), ("--secret-file", secret_file)):
             if value is not None:
@@ -106,11 +101,12 @@ def run(
 def _all_here(nodes: int, workers: int | None, transport: str) -> dict[int, dict[str, str]]:
     """Return the environments of nodes that find and trust each other on this machine, and nobody else."""
     from nbps.runtime.cores import usable_cores
+    from nbps.transport import get_transport
 
     name = f"run-{os.getpid()}-{secrets.token_hex(4)}"
     common = {name: value for name, value in os.environ.items() if name not in _TRUST} | {
         "NBPS_NODES": str(nodes),
-        "NBPS_RENDEZVOUS": name if transport == "shm" else f"127.0.0.1:{_free_port()}",
+        "NBPS_RENDEZVOUS": get_transport(transport).free_rendezvous(name),
         "NBPS_TRANSPORT": transport,
         "NBPS_SECRET": secrets.token_hex(32),
         "NBPS_JOB": name,
@@ -133,29 +129,6 @@ def _one_here(
         environment.pop("NBPS_SECRET", None)
         environment["NBPS_SECRET_FILE"] = str(secret_file)
     return environment
-
-
-def _free_port() -> int:
-    """Return a port on loopback that nobody listens at.
-
-    Not one that the system would hand out: a node that connects to such a port, before node 0 listens there, may be
-    given that very port for its own end, and be connected to itself.
-    """
-    from nbps.errors import ConfigError
-    from nbps.nodes.launchers import FIRST_PORT, PORTS
-
-    ports = range(FIRST_PORT, FIRST_PORT + PORTS)
-    for port in random.SystemRandom().sample(ports, _PORT_ATTEMPTS):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise ConfigError(
-        f"no free port: {_PORT_ATTEMPTS} random ones from {ports[0]} to {ports[-1]} are in use or refused; start each "
-        f"node with --node-rank and a --rendezvous of your choice"
-    )
 
 
 def _check_script(script: str, is_module: bool) -> None:

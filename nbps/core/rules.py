@@ -1,10 +1,11 @@
-"""The inequalities of the papers, each in one place."""
+"""The inequalities of the papers, each in one place, and how many nodes there can be."""
 
 from __future__ import annotations
 
 import math
 
 FINISHED = 2**63 - 1  # clock of who holds nobody back any more
+NODES_LIMIT = 64  # a row knows who must be told of it by one bit for each node
 
 
 def gate_target(clock: int, staleness: float) -> int:

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from nbps.checks import whole
 from nbps.consistency import VAP, Consistency
+from nbps.core.rules import NODES_LIMIT
 from nbps.errors import ConfigError, NodeError
 from nbps.nodes.nodes import Nodes
 from nbps.runtime.cores import own_cores
 from nbps.tables.definition import Table
-from nbps.tables.sharding import NODES_LIMIT
 from nbps.transport.mesh.place import Place
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def place_of(job: Job, initial: Mapping[str, npt.NDArray[Any]]) -> Place:
         tls=nodes.tls,
         card={
             "version": version("nbps"), "byte order": "little", "tables": definitions,
-            "consistency": str(job.consistency),
+            "consistency": str(job.consistency), "seed": job.seed,
             "resumed": None if job.resumed is None else job.resumed.path.rstrip("/").rpartition("/")[2],
             "checkpoints": None if plan is None else f"every {plan.every} clocks, keep {plan.keep}",
             "on_failure": job.on_failure, "failure_timeout_s": job.failure_timeout_s,

@@ -31,8 +31,8 @@ from nbps.tables.placed import TableSpec
 if TYPE_CHECKING:
     from nbps.job.job import Job
 
-_Place = tuple[int, str, str | None, int]
-_meeting: set[_Place] = set()  # processes, where their open jobs met other nodes, and as which
+_Meeting = tuple[int, str, str | None, int]
+_meetings: set[_Meeting] = set()  # processes, where their open jobs met other nodes, and as which
 
 
 class OpenJob:
@@ -56,7 +56,7 @@ class OpenJob:
         self._states: dict[str, str] = {}
         self.views: dict[str, JobTable] = {}
         self._sizes = [job.workers]
-        self._met: _Place | None = None
+        self._met: _Meeting | None = None
         self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
         self.group: WorkerGroup | None = None
         self._alone = later_life(job.lineage, new_attempt())
@@ -142,7 +142,7 @@ class OpenJob:
                 self.group.close()
         finally:
             if self._met is not None:
-                _meeting.discard(self._met)
+                _meetings.discard(self._met)
             for segment in self._segments:
                 segment.unlink()
 
@@ -220,7 +220,7 @@ def _save_plan(job: Job) -> SavePlan | None:
     return None if plan is None else SavePlan(plan.path, plan.every, plan.keep, definitions(job.tables))
 
 
-def _meet(nodes: Nodes) -> _Place | None:
+def _meet(nodes: Nodes) -> _Meeting | None:
     """Take the place of a node of a job; None if there are no others to meet.
 
     Raises
@@ -230,14 +230,14 @@ def _meet(nodes: Nodes) -> _Place | None:
     """
     if nodes.count == 1:
         return None
-    place = (os.getpid(), nodes.transport, nodes.rendezvous, nodes.rank)
-    if place in _meeting:
+    meeting = (os.getpid(), *nodes.meeting_point, nodes.rank)
+    if meeting in _meetings:
         raise ConfigError(
             f"another job of this process is open as node {nodes.rank} at {nodes.transport} {nodes.rendezvous}; "
             f"close it first, or give each of the two nodes=nbps.Nodes(..., rendezvous=...) of its own"
         )
-    _meeting.add(place)
-    return place
+    _meetings.add(meeting)
+    return meeting
 
 
 def _stop(board: Board, agent: AgentControl | None, reason: str, error: BaseException) -> None:

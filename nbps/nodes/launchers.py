@@ -12,13 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nbps.errors import ConfigError
-from nbps.transport.addresses import join_address
+from nbps.transport.addresses import FIRST_PORT, LOOPBACK, PORTS, join_address
 
-LOOPBACK = "127.0.0.1"
 # Steps that Slurm numbers from here are none that srun started: a batch script, the shell of `salloc`.
 _SLURM_RESERVED_STEPS = 0xFFFF_FFF0
-# Below the ports that Linux hands out by itself (32768 on), above those of most services.
-FIRST_PORT, PORTS = 20_000, 10_000
 _HIGHEST_PORT = 65_535
 _MOST_BRACKETS = 8  # in the name of a host; Slurm knows as many dimensions
 
@@ -28,8 +25,10 @@ _TASKS = re.compile(r"(\d{1,9})(?:\(x(\d{1,9})\))?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Place:
-    """What was said, and by whom: `rendezvous` and `job` are None where nothing was said of them.
+class Assignment:
+    """Which node a launcher, or whoever set our variables, has this process be.
+
+    `rendezvous` and `job` are None where nothing was said of them.
 
     `local_count` is the number of processes that the launcher started on this machine.
     """
@@ -42,7 +41,7 @@ class Place:
     local_count: int = 1
 
 
-def find_place(environ: Mapping[str, str]) -> Place | None:
+def find_assignment(environ: Mapping[str, str]) -> Assignment | None:
     """Return what the first one says that knows of this process; None if it stands alone.
 
     Raises
@@ -75,19 +74,19 @@ def number(environ: Mapping[str, str], name: str, low: int = 0, high: int | None
     return value
 
 
-def _ours(environ: Mapping[str, str]) -> Place | None:
+def _ours(environ: Mapping[str, str]) -> Assignment | None:
     names = ("NBPS_NODES", "NBPS_NODE_RANK")
     if not any(name in environ for name in names):
         return None
     if environ.get(names[0], "").strip() == "1" and names[1] not in environ:
-        return Place("NBPS_*", 1, 0)  # the only node can be told nothing else
+        return Assignment("NBPS_*", 1, 0)  # the only node can be told nothing else
     for name, other in (names, names[::-1]):
         if name not in environ:
             raise ConfigError(f"{other} is set, but {name} is not; set both, or neither for a job on one machine")
-    return Place("NBPS_*", number(environ, names[0], 1), number(environ, names[1]))
+    return Assignment("NBPS_*", number(environ, names[0], 1), number(environ, names[1]))
 
 
-def _torchrun(environ: Mapping[str, str]) -> Place | None:
+def _torchrun(environ: Mapping[str, str]) -> Assignment | None:
     """Read torchrun's variables, which Kubernetes' PyTorch operator sets as well.
 
     With ``--nproc-per-node=1`` RANK is GROUP_RANK and WORLD_SIZE is GROUP_WORLD_SIZE; with more, each process runs the
@@ -114,15 +113,15 @@ def _torchrun(environ: Mapping[str, str]) -> Place | None:
         # torchrun names this machine, whose name may not be loopback although nobody else takes part.
         host = LOOPBACK if local == count else address
         rendezvous = join_address(host, port + 1)
-    return Place("torchrun", count, rank, rendezvous, job, local)
+    return Assignment("torchrun", count, rank, rendezvous, job, local)
 
 
-def _open_mpi(environ: Mapping[str, str]) -> Place | None:
+def _open_mpi(environ: Mapping[str, str]) -> Assignment | None:
     size, rank = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
     if size not in environ and rank not in environ:
         return None
     local = "OMPI_COMM_WORLD_LOCAL_SIZE"
-    return Place(
+    return Assignment(
         "Open MPI",
         number(environ, size, 1),
         number(environ, rank),
@@ -130,7 +129,7 @@ def _open_mpi(environ: Mapping[str, str]) -> Place | None:
     )
 
 
-def _slurm(environ: Mapping[str, str]) -> Place | None:
+def _slurm(environ: Mapping[str, str]) -> Assignment | None:
     """Read what srun says of the step that this process is a task of.
 
     An sbatch script has no step id, the shell of ``salloc`` a reserved one; SLURM_NTASKS and SLURM_PROCID=0 are there
@@ -144,7 +143,7 @@ def _slurm(environ: Mapping[str, str]) -> Place | None:
     count = number(environ, "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS", 1)
     rank, job = number(environ, "SLURM_PROCID"), number(environ, "SLURM_JOB_ID")
     if count == 1:
-        return Place("Slurm", 1, rank)
+        return Assignment("Slurm", 1, rank)
     lists = [name for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST") if name in environ]
     if not lists:
         raise ConfigError(
@@ -155,7 +154,9 @@ def _slurm(environ: Mapping[str, str]) -> Place | None:
     # Steps of one job may run at the same time on the same machine, jobs with ids in a row as well.
     port = FIRST_PORT + (job + 101 * step) % PORTS
     host = first if others else LOOPBACK
-    return Place("Slurm", count, rank, join_address(host, port), f"slurm-{job}.{step}", _slurm_local_count(environ))
+    return Assignment(
+        "Slurm", count, rank, join_address(host, port), f"slurm-{job}.{step}", _slurm_local_count(environ)
+    )
 
 
 def _slurm_local_count(environ: Mapping[str, str]) -> int:

@@ -5,26 +5,20 @@ Nothing here opens a connection or resolves a name. A bad value is a `ConfigErro
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from nbps.checks import whole
-from nbps.errors import ConfigError, TransportError
-from nbps.nodes.launchers import LOOPBACK, find_place
+from nbps.errors import ConfigError
+from nbps.nodes.launchers import find_assignment
 from nbps.nodes.settings import MAKE_ONE, VARIABLES, settings
-from nbps.transport import transport_names
-from nbps.transport.addresses import split_address
-from nbps.transport.interface import Tls
+from nbps.transport import get_transport
+from nbps.transport.addresses import is_ip
+from nbps.transport.interface import Tls, Transport
 
-# Transports that stay on this machine: their addresses are names, not host and port, and need no secret.
-_LOCAL = ("inproc", "shm")
-_LOCAL_HOSTS = ("localhost", "localhost.localdomain", "ip6-localhost")
-_LOCAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")  # the other nodes' names begin so and are longer
 _JOB_LIMIT = 150  # characters; a connection begins with the name and a number, 200 at most
 
 # What a field is called in messages, by where it was read.
@@ -52,21 +46,21 @@ class Nodes:
     rank : int
         This one's number, from 0.
     rendezvous : str, optional
-        Where node 0 can be reached, the same on every node: ``host:port``, ``[::1]:5000`` for IPv6; for the transport
-        ``shm`` a name. Required if there are several nodes.
+        Where node 0 can be reached, the same on every node, as the transport has its addresses: for ``tcp``
+        ``host:port``, ``[::1]:5000`` for IPv6; for ``shm`` a name. Required if there are several nodes.
     transport : str
         ``tcp``, ``shm`` for nodes on one machine, or one that an installed package registers.
     job : str
         Nodes of different jobs refuse each other, should they meet at one address.
     secret : bytes
         Shared by all nodes, which prove to each other that they know it. Required, unless `insecure`, where other
-        machines can reach a node: if `rendezvous` or `bind` is not loopback.
+        machines can reach a node: for ``tcp`` if `rendezvous` or `bind` is not loopback.
     bind : str
-        IP address at which this node listens. By default node 0 listens where `rendezvous` says, and each other node
-        at the address from which it reaches node 0: nothing is open in other networks. Two cases need more. Where
-        `rendezvous` names a host, node 0 listens at all its IPv4 addresses (``0.0.0.0``), because ``/etc/hosts`` of a
-        machine often gives its own name a loopback address. Behind a gateway that passes connections on, as in a
-        container with published ports, give ``0.0.0.0`` (``::`` for IPv6) for node 0.
+        IP address at which this node listens, where the transport uses IP. By default node 0 listens where `rendezvous`
+        says, and each other node at the address from which it reaches node 0: nothing is open in other networks. Two
+        cases need more. Where `rendezvous` names a host, node 0 listens at all its IPv4 addresses (``0.0.0.0``),
+        because ``/etc/hosts`` of a machine often gives its own name a loopback address. Behind a gateway that passes
+        connections on, as in a container with published ports, give ``0.0.0.0`` (``::`` for IPv6) for node 0.
     tls : Tls, optional
         Certificates with which connections are encrypted.
     insecure : bool
@@ -110,17 +104,16 @@ class Nodes:
                 f"{self._name('rank')} is {self.rank}, but {self._name('count')} is {self.count}; expected a rank from "
                 f"0 to {self.count - 1}; nodes are numbered from 0"
             )
-        self._check_names()
+        transport = self._checked_transport()
+        self._check_job()
         self._check_trust()
         self._check_bind()
         if self.rendezvous is None:
             self._check_alone()
             return
-        host = self._host()
-        if not self.bind and self.rank == 0 and not (_is_address(host) or _is_loopback(host)):
-            object.__setattr__(self, "bind", "0.0.0.0")
-        if self.count > 1 and not (self._is_local() or self.secret or self.insecure):
-            self._check_reach(host)
+        self._check_rendezvous(transport)
+        if self.count > 1 and not (self.secret or self.insecure):
+            self._check_reach(transport)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -149,10 +142,10 @@ class Nodes:
         """
         if environ is None:
             environ = os.environ
-        found = find_place(environ)
-        if found is not None:
-            place = {name: value for name, value in vars(found).items() if value is not None}
-            return cls(**(place | settings(environ)))
+        assignment = find_assignment(environ)
+        if assignment is not None:
+            said = {name: value for name, value in vars(assignment).items() if value is not None}
+            return cls(**(said | settings(environ)))
         if "NBPS_RENDEZVOUS" in environ:
             raise ConfigError(
                 "NBPS_RENDEZVOUS is set, but NBPS_NODES and NBPS_NODE_RANK are not, and no launcher says how many "
@@ -163,8 +156,14 @@ class Nodes:
     @property
     def neighbours(self) -> int:
         """Nodes on this machine, this one too, as far as the launcher says or the rendezvous shows."""
-        all_here = self.count > 1 and _is_loopback(self._host())
-        return self.count if all_here else min(self.count, self.local_count)
+        if self.count > 1 and get_transport(self.transport).is_local(str(self.rendezvous)):
+            return self.count
+        return min(self.count, self.local_count)
+
+    @property
+    def meeting_point(self) -> tuple[str, str | None]:
+        """Where the nodes meet: equal to that of other nodes exactly if it is the same place."""
+        return self.transport, get_transport(self.transport).canonical(str(self.rendezvous))
 
     def __str__(self) -> str:
         if self.count == 1:
@@ -184,20 +183,19 @@ class Nodes:
         count, rank = _PLACES[self.source]
         return {**VARIABLES, "count": count, "rank": rank}[what]
 
-    def _is_local(self) -> bool:
-        return self.transport in _LOCAL
+    def _checked_transport(self) -> Transport:
+        name = f"{self._name('transport')} is {self.transport!r}"
+        if not isinstance(self.transport, str):
+            raise ConfigError(f"{name}; expected the name of a transport, for instance 'tcp'")
+        try:
+            transport = get_transport(self.transport)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
+        if self.count > 1 and not transport.crosses_processes:
+            raise ConfigError(f"{name}, which stays within one process; expected one for several, for instance 'tcp'")
+        return transport
 
-    def _check_names(self) -> None:
-        known = (*_LOCAL, "tcp")  # looking at the entry points of all packages takes a while
-        if not isinstance(self.transport, str) or (
-            self.transport not in known and self.transport not in transport_names()
-        ):
-            # Within one process, as inproc is, there are no two nodes.
-            names = ", ".join(repr(name) for name in transport_names() if name != "inproc")
-            raise ConfigError(
-                f"{self._name('transport')} is {self.transport!r}; expected one of {names}; others come with packages "
-                f"that register them"
-            )
+    def _check_job(self) -> None:
         if not isinstance(self.job, str) or not (0 < len(self.job) <= _JOB_LIMIT and self.job.isprintable()):
             raise ConfigError(
                 f"{self._name('job')} is {self.job!r}; expected a name of 1 to {_JOB_LIMIT} printable characters, the "
@@ -234,39 +232,23 @@ class Nodes:
         }.get(self.source, "set it to host:port of node 0, the same on every node")
         raise ConfigError(f"{name} is not set, but {self._name('count')} is {self.count}; {how}")
 
-    def _host(self) -> str:
-        """Return the host of the rendezvous, or loopback for a name on this machine."""
-        name, expected = self._name("rendezvous"), "expected host:port of node 0, as in 10.0.0.1:29500 or [::1]:29500"
-        if self._is_local():
-            if not isinstance(self.rendezvous, str) or not _LOCAL_NAME.fullmatch(self.rendezvous):
-                raise ConfigError(
-                    f"{name} is {self.rendezvous!r}; expected a name for {self.transport}, of at most 40 letters, "
-                    f"digits, dots, underscores and hyphens, that no other job on this machine has"
-                )
-            return LOOPBACK
-        try:
-            host, port = split_address(str(self.rendezvous))
-        except TransportError:
-            raise ConfigError(f"{name} is {self.rendezvous!r}; {expected}, with a port up to 65535") from None
-        if port == 0:
-            raise ConfigError(f"{name} is {self.rendezvous!r}, with port 0; {expected}: the others must know the port")
-        if any(sign.isspace() or not sign.isprintable() or sign == "/" for sign in host) or (
-            ":" in host and not _is_address(host)
-        ):
-            raise ConfigError(f"{name} is {self.rendezvous!r}; {expected}")
-        return host
+    def _check_rendezvous(self, transport: Transport) -> None:
+        if not isinstance(self.rendezvous, str) or transport.canonical(self.rendezvous) is None:
+            raise ConfigError(f"{self._name('rendezvous')} is {self.rendezvous!r}; expected {transport.address_form}")
 
     def _check_bind(self) -> None:
-        if self.bind and not _is_address(self.bind):
+        if self.bind and not is_ip(self.bind):
             raise ConfigError(
                 f"{self._name('bind')} is {self.bind!r}; expected an IP address of this machine, or 0.0.0.0 or :: for "
                 f"all of them; without port and brackets"
             )
 
-    def _check_reach(self, host: str) -> None:
-        """Refuse to be reachable from other machines; `host` is the one of the rendezvous."""
-        for name, where, shown in (("rendezvous", host, self.rendezvous), ("bind", self.bind, self.bind)):
-            if where and not _is_loopback(where):
+    def _check_reach(self, transport: Transport) -> None:
+        """Refuse to be reachable from other machines."""
+        rendezvous = str(self.rendezvous)
+        entrance = transport.entrance(rendezvous, self.bind)
+        for name, address, shown in (("rendezvous", rendezvous, rendezvous), ("bind", entrance, self.bind)):
+            if not transport.is_local(address):
                 one, insecure = ("the same secret", "insecure=True")
                 if self.source in _PLACES:
                     one, insecure = "NBPS_SECRET or NBPS_SECRET_FILE, the same", "NBPS_INSECURE=1"
@@ -274,15 +256,3 @@ class Nodes:
                     f"{self._name(name)} is {shown!r}, which other machines can reach, and there is no secret; set "
                     f"{one} on every node (make one: {MAKE_ONE}), or {insecure} in a network where all are trusted"
                 )
-
-
-def _is_address(text: object) -> bool:
-    try:
-        ipaddress.ip_address(str(text))
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback if _is_address(host) else host.lower() in _LOCAL_HOSTS

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 Owners = npt.NDArray[np.uint8]
-NODES_LIMIT = 64  # a row knows who must be told of it by one bit for each node
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: spreads consecutive numbers evenly
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbps.tables.sharding import NODES_LIMIT, row_owners
+from nbps.core.rules import NODES_LIMIT
+from nbps.tables.sharding import row_owners
 
 
 @given(st.integers(0, 500), st.integers(1, NODES_LIMIT), st.sampled_from(["block", "hash"]))

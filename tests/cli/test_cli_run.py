@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import secrets
@@ -110,7 +109,6 @@ def test_a_module_is_run_as_python_does(play, tmp_path):
         (["--nodes", "2", "-m", "absent_module.sub"], "there is no module 'absent_module.sub'"),
         (["--nodes", "2", "-m", "no/module"], "there is no module 'no/module'"),
         (["--nodes", "2", "-m", ""], "there is no module ''"),
-        (["--nodes", "2", "--transport", "inproc", PROGRAM], "inproc is for nodes within one process"),
         (["--nodes", "2", "--rendezvous", "h:1", PROGRAM], "--rendezvous is for one node of several machines"),
         (["--nodes", "2", "--secret-file", "f", PROGRAM], "--secret-file is for one node of several machines"),
         (["--nodes", "2", "--no-such-option", PROGRAM], "--no-such-option"),
@@ -127,7 +125,8 @@ def test_wrong_usage_of_run(nbps, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--nodes", "2", "--transport", "pigeon"], "NBPS_TRANSPORT is 'pigeon'"),
+        (["--nodes", "2", "--transport", "pigeon"], "there is no transport 'pigeon'"),
+        (["--nodes", "2", "--transport", "inproc"], "NBPS_TRANSPORT is 'inproc', which stays within one process"),
         (
             ["--nodes", "2", "--node-rank", "2", "--rendezvous", "127.0.0.1:5"],
             "NBPS_NODE_RANK is 2, but NBPS_NODES is 2",
@@ -260,20 +259,6 @@ def test_node_0_can_ask(terminal):
     assert b"answer: 42" in seen
     assert b"[node 1] input: ''" in seen
     assert at.process.wait(LIMIT_S) == 0
-
-
-def test_a_port_in_use_is_not_chosen(monkeypatch):
-    """Others are tried; if all are taken, the message says what to do."""
-    run = importlib.import_module("nbps.cli.run")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        used = taken.getsockname()[1]
-        monkeypatch.setattr("nbps.nodes.launchers.FIRST_PORT", used)
-        monkeypatch.setattr("nbps.nodes.launchers.PORTS", 1)
-        monkeypatch.setattr(run, "_PORT_ATTEMPTS", 1)
-        with pytest.raises(ValueError, match="no free port"):
-            run._free_port()
-    assert run._free_port() == used
 
 
 def test_runs_do_not_share_anything(start, tmp_path):

@@ -13,8 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from nbps.transport import Tls
-from nbps.transport.mesh.place import Place
+from nbps.transport import Tls, get_transport
 
 from nbps import Nodes
 from nbps.errors import ConfigError
@@ -304,8 +303,7 @@ def test_a_bad_argument_is_named(arguments, words):
 
 def listens(nodes: Nodes) -> str:
     """Where node 0 of a job listens: what the transport makes of `nodes`."""
-    place = Place(0, nodes.count, str(nodes.rendezvous), "j", 1, nodes.secret, nodes.transport, nodes.bind)
-    return place.listening_address()
+    return get_transport(nodes.transport).entrance(str(nodes.rendezvous), nodes.bind)
 
 
 @pytest.mark.parametrize(

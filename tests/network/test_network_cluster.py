@@ -6,9 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from nbps.transport.addresses import free_address
 
 from nbps.memory.segments import find_segments
-from nbps.testing.chaos.cluster import Cluster, eventually, free_address
+from nbps.testing.chaos.cluster import Cluster, eventually
 from nbps.testing.transport.proxy import ChaosProxy
 
 SCRIPT = Path(__file__).with_name("talkers.py")

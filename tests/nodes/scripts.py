@@ -75,10 +75,12 @@ def attempt(what, make):
 def differ():
     """Nodes whose definitions are not the same, one difference after the other; then the same."""
     rows = 6 + RANK
-    values = [nbps.Table("w", 5, 3, init=nbps.init.normal(), sharding="hash")]
+    values = [nbps.Table("w", 5, 3, init=np.full((5, 3), RANK), sharding="hash")]
+    drawn = [nbps.Table("w", 5, 3, init=nbps.init.normal(), sharding="hash")]
     attempt("rows", lambda: nbps.Job([nbps.Table("t", rows, 6)], workers=1))
-    attempt("seed", lambda: nbps.Job(values, workers=1, seed=RANK))
-    attempt("same", lambda: nbps.Job(values, workers=1 + RANK, seed=1))
+    attempt("values", lambda: nbps.Job(values, workers=1))
+    attempt("seed", lambda: nbps.Job([nbps.Table("t", 6, 6)], workers=1, seed=RANK))
+    attempt("same", lambda: nbps.Job(drawn, workers=1 + RANK, seed=1))
 
 
 def within():

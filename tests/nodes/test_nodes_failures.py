@@ -276,12 +276,13 @@ def _(cluster, folder):
 
 
 def test_nodes_that_define_other_things_are_told_both(ends):
-    """Tables, and initial values through another seed: both nodes print both; what fits then starts."""
+    """Tables, initial values, and seeds, from which workers draw: both nodes print both; what fits then starts."""
     end = ends["differ"]
     assert end.codes == [0, 0]
     for said in end.said:
         assert re.search(r"rows: NodeError: node 1 defines table 't' as rows=7 .*node 0 as rows=6 ", said)
-        values = re.search(r"seed: NodeError: .*table 'w' .*values=crc32 (\w+), .*values=crc32 (\w+);", said)
+        assert re.search(r"seed: NodeError: node 1 has seed=1, node 0 0; all nodes must run the same script", said)
+        values = re.search(r"values: NodeError: .*table 'w' .*values=crc32 (\w+), .*values=crc32 (\w+);", said)
         assert values is not None
         assert values[1] != values[2]
         assert said.endswith("same started\n")

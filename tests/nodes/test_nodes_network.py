@@ -9,9 +9,10 @@ from collections.abc import Callable
 import planted_nodes
 import probing
 import pytest
+from nbps.transport.addresses import free_address
 
 import nbps
-from nbps.testing.chaos.cluster import eventually, free_address
+from nbps.testing.chaos.cluster import eventually
 from nbps.testing.chaos.nodes import NodeJob, NodeOutcome, ProbeCluster, ProbeRun
 from nbps.testing.consistency.probe import Plan
 from nbps.testing.transport.proxy import ChaosProxy

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,15 +81,9 @@ def meet(*handshakes: Handshake) -> list[Exception | None]:
 # ---------------------------------------------------------------------- meshes
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def places(nodes: int, port: int | None = None, **other: Any) -> list[Place]:
+def places(nodes: int, **other: Any) -> list[Place]:
     """Places of all nodes of a job on this machine."""
-    rendezvous = f"127.0.0.1:{port or free_port()}"
+    rendezvous = get_transport(other.get("transport", "tcp")).free_rendezvous(f"meshes-{os.getpid()}")
     common = {"rendezvous": rendezvous, "job": "job", "card": {"version": "1.0"}, "start_timeout_s": PATIENCE_S}
     return [
         Place(**({"rank": rank, "nodes": nodes, "incarnation": 1000 + rank} | common | other)) for rank in range(nodes)

@@ -1,8 +1,10 @@
-"""The contract of transports, kept by inproc and by tcp without and with TLS."""
+"""The contract of transports, kept by inproc, by tcp without and with TLS, and by one of another package."""
 
 from __future__ import annotations
 
 import itertools
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,10 @@ from nbps.transport import Options, Tls, Transport, get_transport
 from nbps.testing.transport.contract import TransportContract
 
 _numbers = itertools.count()
+_PIGEONS = Path(__file__).with_name("pigeons")
 
 
 class TestInprocContract(TransportContract):
-    crosses_processes = False
-
     def transport(self) -> Transport:
         return get_transport("inproc")
 
@@ -40,3 +41,18 @@ class TestTlsContract(TestTcpContract):
 
     def options(self, **fields: Any) -> Options:
         return super().options(tls=self.tls, **fields)
+
+
+class TestCarrierPigeonContract(TransportContract):
+    """A package that brings a transport, found by its entry point, whose addresses are nothing like host and port."""
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(_PIGEONS)
+        monkeypatch.setenv("PYTHONPATH", str(_PIGEONS), prepend=os.pathsep)
+
+    def transport(self) -> Transport:
+        return get_transport("carrier-pigeon")
+
+    def address(self) -> str:
+        return f"loft {next(_numbers)} of {os.getpid()}"

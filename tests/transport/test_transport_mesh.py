@@ -19,19 +19,18 @@ from meeting import (
     Opening,
     await_links,
     close_links,
-    free_port,
     links,
     note,
     opened,
-    pair,
     places,
     receive,
     run,
 )
 from nbps.transport import Connection, Options, get_transport
+from nbps.transport.addresses import free_address, is_loopback
 from nbps.transport.mesh.handshake import Connecting
 from nbps.transport.mesh.mesh import Mesh
-from nbps.transport.mesh.place import Place, is_loopback, local_host
+from nbps.transport.mesh.place import Place
 from nbps.transport.mesh.rendezvous import Member
 
 from nbps.errors import ConfigError, ConnectionLostError, NodeError, TransportError
@@ -73,8 +72,6 @@ def test_every_node_is_connected_to_every_other(transport, nodes, secret):
     """All get the same roster with everybody's card, and each pair has one connection that carries frames."""
     cards = [{"version": "1.0", "workers": rank} for rank in range(nodes)]
     where = places(nodes, secret=secret, transport=transport)
-    if transport != "tcp":
-        where = [replace(place, rendezvous=f"meshes-{os.getpid()}") for place in where]
     where = [replace(place, card=cards[place.rank]) for place in where]
     with opened(where) as results:
         mine = links(results)
@@ -107,7 +104,7 @@ def test_frames_are_as_long_as_the_job_allows():
 
 def test_processes_find_each_other():
     """Four processes, started in any order with a secret, hear from each other."""
-    rendezvous = f"127.0.0.1:{free_port()}"
+    rendezvous = free_address()
     nodes = {rank: node_process(rank, 4, rendezvous) for rank in (2, 1, 3, 0)}
     for rank, node in sorted(nodes.items()):
         assert node.stdout.readline() == "starts\n"
@@ -121,7 +118,7 @@ def test_processes_find_each_other():
 def test_a_node_killed_while_it_waits_may_start_again(caplog):
     """At the rendezvous a node that is gone leaves its rank free for a new incarnation."""
     caplog.set_level(logging.INFO, "nbps.transport")
-    rendezvous = f"127.0.0.1:{free_port()}"
+    rendezvous = free_address()
     first = Opening(Place(0, 3, rendezvous, "job", 5, b"secret", card={"version": "1"}))
 
     def wait_for(event):
@@ -152,7 +149,7 @@ def test_a_node_killed_while_it_waits_may_start_again(caplog):
 @pytest.mark.parametrize("address", ["localhost", "[::1]"])
 def test_names_and_ipv6_are_addresses_too(address):
     """The others listen on the same kind of address as the rendezvous."""
-    rendezvous = f"{address}:{free_port()}"
+    rendezvous = free_address().replace("127.0.0.1", address)
     with opened(places(3, rendezvous=rendezvous)) as results:
         mine = links(results)
         assert all(is_loopback(result.members[1].address.rpartition(":")[0].strip("[]")) for result in results)
@@ -182,12 +179,6 @@ def test_the_rendezvous_may_listen_elsewhere():
         assert results[0].members[0].address.startswith("0.0.0.0:")
         assert results[1].members[0].address == where[1].rendezvous
         close_links(links(results))
-
-
-def test_local_host_is_the_address_of_this_end():
-    """What a node tells others of itself is the address that its connection uses."""
-    with pair() as (first, second):
-        assert local_host(first) == local_host(second) == "127.0.0.1"
 
 
 def come(place, address="127.0.0.1:1"):
@@ -298,15 +289,15 @@ def test_a_node_that_did_not_get_the_roster_comes_again_for_it():
 
 def test_jobs_of_a_script_follow_each_other_at_one_address(caplog):
     """A node that is ahead waits at the rendezvous of the job before; nobody is let into the wrong one."""
-    port = free_port()
-    with opened(places(2, port, job="script/1")) as results:
+    rendezvous = free_address()
+    with opened(places(2, rendezvous=rendezvous, job="script/1")) as results:
         close_links(links(results))
-        ahead = Opening(places(2, port, job="script/2")[1])
+        ahead = Opening(places(2, rendezvous=rendezvous, job="script/2")[1])
         while "not now: node 0 is at job 'script/1', node 1 at job 'script/2'" not in caplog.text:
             assert results[0].mesh.poll() == []
         assert ahead.waits
         results[0].mesh.close()
-        behind = Opening(places(2, port, job="script/2")[0])
+        behind = Opening(places(2, rendezvous=rendezvous, job="script/2")[0])
         second = [behind.finish(), ahead.finish()]
         close_links(links(second))
         for result in second:
@@ -364,7 +355,7 @@ def test_a_node_that_vanishes_after_the_roster_is_named():
     """Who came to the rendezvous and cannot be reached afterwards: by name, with its address."""
     where = places(3, start_timeout_s=2)
     openings = [Opening(where[0]), Opening(where[2])]
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody = free_address()
     connection = come(where[1], nobody)
     results = [opening.finish() for opening in openings]
     assert results[0].error is None

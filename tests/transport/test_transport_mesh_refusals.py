@@ -25,13 +25,12 @@ from meeting import (
     run,
 )
 from nbps.transport import Options, get_transport
-from nbps.transport.addresses import split_address
+from nbps.transport.addresses import is_loopback, split_address
 from nbps.transport.mesh import calling as calling_module
 from nbps.transport.mesh import reception as reception_module
 from nbps.transport.mesh import rendezvous as rendezvous_module
 from nbps.transport.mesh.handshake import Connecting
 from nbps.transport.mesh.mesh import Mesh
-from nbps.transport.mesh.place import is_loopback
 from nbps.transport.mesh.rendezvous import Member, read_roster
 
 from nbps.errors import ConfigError, ConnectionLostError, NodeError, ProtocolError, TransportError

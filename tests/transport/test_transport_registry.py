@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
-from nbps.transport import Options, Transport, get_transport, registry, transport_names
+from nbps.transport import Options, Transport, get_transport, transport_names
 
 from nbps.errors import ConfigError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -43,12 +39,6 @@ def test_ours_are_known(name):
     found = get_transport(name)
     assert isinstance(found, Transport)
     assert found.name == name
-
-
-def test_pyproject_registers_what_is_built_in():
-    """Who lists the entry points of the installed package finds the same as who asks a checkout."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["nbps.transports"] == registry._OURS
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

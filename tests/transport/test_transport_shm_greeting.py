@@ -12,7 +12,7 @@ import socket
 import numpy as np
 import pytest
 from nbps.transport import Options, get_transport
-from nbps.transport.carriers import shm
+from nbps.transport.carriers import shm_greeting
 from shm_stranger import (
     GREETING,
     MEMORY,
@@ -121,7 +121,7 @@ def test_a_refusal_is_passed_on():
 def test_who_says_nothing_is_in_nobodys_way():
     """Of many connections that only wait the oldest have to go; who greets late, but in time, is accepted."""
     with listening() as listener, contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(knock(listener.address)) for _ in range(shm._GREETED_LIMIT)]
+        silent = [stack.enter_context(knock(listener.address)) for _ in range(shm_greeting._GREETED_LIMIT)]
         assert listener.accept() is None
         assert not select.select([listener], [], [], 0)[0]
         stranger = Stranger(listener.address)

@@ -17,7 +17,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from nbps.transport import Options, get_transport
+from nbps.transport import Options, addresses, get_transport
 
 from nbps.errors import ConnectionLostError, TransportError
 from nbps.testing.transport.ends import End, accepted, drive, payload
@@ -69,7 +69,7 @@ def test_frames_go_both_ways(host):
 def test_what_is_no_address_is_refused(address):
     """Both by who listens and by who connects, with an example of one."""
     for attempt in (lambda: tcp.listen(address, Options()), lambda: tcp.connect(address, Options(), 0)):
-        with pytest.raises(TransportError, match=r"is no address; expected host:port, for instance 10\.0\.0\.1:5000"):
+        with pytest.raises(TransportError, match=r"is not an address; expected host:port, as in 10\.0\.0\.1:5000"):
             attempt()
 
 
@@ -282,3 +282,30 @@ def test_sockets_are_not_inherited_and_set_as_asked():
         assert not os.get_inheritable(listener.fileno())
         first.close()
         second.close()
+
+
+def test_a_port_in_use_is_not_chosen(monkeypatch):
+    """Others are tried for a rendezvous; if all are taken, the message says what to do."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        used = taken.getsockname()[1]
+        monkeypatch.setattr(addresses, "FIRST_PORT", used)
+        monkeypatch.setattr(addresses, "PORTS", 1)
+        monkeypatch.setattr(addresses, "_PORT_ATTEMPTS", 1)
+        with pytest.raises(TransportError, match="no free port"):
+            tcp.free_rendezvous("job")
+    assert tcp.free_rendezvous("job") == f"127.0.0.1:{used}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Host:5000", "host:05000"),
+        ("[::1]:5000", "[0:0:0:0:0:0:0:1]:5000"),
+        ("10.0.0.1:5000", "10.0.0.1:5000"),
+    ],
+)
+def test_places_are_the_same_however_they_are_written(one, other):
+    """Addresses are compared in one form; names are not looked up."""
+    assert tcp.canonical(one) == tcp.canonical(other) is not None
+    assert tcp.canonical(one) != tcp.canonical("10.0.0.2:5000")

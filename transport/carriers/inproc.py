@@ -50,6 +50,8 @@ class InprocTransport(Transport):
     """Frames between threads of this process."""
 
     name = "inproc"
+    crosses_processes = False
+    address_form = "a name, as in node-0"
 
     def listen(self, address: str, options: Options) -> InprocListener:
         """Listen at any name."""
@@ -72,6 +74,18 @@ class InprocTransport(Transport):
                     "of this process listens there): does the other node run, in this process, and is this its address?"
                 )
             time.sleep(min(_PAUSE_S, left))
+
+    def canonical(self, address: str) -> str | None:
+        """Return any name but the empty one."""
+        return address or None
+
+    def is_local(self, address: str) -> bool:
+        """Return True: no other process can connect."""
+        return True
+
+    def free_rendezvous(self, job: str) -> str:
+        """Return the name of the job."""
+        return job
 
 
 _lock = threading.Lock()  # of the two below and of listeners' queues

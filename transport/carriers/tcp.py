@@ -1,19 +1,27 @@
-"""Nodes on machines that reach each other by TCP, IPv4 or IPv6."""
+"""Nodes on machines that reach each other by TCP, IPv4 or IPv6.
+
+Whoever only asks about addresses, as drivers do, does not pay for connections: these need Numba.
+"""
 
 from __future__ import annotations
 
 import errno
 import functools
+import ipaddress
 import os
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-from nbps.kernels import checksum
-from nbps.kernels.prepare import prepare
-from nbps.transport.addresses import join_address, split_address
-from nbps.transport.carriers.tcp_connection import TcpConnection
+from nbps.transport.addresses import (
+    free_address,
+    is_ip,
+    is_loopback,
+    is_wildcard,
+    join_address,
+    split_address,
+)
 from nbps.transport.interface import Connection, Listener, Options, Transport
 
 from nbps.errors import TransportError
@@ -44,6 +52,7 @@ class TcpTransport(Transport):
     """Frames over TCP."""
 
     name = "tcp"
+    address_form = "host:port of node 0, as in 10.0.0.1:29500 or [::1]:29500, with a port from 1 to 65535"
 
     def listen(self, address: str, options: Options) -> TcpListener:
         """Listen at ``host:port``; port 0 has the system choose one."""
@@ -93,12 +102,55 @@ class TcpTransport(Transport):
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
+    def canonical(self, address: str) -> str | None:
+        """Return ``host:port``, names in small letters; None with port 0, or with what cannot be a host."""
+        try:
+            host, port = split_address(address)
+        except TransportError:
+            return None
+        strange = any(sign.isspace() or not sign.isprintable() or sign == "/" for sign in host)
+        if port == 0 or strange or (":" in host and not is_ip(host)):
+            return None
+        return join_address(str(ipaddress.ip_address(host)) if is_ip(host) else host.lower(), port)
 
-_Wrapper = Callable[[socket.socket, str], TcpConnection]  # of a connected socket and its other end's address
+    def is_local(self, address: str) -> bool:
+        """Whether the host of `address` is loopback; a name that is not known to be is not."""
+        return is_loopback(split_address(address)[0])
+
+    def free_rendezvous(self, job: str) -> str:
+        """Return a port of the loopback device."""
+        return free_address()
+
+    def entrance(self, rendezvous: str, bind: str) -> str:
+        """Return the port of `rendezvous` at the host `bind`.
+
+        Without one: at the host of `rendezvous`. Where that is a name: at all IPv4 addresses, because ``/etc/hosts`` of
+        a machine often gives its own name a loopback address.
+        """
+        host, port = split_address(rendezvous)
+        if not bind and not (is_ip(host) or is_loopback(host)):
+            bind = "0.0.0.0"
+        return join_address(bind or host, port)
+
+    def own_address(self, rendezvous: str, bind: str, node: str, connection: Connection) -> str:
+        """Return `bind`, or the address from which the rendezvous is reached, with a port that the system chooses."""
+        return join_address(bind or _local_host(connection), 0)
+
+    def told_address(self, listening: str, connection: Connection) -> str:
+        """Return `listening`, and for all addresses of this machine the one from which the rendezvous is reached."""
+        host, port = split_address(listening)
+        return join_address(_local_host(connection) if is_wildcard(host) else host, port)
+
+
+_Wrapper = Callable[[socket.socket, str], Connection]  # of a connected socket and its other end's address
 
 
 def _wrapper(options: Options, server_side: bool) -> _Wrapper:
     """Return what makes connections of sockets."""
+    from nbps.kernels import checksum
+    from nbps.kernels.prepare import prepare
+    from nbps.transport.carriers.tcp_connection import TcpConnection
+
     prepare(checksum.requests())  # compiled before the first frame: nothing may hold up a node's loop
     if options.tls is None:
         return lambda connected, peer: TcpConnection(connected, peer, options)
@@ -106,6 +158,12 @@ def _wrapper(options: Options, server_side: bool) -> _Wrapper:
 
     context = tls_context(options.tls, server_side)
     return lambda connected, peer: TlsConnection(connected, peer, options, context, server_side)
+
+
+def _local_host(connection: Connection) -> str:
+    """Return the address of this machine that `connection`, a socket, uses."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        return str(same.getsockname()[0])
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, Any]]:

@@ -34,11 +34,11 @@ from typing import NamedTuple, NoReturn
 from nbps.transport.interface import Connection
 from nbps.transport.mesh.notes import check_fields, printable, read_note, write_note
 
+from nbps.core.rules import NODES_LIMIT
 from nbps.errors import ConnectionLostError, ProtocolError, TransportError
 
 PROTOCOL = 1  # of this handshake, the rendezvous and `nbps.transport.wire`
 DEADLINE_S = 5.0  # who has not proved itself by then is a stranger
-NODES_LIMIT = 1 << 16
 NAME_LIMIT = 200  # characters of a job's name or a version
 
 _NONCE_BYTES = 32

@@ -75,8 +75,10 @@ class Visitor:
         place = self._place
         connection.frame_limit = ROSTER_LIMIT
         if self.listener is None:
-            self.listener = self._transport.listen(place.listening_address(connection), self._options)
-        address = place.told_address(self.listener.address, connection)
+            node = f"{place.rank}-{place.incarnation:016x}"
+            own_address = self._transport.own_address(place.rendezvous, place.bind, node, connection)
+            self.listener = self._transport.listen(own_address, self._options)
+        address = self._transport.told_address(self.listener.address, connection)
         own = Member(place.rank, address, place.incarnation, self._card)
         connection.send(write_note({"address": own.address, "card": own.card}))
         while (frame := self._caller.receive(connection, until)) is not None:

@@ -50,11 +50,11 @@ class Mesh:
     """
 
     def __init__(self, place: Place, frame_limit: int) -> None:
-        place.check_exposure()
+        self._transport = get_transport(place.transport)
+        place.check_reach(self._transport)
         self.place = place
         self._frame_limit = frame_limit
         self._card = written_card(place.card)
-        self._transport = get_transport(place.transport)
         self._options = Options(tls=place.tls)
         self._caller = Caller(place, self._transport, self._options)
         self._selector = EpollSelector()
@@ -223,7 +223,8 @@ class Mesh:
         place = self.place
         until = time.monotonic() + place.start_timeout_s
         try:
-            listener = self._transport.listen(place.listening_address(), self._options)
+            entrance = self._transport.entrance(place.rendezvous, place.bind)
+            listener = self._transport.listen(entrance, self._options)
         except TransportError as error:
             raise TransportError(
                 f"node 0 cannot open the rendezvous: {error}. NBPS_RENDEZVOUS, the same on all nodes, sets another "
@@ -254,7 +255,7 @@ class Mesh:
         waited = f"node 0 waited {self.place.start_timeout_s:g} s at {self._reception.address}: {', '.join(parts)}"
         if self._reception.last_refusal is not None:
             waited += f"; the last that was refused there: {self._reception.last_refusal}"
-        elif self.place.only_here(self._reception.address):
+        elif self._transport.is_local(self._reception.address):
             waited += "; other machines cannot reach that address"
         return waited
 

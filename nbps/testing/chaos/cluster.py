@@ -16,7 +16,6 @@ import fcntl
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from nbps.memory.segments import find_segments, remove_orphans
+from nbps.transport import get_transport
 
 T = TypeVar("T")
 
@@ -266,7 +266,7 @@ class Cluster:
     transport : str
         ``NBPS_TRANSPORT``.
     rendezvous : str, optional
-        ``NBPS_RENDEZVOUS``; a free port of the loopback device if not given.
+        ``NBPS_RENDEZVOUS``; a free one on this machine if not given.
     seen_from : mapping of int to str
         Another rendezvous for some ranks, for instance the address of a `nbps.testing.transport.proxy.ChaosProxy`.
     places : sequence of Place, optional
@@ -294,8 +294,8 @@ class Cluster:
     ) -> None:
         if places is not None and len(places) != nodes:
             raise ValueError(f"{len(places)} places for {nodes} nodes; expected one for each")
-        self.rendezvous = free_address() if rendezvous is None else rendezvous
         name = secrets.token_hex(8)
+        self.rendezvous = get_transport(transport).free_rendezvous(name) if rendezvous is None else rendezvous
         common = {
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
@@ -363,12 +363,6 @@ def eventually(condition: Callable[[], object], what: str, timeout_s: float = _L
         if time.monotonic() > limit:
             raise TimeoutError(f"waited {round(timeout_s, 2)} s for {what}")
         time.sleep(_POLL_S)
-
-
-def free_address() -> str:
-    """Return an address of the loopback device at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 def _environment_of(pid: int) -> list[bytes]:

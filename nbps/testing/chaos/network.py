@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import nbps
-from nbps.testing.chaos.cluster import eventually, free_address
+from nbps.testing.chaos.cluster import eventually
 from nbps.testing.chaos.nodes import NodeJob, NodeOutcome, ProbeCluster, ProbeRun
 from nbps.testing.consistency.history import Violation
 from nbps.testing.consistency.probe import UNITS, Plan, probe_tables
 from nbps.testing.transport.proxy import ChaosProxy
+from nbps.transport.addresses import free_address
 
 _FAILURE_S = 5.0  # who is silent for so long is lost; nobody is paused for half of it
 _START_S = 20.0

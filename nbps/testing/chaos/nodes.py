@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import operator
 import pickle
-import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,8 +146,6 @@ class ProbeCluster(Cluster):
         (self.folder / _JOBS).write_bytes(cloudpickle.dumps(list(jobs)))
         script = self.folder / "play.py"
         script.write_text(_SCRIPT)
-        if arguments.get("transport") == "shm":
-            arguments.setdefault("rendezvous", secrets.token_hex(8))  # a name: there are no ports
         super().__init__(script, nodes, [str(self.folder)], **arguments)
 
     def close(self) -> None:
