@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from nbps.kernels.board import OPEN, gate, tick
-from nbps.kernels.layout import committed
 from numba import njit
 
+from nbps.kernels.board import OPEN, gate, tick
+from nbps.kernels.layout import committed
 from nbps.memory.segments import attach
 
 if TYPE_CHECKING:

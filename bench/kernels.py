@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import row_loops
 from measure import Line, Options, in_turn, options, report
-from nbps.kernels import replica
-from nbps.kernels.rows import NOBODY_LOOKS
 
 import nbps
+from nbps.kernels import replica
+from nbps.kernels.rows import NOBODY_LOOKS
 
 _TARGET_NS = 2.0
 _DIRTY_ROWS = 10  # one in so many, for a flush of a sparse change

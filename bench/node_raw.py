@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from nbps.kernels.atomics import address
 from numba import njit, types
+
+from nbps.kernels.atomics import address
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -21,17 +21,17 @@ from typing import Any, NamedTuple, Self
 import node_raw
 import numpy as np
 import numpy.typing as npt
-from nbps.kernels import checksum
-from nbps.kernels import rows as row_kernels
-from nbps.kernels.prepare import agent_requests, prepare
-from nbps.transport import get_transport
-from nbps.transport.interface import Connection, Options
-from nbps.transport.wire import decode, encode
 
 from nbps.agent.batch import AS_IT_IS, OVERWRITE
 from nbps.agent.memory import NodeMemory, TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship
+from nbps.kernels import checksum
+from nbps.kernels import rows as row_kernels
+from nbps.kernels.prepare import agent_requests, prepare
 from nbps.memory.heap import tune_heap
+from nbps.transport import get_transport
+from nbps.transport.interface import Connection, Options
+from nbps.transport.wire import decode, encode
 
 WIDTH = 32
 ROW_BYTES = 4 * WIDTH

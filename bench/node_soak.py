@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from measure import Line, Options
-from nbps.transport.addresses import free_address
 from node_jobs import PROGRAMS
 
 from nbps.testing.chaos.cluster import Cluster, Node
 from nbps.testing.transport.proxy import ChaosProxy
+from nbps.transport.addresses import free_address
 
 _GROWTH_MB = 1.0  # beyond it memory is not flat
 _WARM = 0.2  # share of the time that does not count

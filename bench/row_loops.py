@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
+
 from nbps.kernels import get_rows, inc_rows
 from nbps.kernels.atomics import PACK_BYTES, add_pack_relaxed, add_relaxed
-from numba import njit
 
 if TYPE_CHECKING:
     from nbps import Worker

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from measure import Line, in_turn, options, report
+
 from nbps.transport import Connection, Options, Tls, get_transport
 
 _FRAME_LIMIT = 1 << 30

@@ -6,10 +6,10 @@ it once, before the workers start.
 """
 
 import numpy as np
-from nbps.kernels import TableKernel, get_row, inc_row
 from numba import njit
 
 import nbps
+from nbps.kernels import TableKernel, get_row, inc_row
 
 GROUPS, WIDTH, OBSERVATIONS, CLOCKS = 1_000, 16, 1_000_000, 10
 

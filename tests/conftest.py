@@ -6,17 +6,22 @@ import gc
 import io
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import cloudpickle
 import hypothesis
 import pytest
 
 from nbps.memory.segments import find_segments
 
 _PASSED = pytest.StashKey[bool]()
+# Nodes, drivers and workers of tests are processes of their own: they find `support` too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+
 _BESIDE_THE_PROJECT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 # No deadlines: a kernel is compiled within its first example, and no outcome depends on speed.
@@ -45,6 +50,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data sets in {folder}; set NBPS_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _functions_of_test_files_travel() -> None:
+    """Let workers get functions of test files as they are: they cannot import these files, which import pytest."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__.partition(".")[0]])
 
 
 @pytest.fixture(scope="session", autouse=True)

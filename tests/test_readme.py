@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
@@ -86,8 +88,12 @@ def test_first_command_trains(tmp_path):
     assert re.search(r"test RMSE +0\.\d+", done.stdout)
 
 
-def test_every_test_named_exists():
-    """The guarantee table names test files that exist."""
-    named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "tests" / "README.md").read_text())
-    assert len(named) >= 6
+@pytest.mark.parametrize(("document", "at_least"), [("README.md", 1), ("CONTRIBUTING.md", 1), ("tests/README.md", 30)])
+def test_every_test_named_exists(document, at_least):
+    """Files and folders of tests that the documents name exist; those in `tests/` may name them from there."""
+    text = (ROOT / document).read_text()
+    named = re.findall(r"\btests/[\w/]*(?:\.\w+)?", text)
+    if document.startswith("tests/"):
+        named += [f"tests/{name}" for name in re.findall(r"`((?!tests/)\w+(?:/[\w/]*(?:\.py)?|\.py))`", text)]
+    assert len(named) >= at_least
     assert [name for name in named if not (ROOT / name).exists()] == []

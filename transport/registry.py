@@ -14,9 +14,8 @@ import importlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from nbps.transport.interface import Transport
-
 from nbps.errors import ConfigError
+from nbps.transport.interface import Transport
 
 _GROUP = "nbps.transports"
 # Ours are no entry points: a checkout that is not installed has none.

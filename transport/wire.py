@@ -41,7 +41,6 @@ import struct
 from typing import Any, NamedTuple
 
 import numpy as np
-from nbps.transport.interface import Buffer, Bytes
 
 from nbps.core.messages import (
     Arrived,
@@ -58,6 +57,7 @@ from nbps.core.messages import (
     Visible,
 )
 from nbps.errors import LocalProtocolError, RemoteProtocolError
+from nbps.transport.interface import Buffer, Bytes
 
 HEADER_BYTES = 64
 TEXT_LIMIT = 1 << 16  # bytes; a reason may hold the traceback of a worker

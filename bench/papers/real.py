@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from nbps.kernels import TableKernel
 
 import nbps
+from nbps.kernels import TableKernel
 from papers.application import DECAY, INIT_SD, Problem, descend, objective
 from papers.records import Curve, Differential, Floats, RunRecord, Setting, Straggler, Trace
 

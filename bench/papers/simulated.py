@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from nbps.kernels import TableKernel
 
 import nbps
 from nbps.core.worker import Flush, Refresh
+from nbps.kernels import TableKernel
 from nbps.sim import Network, Scenario, Simulation, SimWorker
 from nbps.sim.worker import Compute
 from papers.application import DECAY, INIT_SD, Problem, descend, objective

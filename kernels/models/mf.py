@@ -42,6 +42,7 @@ def _item_step(state, norms, decay, i, error, step, adapt, user_norm):
     return _ONE - rate * decay[i], gain
 
 
+# Long because it trains on four ratings at a time, and then on those that are left, in one block of registers.
 @kernel(fastmath=True)
 def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt):
     """Train on one block of ratings; the caller is the only writer of all rows in it.

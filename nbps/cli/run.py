@@ -27,6 +27,7 @@ def _check_grace(value: float) -> float:
     return value
 
 
+# Long because its parameters are the options of the command.
 def run(
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="Python script, or module with -m.")],
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.", rich_help_panel=_NODES)],

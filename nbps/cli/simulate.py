@@ -45,6 +45,7 @@ def _option(text: str, panel: str, *names: str, **limits: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **limits)
 
 
+# Long because its parameters are the options of the command.
 def sim(
     context: typer.Context,
     nodes: Annotated[int, _option("Machines.", _CLUSTER, min=1)] = 1,

@@ -66,6 +66,7 @@ class StalenessChoice:
         return "\n".join([*lines, self.reason])
 
 
+# Long because it takes, and documents, what a job takes besides its own parameters.
 def auto_staleness(
     function: Callable[..., object],
     *args: Any,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbps.kernels import board, layout
 
 from nbps.agent.board import AgentBoard
 from nbps.core.messages import BarrierReached, Committed, Needed, Refreshed
 from nbps.errors import RemoteProtocolError
+from nbps.kernels import board, layout
 
 NODES, RANK = 2, 0
 

@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 import pytest
-from agent_tables import Fence, Kind, TestNode, batch_of
 
 from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, Shape, new_batch, values_bytes
 from nbps.errors import ProtocolError
+from support.agent_tables import Fence, Kind, TestNode, batch_of
 
 KINDS = [
     Kind("floats", 20, 3, "float32"),

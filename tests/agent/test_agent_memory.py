@@ -6,13 +6,13 @@ from collections import deque
 
 import numpy as np
 import pytest
-from agent_tables import Kind, TestNode, batch_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, sections
 from nbps.agent.memory import NodeMemory
 from nbps.errors import ProtocolError
+from support.agent_tables import Kind, TestNode, batch_of
 
 
 class Exchange:

@@ -13,10 +13,10 @@ import time
 from collections import Counter
 
 import pytest
-import running
-from running import LIMIT_S, PROGRAM, facts
 
 from nbps import Nodes
+from support import running
+from support.running import LIMIT_S, PROGRAM, facts
 
 start, play, terminal = (pytest.fixture(make) for make in (running.start, running.play, running.terminal))
 

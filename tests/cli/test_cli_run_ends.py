@@ -7,8 +7,9 @@ import signal
 import time
 
 import pytest
-import running
-from running import LIMIT_S, PROGRAM, gone, ready, status, wait_until_stuck
+
+from support import running
+from support.running import LIMIT_S, PROGRAM, gone, ready, status, wait_until_stuck
 
 start, play, terminal = (pytest.fixture(make) for make in (running.start, running.play, running.terminal))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from drivers import Cluster
 
 from nbps.core.link import Link
 from nbps.core.messages import (
@@ -32,6 +31,7 @@ from nbps.core.node import State
 from nbps.core.rules import FINISHED, gate_target, is_checkpoint, is_too_old, value_bound
 from nbps.core.terms import Terms
 from nbps.errors import ProtocolError
+from support.core_drivers import Cluster
 
 ESSP = Terms(staleness=1)
 SSP = Terms(staleness=1, eager=False)

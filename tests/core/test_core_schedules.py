@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from drivers import Cluster
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nbps.core.messages import Committed, LinkDown, LinkUp, Needed, Tick
 from nbps.core.terms import Terms
+from support.core_drivers import Cluster
 
 node = st.integers(0, 2)
 

@@ -6,7 +6,6 @@ import math
 from collections import deque
 
 import pytest
-from drivers import Typed
 
 from nbps.core.rules import FINISHED
 from nbps.core.terms import Terms
@@ -26,6 +25,7 @@ from nbps.core.worker import (
     Worker,
 )
 from nbps.errors import ProtocolError
+from support.core_drivers import Typed
 
 
 def walk(step, answers=None):

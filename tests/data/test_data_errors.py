@@ -49,7 +49,7 @@ def test_unreadable_file(tmp_path):
     refuse(path, "cannot be opened: Permission denied")
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"")], ids=["plain", "compressed"])
 def test_empty_file(tmp_path, content):
     """Nothing in it, plain and compressed."""
     (tmp_path / "x").write_bytes(content)

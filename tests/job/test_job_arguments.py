@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tasks
 
 import nbps
 from nbps.core.worker import Group, Publish
+from support import tasks
 
 
 @pytest.fixture(scope="module")

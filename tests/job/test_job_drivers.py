@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from nbps.memory.segments import find_segments, remove_orphans
+from support import SCRIPTS
 
-SCRIPT = Path(__file__).with_name("drivers.py")
+SCRIPT = SCRIPTS / "job_drivers.py"
 _LIMIT_S = 60
 
 

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-import tasks
 
 import nbps
 from nbps.errors import AbortedError, ClockTimeoutError, JobClosedError, WorkerDiedError, WorkerError
+from support import tasks
 
 
 def job(workers=3, **options):

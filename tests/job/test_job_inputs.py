@@ -68,7 +68,6 @@ def test_a_table_that_cannot_be(options, message):
         ({"tables": nbps.Table("t", 1, 1)}, r"expected a sequence of nbps.Table, found Table\("),
         ({"tables": [nbps.Table("t", 1, 1), nbps.Table("t", 2, 2)]}, "two tables are called 't'; names must differ"),
     ],
-    ids=str,
 )
 def test_a_job_that_cannot_be(options, message):
     """Every argument is checked before anything is made."""
@@ -218,7 +217,6 @@ def test_a_closed_job_and_its_tables_say_so(tmp_path):
         ("float32", [["a", "b", "c"]] * 2, ConfigError, "found dtype <U1"),
         ("float32", nbps.init.from_file("/nothing/here"), DataError, "/nothing/here: expected an Arrow IPC file"),
     ],
-    ids=str,
 )
 def test_initial_values_that_do_not_fit(dtype, init, error, message):
     """An initialiser that cannot fill its table is refused, with the table's name in a note."""

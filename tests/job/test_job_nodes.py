@@ -13,13 +13,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from nbps.transport import Tls, get_transport
 
 from nbps import Nodes
 from nbps.errors import ConfigError
 from nbps.job import cluster
 from nbps.nodes.launchers import slurm_hosts
 from nbps.runtime import cores
+from nbps.transport import Tls, get_transport
 
 OURS = {"NBPS_NODES": "4", "NBPS_NODE_RANK": "2", "NBPS_RENDEZVOUS": "127.0.0.1:29500"}
 

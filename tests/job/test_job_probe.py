@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-import tasks
 
 import nbps
+from support import tasks
 
 STALENESS = [0, 1, 3, math.inf]
 MODELS = [nbps.BSP(), nbps.ASP(), nbps.VAP(20), *[nbps.SSP(s) for s in STALENESS], *[nbps.ESSP(s) for s in STALENESS]]

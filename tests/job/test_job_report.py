@@ -9,12 +9,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import tasks
-from nbps.kernels import layout
 
 import nbps
 from nbps.errors import NotRecordedError
 from nbps.job.report import ClockDifferential
+from nbps.kernels import layout
+from support import tasks
 
 
 def test_clocks_and_rows_are_counted():

@@ -9,10 +9,10 @@ from bisect import bisect_left
 
 import numpy as np
 import pytest
-from nbps.kernels import layout
 
 import nbps
 from nbps.errors import ConfigError
+from nbps.kernels import layout
 
 UNIT = 1 / 64  # additions are multiples of it: sums of float64 are exact
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nbps.kernels import board, layout
-from sharing import peers
+from support.sharing import peers
 
 FIRST = layout.committed(0)
 clocks = st.lists(st.integers(0, 20), min_size=1, max_size=5)

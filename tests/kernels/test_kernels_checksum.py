@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nbps.kernels import checksum
 
 _MASK = 2**64 - 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sharing import peers
-from twins import DTYPES
+
+from support.sharing import peers
+from support.twins import DTYPES
 
 _PROCESSES, _THREADS = 2, 2
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nbps.kernels import marks, presence
 
 FORMS = ["jitted", "plain"]

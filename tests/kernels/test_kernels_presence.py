@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nbps.kernels import board, layout, presence
 from nbps.kernels.atomics import exchange, fence, fetch_add, load_acquire, store_release
 from nbps.kernels.futex import futex_wait, futex_wake
 from nbps.kernels.presence import ABSENT, ASKED, PRESENT, USED, WANTED_ROW
-
 from nbps.testing.consistency.interleave import Machine, Order, Shared
 
 FORMS = ["jitted", "plain"]
@@ -220,6 +220,7 @@ def use_by_store(array, index, expected, desired):
     return True
 
 
+# Long because a worker and an agent share their cells, which the explorer must know by name.
 def explore_fetch(order, planted=None, reads=2, early=False):
     """Have a worker read a row that the agent lets go of and fetches again, while the owner changes it.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import twins
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nbps.kernels import replica
 from nbps.kernels.rows import NOBODY_LOOKS
-from twins import DTYPES
+from support import twins
+from support.twins import DTYPES
 
 
 @st.composite

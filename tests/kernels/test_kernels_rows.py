@@ -5,11 +5,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-import twins
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nbps.kernels import rows
-from twins import DTYPES, placed
+from support import twins
+from support.twins import DTYPES, placed
 
 small = st.integers(-1000, 1000)
 

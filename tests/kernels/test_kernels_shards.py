@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nbps.kernels import rows, shards
 from nbps.kernels.atomics import add_relaxed, compare_exchange, load_acquire, store_release
-from twins import DTYPES, placed
-
 from nbps.testing.consistency.interleave import Machine, Order, Shared
+from support.twins import DTYPES, placed
 
 ORDERS = list(Order)
 FORMS = ["jitted", "plain"]

@@ -11,14 +11,13 @@ import threading
 import time
 from pathlib import Path
 
-import lan
 import pytest
-import relay
 
 from nbps.testing.chaos.cluster import Cluster, eventually
+from support import SCRIPTS, lan, relay
 
-SCRIPT = Path(__file__).with_name("talkers.py")
-BED = Path(__file__).with_name("bed.py")
+SCRIPT = SCRIPTS / "talkers.py"
+BED = SCRIPTS / "bed.py"
 LIMIT_S = 60
 PATIENCE_S = 0.3  # for what cannot come
 PORT = 7000
@@ -294,7 +293,6 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_is_not_root_is_told():
     """A user without rights gets a reason, no error."""
-    script = "import os, lan; os.setuid(65534); print(lan.why_not())"
-    environment = {**os.environ, "PYTHONPATH": str(Path(lan.__file__).parent)}
-    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    script = "import os; from support import lan; os.setuid(65534); print(lan.why_not())"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "needs root" in told.stdout

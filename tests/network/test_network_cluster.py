@@ -6,13 +6,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from nbps.transport.addresses import free_address
 
 from nbps.memory.segments import find_segments
 from nbps.testing.chaos.cluster import Cluster, eventually
 from nbps.testing.transport.proxy import ChaosProxy
+from nbps.transport.addresses import free_address
+from support import SCRIPTS
 
-SCRIPT = Path(__file__).with_name("talkers.py")
+SCRIPT = SCRIPTS / "talkers.py"
 
 
 def state(pid: int) -> str:

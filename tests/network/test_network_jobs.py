@@ -11,11 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import lan
-import network_programs as programs
 import numpy as np
 import pytest
-import relay
 
 from nbps.checkpoint.writer import latest
 from nbps.errors import CheckpointError
@@ -23,9 +20,10 @@ from nbps.testing.chaos.cluster import Cluster, eventually
 from nbps.testing.chaos.workers import read_journals
 from nbps.testing.consistency.history import Passed, Read, check
 from nbps.testing.consistency.probe import history_of
+from support import SCRIPTS, lan, network_programs, relay
 
-SCRIPT = Path(programs.__file__)
-NODES = programs.NODES
+SCRIPT = SCRIPTS / "network_programs.py"
+NODES = network_programs.NODES
 LIMIT_S = 100
 STILL_S = 0.3  # nothing happens for so long: workers wait
 PROGRESS = 10  # clocks
@@ -79,7 +77,7 @@ class Job:
 
     def __init__(self, nodes: Nodes, name: str, folder: Path) -> None:
         self._nodes = nodes
-        self._case = programs.JOBS[name]
+        self._case = network_programs.JOBS[name]
         self._output = [len(node.output) for node in nodes.nodes]
         self._errors = [len(node.errors) for node in nodes.nodes]
         self.folder = folder
@@ -297,13 +295,13 @@ def test_the_others_go_on_without_a_node_that_is_cut_off(nodes, lost):
     assert [ends[rank]["error"] for rank in left] == [None, None]
     assert len({ends[rank]["resumed"] for rank in left}) == 1
     begun = ends[left[0]]["resumed"]
-    expected = np.zeros((programs.CYCLE, NODES), np.int64)
+    expected = np.zeros((network_programs.CYCLE, NODES), np.int64)
     for rank in range(NODES):
-        np.add.at(expected, (np.arange(begun) % programs.CYCLE, rank), 1)
+        np.add.at(expected, (np.arange(begun) % network_programs.CYCLE, rank), 1)
     for new, rank in enumerate(left):
         (clocks,) = ends[rank]["results"][0]
         assert clocks > begun > 0
-        np.add.at(expected, (np.arange(begun, clocks) % programs.CYCLE, new), 1)
+        np.add.at(expected, (np.arange(begun, clocks) % network_programs.CYCLE, new), 1)
     one, other = job.tables()
     np.testing.assert_array_equal(one["counted"], expected)
     np.testing.assert_array_equal(other["counted"], expected)
@@ -316,7 +314,7 @@ def test_a_slow_network_slows_a_job_and_nothing_grows(nodes, model, rate):
 
     Under ASP workers wait for nobody and are done long before their additions are sent: these go together.
     """
-    case = programs.JOBS[f"bulk {model}"]
+    case = network_programs.JOBS[f"bulk {model}"]
     clocks, table_bytes = case.programs[0].keywords["clocks"], case.tables[0].rows * case.tables[0].width * 8
     before = nodes.network.traffic()
     for n in range(NODES):

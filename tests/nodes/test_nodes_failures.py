@@ -18,9 +18,10 @@ from typing import NamedTuple
 import pytest
 
 from nbps.testing.chaos.cluster import Cluster, Node, eventually
+from support import SCRIPTS
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all scenes
-SCRIPT = Path(__file__).with_name("scripts.py")
+SCRIPT = SCRIPTS / "node_scripts.py"
 AT_ONCE = 4
 
 

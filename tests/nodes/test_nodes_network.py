@@ -6,16 +6,15 @@ import random
 import time
 from collections.abc import Callable
 
-import planted_nodes
-import probing
 import pytest
-from nbps.transport.addresses import free_address
 
 import nbps
 from nbps.testing.chaos.cluster import eventually
 from nbps.testing.chaos.nodes import NodeJob, NodeOutcome, ProbeCluster, ProbeRun
 from nbps.testing.consistency.probe import Plan
 from nbps.testing.transport.proxy import ChaosProxy
+from nbps.transport.addresses import free_address
+from support import planted_nodes, probing
 
 pytestmark = pytest.mark.timeout(300)
 # Many rows, so that frames are long enough to be cut and changed in the middle.
@@ -56,9 +55,7 @@ def run_spoiled(job: NodeJob, spoil: Callable[..., None], seed: int) -> tuple[No
     rendezvous, draw = free_address(), random.Random(seed)
     with (
         ChaosProxy(rendezvous, seed) as proxy,
-        ProbeCluster(
-            [job], 2, rendezvous=rendezvous, seen_from={1: proxy.address}, environment=probing.environment()
-        ) as cluster,
+        ProbeCluster([job], 2, rendezvous=rendezvous, seen_from={1: proxy.address}) as cluster,
     ):
         cluster.start()
         eventually(

@@ -9,14 +9,13 @@ from __future__ import annotations
 import collections
 
 import numpy as np
-import planted_nodes
-import probing
 import pytest
 
 import nbps
-from nbps.testing.chaos.nodes import NodeJob, ProbeRun
+from nbps.testing.chaos.nodes import NodeJob, ProbeRun, run_on_nodes
 from nbps.testing.consistency.history import Read
 from nbps.testing.consistency.probe import UNITS, Plan
+from support import planted_nodes, probing
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all jobs
 TCP = [nbps.SSP(1), nbps.ESSP(2), nbps.ASP(), nbps.BSP(), nbps.VAP(40.0 * UNITS["int64"][0])]
@@ -48,8 +47,8 @@ def job(model, workers):
 def outcomes():
     """Carry out all jobs, by transport: on 2 nodes with 2 workers and 1, and on 3 nodes with 1 each."""
     return {
-        "tcp": probing.run([job(model, [2, 1]) for model in TCP], 2, transport="tcp"),
-        "shm": probing.run([job(model, [1, 1, 1]) for model in SHM], 3, transport="shm"),
+        "tcp": run_on_nodes([job(model, [2, 1]) for model in TCP], 2, transport="tcp"),
+        "shm": run_on_nodes([job(model, [1, 1, 1]) for model in SHM], 3, transport="shm"),
     }
 
 
@@ -123,7 +122,7 @@ def test_planted_faults_are_found():
     )
     found: dict[str, set[str]] = {fault: set() for fault in faults}
     for _ in range(3):  # some are races
-        (outcome,) = probing.run([planted], 3)
+        (outcome,) = run_on_nodes([planted], 3)
         assert outcome.errors == [None] * 3
         for fault, run in zip(faults, outcome.runs, strict=True):
             found[fault] |= {violation.property for violation in run.violations}

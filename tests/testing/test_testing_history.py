@@ -6,12 +6,12 @@ import math
 import subprocess
 import sys
 
-import histories
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
 from nbps.testing import Add, History, Passed, Read, Torn, check
+from support import histories
 
 T = "t"
 

@@ -6,12 +6,12 @@ import itertools
 import math
 
 import numpy as np
-import programs
 import pytest
+
 from nbps.kernels import atomics, board, layout, replica, rows
 from nbps.kernels.rows import NOBODY_LOOKS
-
 from nbps.testing.consistency.interleave import Machine, Order
+from support import small_programs
 
 ORDERS = list(Order)
 
@@ -121,8 +121,8 @@ def test_litmus_programs_end_as_the_order_allows(name, order):
     threads, outcome, allowing = LITMUS[name]
     machine = Machine(order)
     places = {"x": machine.array(1), "y": machine.array(1)}
-    fence = machine.plain(programs.order_stores)
-    store = machine.plain(programs.publish)
+    fence = machine.plain(small_programs.order_stores)
+    store = machine.plain(small_programs.publish)
 
     def body(lines):
         seen = []
@@ -148,7 +148,7 @@ def test_a_failure_comes_with_its_schedule():
     machine = Machine()
     word = machine.array(1)
     for _ in range(2):
-        machine.thread(lambda: programs.add_in_two_steps(word, [1]))
+        machine.thread(lambda: small_programs.add_in_two_steps(word, [1]))
     result = machine.explore(lambda cells, returned: None if cells[0] == 2 else "lost")
     assert [failure.message for failure in result.failures] == ["lost"]
     assert len(result.failures[0].schedule) == 4
@@ -285,23 +285,28 @@ def test_flush_and_refresh_lose_nothing_and_show_ones_own(order):
 
 def test_a_refresh_that_looks_twice_is_found():
     """Planted: what is added between the two looks counts as sent by this worker, and is taken away again."""
-    assert explore_exchange(Order.SC, programs.refresh_with_two_loads, width=2).failures
+    assert explore_exchange(Order.SC, small_programs.refresh_with_two_loads, width=2).failures
 
 
 def test_a_flush_that_adds_in_two_steps_is_found():
     """Planted: a flush that is not lossless."""
-    assert explore_exchange(Order.SC, replica.refresh, width=2, add_row_lossless=programs.add_in_two_steps).failures
+    assert explore_exchange(
+        Order.SC, replica.refresh, width=2, add_row_lossless=small_programs.add_in_two_steps
+    ).failures
 
 
 # --------------------------------------------------------------------------- protocols
 
 
 MESSAGES = {  # who sends, what is forgotten, and the orders that show it
-    "as it should be": (programs.send, {}, set()),
-    "published too early": (programs.send_too_early, {}, set(Order)),
-    "not released": (programs.send, {"store_release": lambda array, index, value: array.__setitem__(index, value)},
-                     {Order.PSO}),
-}  # fmt: skip
+    "as it should be": (small_programs.send, {}, set()),
+    "published too early": (small_programs.send_too_early, {}, set(Order)),
+    "not released": (
+        small_programs.send,
+        {"store_release": lambda array, index, value: array.__setitem__(index, value)},
+        {Order.PSO},
+    ),
+}
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.name)
@@ -311,7 +316,7 @@ def test_what_was_released_is_seen_whole(name, order):
     send, planted, showing = MESSAGES[name]
     machine = Machine(order)
     data, flag = machine.array(1), machine.array(1)
-    send, receive = machine.plain(send, **planted), machine.plain(programs.receive)
+    send, receive = machine.plain(send, **planted), machine.plain(small_programs.receive)
     machine.thread(lambda: send(data, flag))
     machine.thread(lambda: receive(data, flag))
     result = machine.explore(lambda cells, returned: None if returned[1] in (None, 7) else f"received {returned[1]}")
@@ -319,13 +324,13 @@ def test_what_was_released_is_seen_whole(name, order):
 
 
 DIRTY_BYTES = {  # who adds, who collects, and the orders that lose an addition
-    "add, mark; clear, read": (programs.add_and_mark, programs.clear_and_read, set()),
-    "mark, add; clear, read": (programs.mark_and_add, programs.clear_and_read, set(Order)),
-    "add, mark; read, clear": (programs.add_and_mark, programs.read_and_clear, set(Order)),
+    "add, mark; clear, read": (small_programs.add_and_mark, small_programs.clear_and_read, set()),
+    "mark, add; clear, read": (small_programs.mark_and_add, small_programs.clear_and_read, set(Order)),
+    "add, mark; read, clear": (small_programs.add_and_mark, small_programs.read_and_clear, set(Order)),
     "add, mark; clear by a store, read": (
-        programs.add_and_mark, programs.clear_by_store_and_read, {Order.TSO, Order.PSO}),
+        small_programs.add_and_mark, small_programs.clear_by_store_and_read, {Order.TSO, Order.PSO}),
     "add plainly, mark if clean; clear, read": (
-        programs.add_plainly_and_mark_if_clean, programs.clear_and_read, {Order.TSO, Order.PSO}),
+        small_programs.add_plainly_and_mark_if_clean, small_programs.clear_and_read, {Order.TSO, Order.PSO}),
 }  # fmt: skip
 
 

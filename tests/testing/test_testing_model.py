@@ -6,13 +6,13 @@ import functools
 
 import numpy as np
 import pytest
-import toy
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import nbps
 from nbps.testing.consistency.machine import tables_machine
 from nbps.testing.consistency.model import Barrier, Clock, DictTables, Get, Inc, Put, perform
+from support import toy
 
 TABLES = [
     nbps.Table("direct", 3, 2, "int64"),

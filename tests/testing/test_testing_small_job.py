@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from small_job import SmallJob
 
 from nbps.core import worker as core
 from nbps.core.terms import Terms
 from nbps.testing.consistency.interleave import Order
+from support.small_job import SmallJob
 
 SSP, LAZY, ESSP, BSP = Terms(0, eager=False), Terms(1, eager=False), Terms(1), Terms(0, ordered=True)
 VAP = Terms(math.inf, v0=0.9)  # nothing may be in transit when a worker goes on

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nbps.transport import Options, Tls, Transport, get_transport
 
 from nbps.testing.transport.contract import TransportContract
+from nbps.transport import Options, Tls, Transport, get_transport
 
 _numbers = itertools.count()
 _PIGEONS = Path(__file__).with_name("pigeons")

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from nbps.errors import ConnectionLostError
 from nbps.kernels import checksum
 from nbps.transport import Options
 from nbps.transport.carriers.frames import HEADER_BYTES, write_header
 from nbps.transport.carriers.stream import StreamConnection
 from nbps.transport.carriers.tcp_connection import TcpConnection
-
-from nbps.errors import ConnectionLostError
 
 STREAMS = int(os.environ.get("NBPS_FUZZ", "10000"))
 LIMIT = 1 << 20

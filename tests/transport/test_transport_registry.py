@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from nbps.transport import Options, Transport, get_transport, transport_names
 
 from nbps.errors import ConfigError
+from nbps.transport import Options, Transport, get_transport, transport_names
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbps.transport.interface import total_bytes
-from nbps.transport.wire import HEADER_BYTES, TEXT_LIMIT, decode, encode
 
 from nbps.core.messages import (
     Arrived,
@@ -27,6 +25,8 @@ from nbps.core.messages import (
     Visible,
 )
 from nbps.errors import ProtocolError
+from nbps.transport.interface import total_bytes
+from nbps.transport.wire import HEADER_BYTES, TEXT_LIMIT, decode, encode
 
 HIGHEST = 2**63 - 1
 ROWS = np.arange(200, dtype=np.uint8)

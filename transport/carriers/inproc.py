@@ -14,9 +14,9 @@ import time
 from collections import deque
 
 import numpy as np
-from nbps.transport.interface import Buffer, Bytes, Connection, Listener, Options, Transport, total_bytes
 
 from nbps.errors import ConfigError, ConnectionLostError, TransportError
+from nbps.transport.interface import Buffer, Bytes, Connection, Listener, Options, Transport, total_bytes
 
 _PAUSE_S = 0.005  # between two looks for a listener
 

@@ -17,9 +17,8 @@ import os
 import re
 import time
 
-from nbps.transport.interface import Connection, Listener, Options, Transport
-
 from nbps.errors import ConfigError, TransportError
+from nbps.transport.interface import Connection, Listener, Options, Transport
 
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _RENDEZVOUS = re.compile(r"[A-Za-z0-9._-]{1,40}")  # the other nodes' names begin so, and are longer

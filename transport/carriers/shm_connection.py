@@ -25,10 +25,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from nbps.kernels import ring
-from nbps.transport.interface import Buffer, Bytes, Connection, Options, total_bytes
 
 from nbps.errors import ConnectionLostError
+from nbps.kernels import ring
+from nbps.transport.interface import Buffer, Bytes, Connection, Options, total_bytes
 
 _HEADER_BYTES = 8
 _JOINED_BYTES = 1 << 13  # frames up to this length are copied into one buffer: that costs less than a kernel call more

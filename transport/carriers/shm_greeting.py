@@ -25,13 +25,13 @@ import socket
 import struct
 
 import numpy as np
-from nbps.kernels import ring
-from nbps.kernels.prepare import prepare
-from nbps.transport.carriers.shm_connection import Ring, ShmConnection
-from nbps.transport.interface import Bytes, Connection, Listener, Options
 
 from nbps.errors import SharedMemoryError, TransportError
+from nbps.kernels import ring
+from nbps.kernels.prepare import prepare
 from nbps.memory.segments import Segment
+from nbps.transport.carriers.shm_connection import Ring, ShmConnection
+from nbps.transport.interface import Bytes, Connection, Listener, Options
 
 _RING_BYTES = 1 << 22
 _SMALLEST_RING, _LARGEST_RING = 1 << 12, 1 << 30

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+
+from nbps.errors import ConnectionLostError
 from nbps.kernels import checksum
 from nbps.transport.carriers.frames import HEADER_BYTES, NUMBERS, read_header, write_header
 from nbps.transport.interface import Buffer, Bytes, Connection, Options, total_bytes
-
-from nbps.errors import ConnectionLostError
 
 _BUFFER_BYTES = 1 << 16
 _AFTER_LONG_BYTES = 1 << 12  # read at once after a long frame: the next is likely long too, and this much is copied

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from nbps.errors import TransportError
 from nbps.transport.addresses import (
     free_address,
     is_ip,
@@ -23,8 +24,6 @@ from nbps.transport.addresses import (
     split_address,
 )
 from nbps.transport.interface import Connection, Listener, Options, Transport
-
-from nbps.errors import TransportError
 
 _SOCKET_BYTES = 4 << 20  # of each of the two buffers of a socket
 _BACKLOG = 1024

@@ -9,10 +9,9 @@ import struct
 import termios
 import time
 
+from nbps.errors import ConnectionLostError
 from nbps.transport.carriers.stream import StreamConnection
 from nbps.transport.interface import Options
-
-from nbps.errors import ConnectionLostError
 
 _LINGER_S, _LOOK_AGAIN_S = 0.2, 0.0002
 _DRAINING_READS = 1 << 10  # 64 MiB, more than a socket buffer holds: against one who does not stop sending

@@ -10,11 +10,10 @@ import contextlib
 import socket
 import ssl
 
+from nbps.errors import ConfigError, ConnectionLostError
 from nbps.transport.carriers.stream import GONE
 from nbps.transport.carriers.tcp_connection import TcpConnection
 from nbps.transport.interface import Options, Tls
-
-from nbps.errors import ConfigError, ConnectionLostError
 
 # What OpenSSL says about a peer that speaks something else.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNSUPPORTED_PROTOCOL"}

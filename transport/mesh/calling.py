@@ -11,11 +11,10 @@ import select
 import time
 from collections.abc import Iterator
 
+from nbps.errors import ConnectionLostError, TransportError
 from nbps.transport.interface import Bytes, Connection, Options, Transport
 from nbps.transport.mesh.handshake import DEADLINE_S, Connecting
 from nbps.transport.mesh.place import Place
-
-from nbps.errors import ConnectionLostError, TransportError
 
 LONGEST_ATTEMPT_S = 2.0  # to connect, before the handshake
 

@@ -31,11 +31,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, NoReturn
 
-from nbps.transport.interface import Connection
-from nbps.transport.mesh.notes import check_fields, printable, read_note, write_note
-
 from nbps.core.rules import NODES_LIMIT
 from nbps.errors import ConnectionLostError, ProtocolError, TransportError
+from nbps.transport.interface import Connection
+from nbps.transport.mesh.notes import check_fields, printable, read_note, write_note
 
 PROTOCOL = 1  # of this handshake, the rendezvous and `nbps.transport.wire`
 DEADLINE_S = 5.0  # who has not proved itself by then is a stranger

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from nbps.errors import ConnectionLostError, NodeError, TransportError
 from nbps.transport.interface import Connection, Listener, Options, Transport
 from nbps.transport.mesh.calling import LONGEST_ATTEMPT_S, Caller, pauses
 from nbps.transport.mesh.notes import check_fields, printable, read_note, write_note
 from nbps.transport.mesh.place import Place
 from nbps.transport.mesh.rendezvous import ROSTER_LIMIT, Member, listed, read_roster
-
-from nbps.errors import ConnectionLostError, NodeError, TransportError
 
 
 class Visitor:

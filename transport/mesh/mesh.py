@@ -18,6 +18,7 @@ import time
 from collections import deque
 from selectors import EVENT_READ, EpollSelector
 
+from nbps.errors import NodeError, TransportError
 from nbps.transport import get_transport
 from nbps.transport.interface import Connection, Listener, Options
 from nbps.transport.mesh.calling import LONGEST_ATTEMPT_S, Caller, Stopped, pauses
@@ -26,8 +27,6 @@ from nbps.transport.mesh.joining import Visitor
 from nbps.transport.mesh.place import Place
 from nbps.transport.mesh.reception import Reception
 from nbps.transport.mesh.rendezvous import Member, Rendezvous, listed, written_card
-
-from nbps.errors import NodeError, TransportError
 
 __all__ = ["Member", "Mesh", "Place"]
 

@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from nbps.transport.interface import Bytes
-
 from nbps.errors import ProtocolError
+from nbps.transport.interface import Bytes
 
 _SHOWN = 100  # characters of a note that a message quotes
 _WORDS_LIMIT = 2000  # characters of a sentence of another node

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbps.transport.interface import Tls, Transport
-from nbps.transport.mesh.handshake import NAME_LIMIT, Hello
-
 from nbps.core.rules import NODES_LIMIT
 from nbps.errors import ConfigError
+from nbps.transport.interface import Tls, Transport
+from nbps.transport.mesh.handshake import NAME_LIMIT, Hello
 
 
 @dataclass(frozen=True)

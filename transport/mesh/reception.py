@@ -15,10 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 
+from nbps.errors import ConnectionLostError, TransportError
 from nbps.transport.interface import Connection, Listener
 from nbps.transport.mesh.handshake import DEADLINE_S, Accepting, Hello, Refusal
-
-from nbps.errors import ConnectionLostError, TransportError
 
 GUESTS = 128  # connections that have not proved themselves yet
 

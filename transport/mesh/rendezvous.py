@@ -21,12 +21,11 @@ from functools import partial
 from selectors import EVENT_READ, BaseSelector
 from typing import Any
 
+from nbps.errors import ConfigError, ConnectionLostError, ProtocolError
 from nbps.transport.interface import Connection
 from nbps.transport.mesh.cards import first_difference
 from nbps.transport.mesh.handshake import DEADLINE_S, Hello, Refusal
 from nbps.transport.mesh.notes import check_fields, read_note, write_note
-
-from nbps.errors import ConfigError, ConnectionLostError, ProtocolError
 
 CARD_LIMIT = 1 << 20  # bytes of a node's address and card
 ROSTER_LIMIT = 1 << 26

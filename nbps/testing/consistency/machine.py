@@ -15,6 +15,7 @@ from nbps.testing.consistency.model import Array, Barrier, Clock, DictTables, Ge
 _SMALL = st.integers(-9, 9)
 
 
+# Long because the class that it returns closes over what it was given.
 def tables_machine(
     run: Callable[[Callable[[Any], Reads]], Sequence[Reads]],
     values: Callable[[], Mapping[str, Array]],

@@ -11,10 +11,9 @@ import os
 import socket
 import time
 
+from nbps.errors import ConnectionLostError, TransportError
 from nbps.transport.carriers.stream import StreamConnection
 from nbps.transport.interface import Connection, Listener, Options, Transport
-
-from nbps.errors import ConnectionLostError, TransportError
 
 
 def _where(address: str) -> str:

@@ -1,0 +1,36 @@
+"""Matrix factorization on two nodes gives what one box gives, to the bit, to whoever looks at it and whenever."""
+
+import json
+
+import pytest
+
+from nbps.testing.chaos.cluster import Cluster
+from support import SCRIPTS
+
+SCRIPT = SCRIPTS / "factorize_on_nodes.py"
+
+
+def train(folder, nodes, **options):
+    """Train on so many nodes; return what each of them has seen."""
+    with Cluster(SCRIPT, nodes, [str(folder), json.dumps(options)]) as cluster:
+        cluster.start()
+        assert cluster.wait() == [0] * nodes, "\n".join(node.story() for node in cluster.nodes)
+    return [json.loads((folder / f"{rank}-of-{nodes}.json").read_text()) for rank in range(nodes)]
+
+
+@pytest.mark.parametrize("watchers", [[], [0]], ids=["nobody watches", "node 0 watches"])
+def test_two_nodes_have_the_bits_of_one(tmp_path, watchers):
+    """Factors, biases and errors are equal, after training and in callbacks, also where only one node has these."""
+    (alone,) = train(tmp_path, 1, workers=2, watchers=[0])
+    here, there = train(tmp_path, 2, workers=1, watchers=watchers)
+    assert here["errors"] == there["errors"] == alone["errors"]
+    assert here["seen"] == (alone["seen"] if watchers else alone["seen"][-1:])
+    assert there["seen"] == alone["seen"][-1:]
+    assert alone["seen"][0] != alone["seen"][1]
+
+
+def test_early_stopping_takes_the_best_epoch_on_all_nodes(tmp_path):
+    """Every node keeps the factors of the same epoch."""
+    (alone,) = train(tmp_path, 1, workers=2, watchers=[], early_stopping=2)
+    here, there = train(tmp_path, 2, workers=1, watchers=[], early_stopping=2)
+    assert here == there == alone

@@ -1,0 +1,104 @@
+"""What a second process does in tests of shared memory: run as a script with a task, a segment and its own number.
+
+Words 0 to 7 of the segment are for the test itself (word 0: go; word 1 + n: peer n is ready), the rest is the task's.
+Only kernels that nbps itself caches are called: compiling more in every peer would take longer than the tests.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import numpy as np
+
+from nbps.kernels import board, layout, rows
+from nbps.memory.segments import attach
+
+WORDS = 8
+
+
+def announce(memory, number):
+    """Say that this process has loaded what it needs, and wait until the test says go."""
+    words = memory[: 8 * WORDS].view(np.int64)
+    words[1 + number] = 1
+    while words[0] == 0:
+        pass
+
+
+def add(memory, number, dtype, height, width, offset, atomic, rounds, threads):
+    """Add rows of ones to all rows of a table, `rounds` times in each of `threads` threads."""
+    height, width, threads = int(height), int(width), int(threads)
+    item = np.dtype(dtype).itemsize
+    start = 8 * WORDS + int(offset) * item
+    values = memory[start : start + height * width * item].view(dtype).reshape(height, width)
+    table = rows.TableKernel(values, int(atomic))
+    rows.inc_rows(table, np.empty(0, np.int64), np.empty((0, width), dtype))
+    together = threading.Barrier(threads)
+
+    def work(first):
+        ids = (first + np.arange(int(rounds))) % height
+        deltas = np.ones((int(rounds), width), dtype)
+        together.wait()
+        rows.inc_rows(table, ids, deltas)
+
+    announce(memory, number)
+    running = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+
+def ping(memory, slot, rounds, spins, pauses):
+    """Tick one of two slots and wait for the other, in turns; sleep now and then where `pauses` is 1."""
+    clocks = memory[8 * WORDS :].view(np.int64)
+    first = layout.committed(0)
+    mine = first + slot * board.LINE
+    random = np.random.default_rng(slot)
+    board.gate(clocks, first, 2, 0, 0)
+    announce(memory, slot)
+    for clock in range(1, int(rounds) + 1):
+        if int(pauses) and random.random() < 0.2:
+            time.sleep(random.random() * 0.002)
+        board.tick(clocks, first, 2, mine, clock)
+        while board.gate(clocks, first, 2, clock, int(spins)) != board.OPEN:
+            pass
+
+
+def exchange(memory, rank, rounds, spins, pauses):
+    """Commit a clock and wait until both others have taken it in, taking in theirs; sleep now and then."""
+    words = memory[8 * WORDS :].view(np.int64)
+    committed, seen = layout.committed(0), layout.seen(3, 0, 0)
+    slot, about_me = layout.committed(rank), layout.seen(3, rank, 0)
+    random, taken = np.random.default_rng(rank), np.zeros(3, np.int64)
+    announce(memory, rank)
+    for clock in range(1, int(rounds) + 1):
+        if int(pauses) and random.random() < 0.2:
+            time.sleep(random.random() * 0.002)
+        board.tick(words, slot, 1, slot, clock)
+        while board.poll(words, about_me, 3, clock, int(spins), committed, seen, 3, 3, rank, -1) != board.OPEN:
+            board.snapshot(words, committed, 3, taken)
+            board.publish_seen(words, seen, 3, 3, rank, taken)
+    # The others may still wait for this one to take in their last clocks.
+    while board.poll(words, committed, 3, int(rounds), int(spins), committed, seen, 3, 3, rank, -1) != board.OPEN:
+        board.snapshot(words, committed, 3, taken)
+        board.publish_seen(words, seen, 3, 3, rank, taken)
+    board.snapshot(words, committed, 3, taken)
+    board.publish_seen(words, seen, 3, 3, rank, taken)
+
+
+def wait_for_abort(memory, number):
+    """Park at a gate that never opens; the exit status says why the wait ended."""
+    clocks = memory[8 * WORDS :].view(np.int64)
+    board.gate(clocks, layout.committed(0), 2, 0, 0)
+    announce(memory, number)
+    status = board.TIMED_OUT
+    while status == board.TIMED_OUT:
+        status = board.gate(clocks, layout.committed(0), 2, 1, 0)
+    sys.exit(0 if status == board.ABORTED else 1)
+
+
+if __name__ == "__main__":
+    task, segment, number, *arguments = sys.argv[1:]
+    globals()[task](attach(segment), int(number), *arguments)
