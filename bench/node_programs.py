@@ -134,7 +134,7 @@ def soak(seconds: float, folder: str, rows: int, clocks: int) -> dict[str, Any]:
     tables = [
         nbps.Table("live", rows, 32),
         nbps.Table("copied", rows, 32, access="cached"),
-        nbps.Table("over", 1, 1, "int64"),
+        nbps.Table("over", 1, 1, dtype="int64"),
     ]
     until, runs = time.time() + seconds, 0
     every = max(1, clocks // 4)

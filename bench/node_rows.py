@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.agent.batch import AS_IT_IS, OVERWRITE
-from nbps.agent.memory import NodeMemory, TableShare
+from nbps.agent.memory import NodeMemory
+from nbps.agent.share import TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship
 from nbps.kernels import checksum
 from nbps.kernels import rows as row_kernels

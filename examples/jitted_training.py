@@ -45,7 +45,9 @@ truth = random.normal(size=(GROUPS, WIDTH)).astype(np.float32)
 ids = random.integers(0, GROUPS, OBSERVATIONS)
 observations = truth[ids] + random.normal(size=(OBSERVATIONS, WIDTH)).astype(np.float32)
 
-with nbps.Job([nbps.Table("means", GROUPS, WIDTH, "float32", access="direct")], workers=2, preload=compile_loop) as job:
+with nbps.Job(
+    [nbps.Table("means", GROUPS, WIDTH, dtype="float32", access="direct")], workers=2, preload=compile_loop
+) as job:
     job.run(train, ids, observations)
     error = float(np.sqrt(np.mean((job.table("means").to_numpy() - truth) ** 2)))
     print(job.report())

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from nbps.core.rules import FINISHED
 from nbps.errors import ConfigError
@@ -145,10 +145,25 @@ class VAP:
 
 
 Consistency = BSP | SSP | ESSP | ASP | VAP
+_MODELS: dict[str, type[Consistency]] = {model.__name__: model for model in (BSP, SSP, ESSP, ASP, VAP)}
+
+
+def consistency_named(name: str, bound: float | None = None) -> Consistency:
+    """Return the model called `name`, in capitals or not; `bound` is its staleness or v0, where it has one.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model, or `bound` cannot be used.
+    """
+    model: Any = _MODELS.get(name.upper())
+    if model is None:
+        raise ConfigError(f"consistency: no model is called {name!r}; expected one of {', '.join(_MODELS)}")
+    return model(bound) if fields(model) else model()  # type: ignore[no-any-return]
 
 
 def check_consistency(model: object, owner: str) -> None:
-    """Raise `ConfigError`, which names `owner`, if `model` is no consistency model."""
+    """Raise `ConfigError`, which names `owner`, if `model` is not a consistency model."""
     if isinstance(model, type) and issubclass(model, Consistency):
         raise ConfigError(
             f"{owner}: consistency is the class {model.__name__}; expected an object: {model.__name__}(...)"

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import nbps
+from nbps.consistency import consistency_named
 from nbps.kernels import TableKernel
 from papers.application import DECAY, INIT_SD, Problem, descend, objective
 from papers.records import Curve, Differential, Floats, RunRecord, Setting, Straggler, Trace
@@ -54,8 +55,8 @@ def run(
     init = nbps.init.normal(0.0, INIT_SD)
     tables = [nbps.Table(name, rows[name], rank, access=access[name], init=init) for name in rows]
     # Beside the papers' two tables: how many clocks each worker has completed, for the driver's snapshots.
-    tables.append(nbps.Table("progress", setting.workers, 1, "int64", access="exclusive"))
-    with nbps.Job(tables, setting.workers, _consistency(setting), preload=_compile) as job:
+    tables.append(nbps.Table("progress", setting.workers, 1, dtype="int64", access="exclusive"))
+    with nbps.Job(tables, setting.workers, consistency=_consistency(setting), preload=_compile) as job:
         job.run(_prepare, problem.users, problem.items, problem.values, problem.bounds)
         before = job.report()
         with _snapshots(job, clocks, snapshots) as taken:
@@ -78,10 +79,7 @@ def run(
 
 
 def _consistency(setting: Setting) -> Any:
-    if setting.model in _PLAIN:
-        return nbps.ASP()
-    model = getattr(nbps, setting.model)
-    return model() if setting.bound is None else model(setting.bound)
+    return consistency_named("ASP" if setting.model in _PLAIN else setting.model, setting.bound)
 
 
 def _compile() -> None:

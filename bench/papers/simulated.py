@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import nbps
+from nbps.consistency import consistency_named
 from nbps.core.worker import Flush, Refresh
 from nbps.kernels import TableKernel
 from nbps.sim import Network, Scenario, Simulation, SimWorker
@@ -72,12 +73,12 @@ class _Training:
         rows = math.ceil(self._problem.shape[1] / cluster.nodes)  # of a node; the last rows are nobody's
         items = np.zeros((rows * cluster.nodes, rank), np.float32)
         items[: self._problem.shape[1]] = _factors("items", self._problem.shape[1], rank)
-        model = nbps.ASP if setting.model == "single" else getattr(nbps, setting.model)
+        model = "ASP" if setting.model == "single" else setting.model
         scenario = Scenario(
             nodes=cluster.nodes,
             workers=setting.workers // cluster.nodes,
             clocks=self._clocks,
-            consistency=model() if setting.bound is None else model(setting.bound),
+            consistency=consistency_named(model, setting.bound),
             seed=self._seed,
             rows=rows,
             cached=True,

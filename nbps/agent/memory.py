@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,44 +32,13 @@ from nbps.agent.batch import (
     values_bytes,
 )
 from nbps.agent.compression import columns_of, compress, expand
+from nbps.agent.share import TableShare
 from nbps.errors import ProtocolError
 from nbps.kernels import presence, shards
-from nbps.tables.sharding import Owners
 
 _PASSES = 4  # what is left of float32 and float64 after each is smaller by 20 bits or more
 
 Save = Callable[[int, Mapping[str, tuple[Ids, npt.NDArray[Any]]]], None]
-
-
-@dataclass(frozen=True)
-class TableShare:
-    """What an agent is given of a table.
-
-    Attributes
-    ----------
-    name : str
-    values : ndarray, shape (rows, width)
-        The live rows.
-    dirty : ndarray, uint8[8 * ceil(rows / 8)]
-        Marks of changed rows.
-    owners : ndarray, uint8[rows]
-    states : ndarray, uint8[8 * ceil(rows / 8)], or None
-        Which rows are here (`nbps.kernels.presence`); None for all.
-    replicated : bool
-        Whether other nodes are told of all changes during a run.
-    encoding, kept : int
-        Of additions on their way (`nbps.agent.batch`); `OVERWRITE` where a row has one writer at a time, and its values
-        are sent.
-    """
-
-    name: str
-    values: npt.NDArray[Any]
-    dirty: Bytes
-    owners: Owners
-    states: Bytes | None
-    replicated: bool
-    encoding: int = AS_IT_IS
-    kept: int = 0
 
 
 class _Rows:

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nbps.agent.batch import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST, OVERWRITE
 from nbps.agent.board import AgentBoard
-from nbps.agent.memory import NodeMemory, TableShare
+from nbps.agent.memory import NodeMemory
 from nbps.agent.saver import Rows, Saver
-from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, SharedTable, Traffic
+from nbps.agent.share import share_of
+from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, Traffic
 from nbps.checkpoint.format import later_life
 from nbps.core.messages import (
     Action,
@@ -50,14 +50,12 @@ from nbps.errors import ConnectionLostError, ProtocolError
 from nbps.kernels import layout
 from nbps.memory.heap import tune_heap
 from nbps.memory.segments import attach
-from nbps.tables.sharding import row_owners
 from nbps.transport.interface import Connection
 from nbps.transport.mesh.mesh import Mesh
 from nbps.transport.wire import HEADER_BYTES, decode, encode
 
 _log = logging.getLogger("nbps.agent")
 
-_ENCODINGS: dict[str | None, int] = {None: AS_IT_IS, "float16": FLOAT16, "bfloat16": BFLOAT16}
 _UNUSED_CLOCKS = 64  # a row that nobody has read for one to two times as many is let go of
 _EARLY_MS = 2
 _EARLY_BYTES = 4096  # less is not worth a batch
@@ -80,7 +78,7 @@ class Agent:
             attach(spec.board).view(np.int64), spec.workers, self._rank, self._nodes, spec.terms.v0 is not None
         )
         self._doorbell = int(self._board.words[layout.DOORBELL])
-        tables = [_share(table, self._nodes) for table in spec.tables]
+        tables = [share_of(table, self._nodes) for table in spec.tables]
         self._memory = NodeMemory(self._rank, self._nodes, tables, self._save, self._board.answer)
         frame_limit = HEADER_BYTES + self._memory.batch_limit + (1 << 16)
         self._mesh = None if place is None else Mesh(place, frame_limit)
@@ -326,7 +324,7 @@ class Agent:
             rank=self._rank,
             nodes=self._nodes,
             terms=spec.terms,
-            readers=spec.workers if any(table.access == "cached" for table in spec.tables) else 0,
+            readers=spec.workers if any(table.definition.access == "cached" for table in spec.tables) else 0,
             run=run,
             clock=clock,
             retry_s=float("inf"),  # connections lose nothing while they stand
@@ -471,25 +469,6 @@ class Agent:
         for connection in self._connections.values():
             total = _sum(total, connection)
         return total._replace(rows_sent=self._memory.rows_sent, rows_received=self._memory.rows_received)
-
-
-def _share(table: SharedTable, nodes: int) -> TableShare:
-    return TableShare(
-        name=table.name,
-        values=table.layout.view(),
-        dirty=attach(table.marks),
-        owners=row_owners(table.layout.rows, nodes, table.sharding),
-        states=None if table.states is None else attach(table.states),
-        replicated=table.replicate == "clock",
-        encoding=_encoding(table),
-        kept=max(1, round(table.compress * table.layout.width)) if isinstance(table.compress, float) else 0,
-    )
-
-
-def _encoding(table: SharedTable) -> int:
-    if table.access == "exclusive":
-        return OVERWRITE
-    return LARGEST if isinstance(table.compress, float) else _ENCODINGS[table.compress]
 
 
 def _sum(traffic: Traffic, connection: Connection) -> Traffic:

@@ -12,40 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nbps.core.terms import Terms
-from nbps.memory.layout import Layout
+from nbps.tables.placed import PlacedTable
 from nbps.transport.mesh.place import Place
-
-
-@dataclass(frozen=True)
-class SharedTable:
-    """What an agent must know of a table.
-
-    Attributes
-    ----------
-    name : str
-    layout : Layout
-        Where its values are.
-    marks : str
-        The segment with a byte for each row that changed.
-    access : str
-    sharding : {"block", "hash"} or tuple of int
-        Which node owns which row (`nbps.tables.sharding`).
-    states : str or None
-        The segment that says which rows are here, where not all are.
-    replicate : {"clock", "read", "run"}
-        When other nodes are told of changes.
-    compress : {"float16", "bfloat16"}, float or None
-        How additions travel.
-    """
-
-    name: str
-    layout: Layout
-    marks: str
-    access: str
-    sharding: str | tuple[int, ...]
-    states: str | None
-    replicate: str
-    compress: str | float | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +50,7 @@ class AgentSpec:
     workers : int
         On this node.
     terms : Terms
-    tables : tuple of SharedTable
+    tables : tuple of PlacedTable
     failure_timeout_s : float
         A node that is not heard for so long is lost.
     waits : bool
@@ -104,7 +72,7 @@ class AgentSpec:
     board: str
     workers: int
     terms: Terms
-    tables: tuple[SharedTable, ...]
+    tables: tuple[PlacedTable, ...]
     failure_timeout_s: float
     waits: bool
     bandwidth_budget: float | None

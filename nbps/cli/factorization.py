@@ -12,9 +12,9 @@ from nbps.cli.console import Output
 from nbps.cli.out_folder import check_writable
 from nbps.cli.progress import TrainingProgress
 from nbps.cli.training_data import DataOptions, TrainingData, load
-from nbps.consistency import ASP, BSP, ESSP, SSP, Consistency
+from nbps.consistency import consistency_named
 from nbps.errors import ConfigError
-from nbps.job.cluster import default_workers
+from nbps.job.settings import default_workers
 from nbps.nodes.nodes import Nodes
 from nbps.runtime.cores import usable_cores
 
@@ -74,20 +74,14 @@ class ModelOptions:
             epochs=self.epochs,
             optimizer=str(self.optimizer),
             schedule=str(self.schedule),
-            consistency=self._consistency(),
+            consistency=consistency_named(
+                self.consistency, _DEFAULT_STALENESS if self.staleness is None else self.staleness
+            ),
             workers=self.worker_count,
             random_state=self.seed,
             early_stopping=self.early_stopping,
             callbacks=callbacks,
         ).set_params(**{name: value for name, value in own.items() if value is not None})
-
-    def _consistency(self) -> Consistency:
-        if self.consistency == "bsp":
-            return BSP()
-        if self.consistency == "asp":
-            return ASP()
-        model = SSP if self.consistency == "ssp" else ESSP
-        return model(_DEFAULT_STALENESS if self.staleness is None else self.staleness)
 
 
 def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None, output: Output) -> None:

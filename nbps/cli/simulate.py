@@ -15,7 +15,6 @@ from nbps.cli.failure import Debug
 
 if TYPE_CHECKING:
     from nbps.cli.console import Output
-    from nbps.consistency import Consistency
     from nbps.sim import Fault, Outcome
 
 _CLUSTER, _TROUBLE, _CHECK = "Cluster", "What goes wrong", "What is run"
@@ -93,6 +92,7 @@ def sim(
 ) -> None:
     """Simulate the protocol on many machines and check what every read saw."""
     from nbps.cli.console import Output
+    from nbps.consistency import consistency_named
     from nbps.sim import Network, Scenario, Speed, simulate
 
     output = Output(json=json)
@@ -108,7 +108,7 @@ def sim(
         nodes=nodes,
         workers=workers,
         clocks=clocks,
-        consistency=_model(model, staleness, value_bound),
+        consistency=consistency_named(model, value_bound if model is ModelName.VAP else staleness),
         seed=seed,
         rows=rows,
         cached=cached or model is ModelName.BSP,
@@ -130,17 +130,6 @@ def sim(
     output.write_json({**outcome.to_dict(), "replay": replay})
     if outcome.violations:
         raise typer.Exit(1)
-
-
-def _model(name: ModelName, staleness: int, value_bound: float) -> Consistency:
-    import nbps
-
-    models: dict[ModelName, Any] = {ModelName.BSP: nbps.BSP, ModelName.ASP: nbps.ASP}
-    if name in models:
-        return models[name]()  # type: ignore[no-any-return]
-    if name is ModelName.VAP:
-        return nbps.VAP(value_bound)
-    return nbps.SSP(staleness) if name is ModelName.SSP else nbps.ESSP(staleness)
 
 
 def _given(context: typer.Context) -> dict[str, list[str]]:

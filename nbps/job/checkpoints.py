@@ -16,12 +16,10 @@ import numpy.typing as npt
 from nbps.checks import whole
 from nbps.errors import CheckpointError, ConfigError
 from nbps.nodes.nodes import Nodes
-from nbps.tables.definition import Table
+from nbps.tables.definition import Table, TableDefinition
 
 if TYPE_CHECKING:
     from nbps.checkpoint.writer import Manifest
-
-_FIELDS = ("rows", "width", "dtype", "access", "staleness", "check_finite", "sharding", "replicate", "compress")
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,7 @@ def new_attempt() -> str:
 
 def definitions(tables: Sequence[Table]) -> dict[str, dict[str, Any]]:
     """Return what a checkpoint says of tables, as JSON holds it."""
-
-    def plain(value: Any) -> Any:
-        return list(value) if isinstance(value, tuple) else value
-
-    return {table.name: {field: plain(getattr(table, field)) for field in _FIELDS} for table in tables}
+    return {table.name: table.plain() for table in tables}
 
 
 def read_checkpoint(
@@ -216,9 +210,10 @@ def write_checkpoint(
 
 
 def _table(manifest: Manifest, name: str) -> Table:
-    entry = manifest.tables[name]
+    known = {field.name for field in dataclasses.fields(TableDefinition)}
+    entry = {field: value for field, value in manifest.tables[name].items() if field in known}
     try:
-        return Table(name, **{field: entry[field] for field in _FIELDS if field in entry})
+        return Table(**{**entry, "name": name})
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"checkpoint {manifest.path}: table {name!r} cannot be made: {error}") from error
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,11 +15,9 @@ import numpy as np
 
 from nbps.checkpoint.format import lineage_of
 from nbps.checkpoint.progress import Progress
-from nbps.checks import whole
-from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
+from nbps.consistency import VAP
 from nbps.errors import AbortedError, CheckpointError, ConfigError, JobClosedError, NodeError, TableError
 from nbps.job.checkpoints import (
-    Checkpoints,
     Resumed,
     last_of_life,
     read_checkpoint,
@@ -26,20 +25,18 @@ from nbps.job.checkpoints import (
     say_if_shared,
     write_checkpoint,
 )
-from nbps.job.cluster import check_nodes, default_workers, sharding_of, surviving_nodes
+from nbps.job.cluster import surviving_nodes
 from nbps.job.open import OpenJob
 from nbps.job.report import Report
+from nbps.job.settings import JobSettings, taking
 from nbps.memory.segments import remove_orphans
-from nbps.nodes.nodes import Nodes
 from nbps.runtime.group import fill_standard_descriptors
-from nbps.tables.definition import Table, checked_tables, with_staleness
+from nbps.tables.definition import Table
 from nbps.tables.driver import JobTable
 from nbps.tables.sharding import row_owners
 
 R = TypeVar("R")
-POLICIES = ("fail", "continue", "wait")
 _numbers = itertools.count()
-_LONGEST_S = 1e9  # a limit of thirty years is none
 
 
 class Job:
@@ -47,6 +44,8 @@ class Job:
 
     Use it as a context manager: entering creates the tables and starts the workers, leaving ends them and gives the
     memory back.
+
+    All arguments but the first two are given by name; `settings` holds what they came to (`JobSettings`).
 
     Parameters
     ----------
@@ -57,14 +56,12 @@ class Job:
     consistency : BSP, SSP, ESSP, ASP, VAP
         ``ESSP(2)`` by default.
     seed : int
-        Seeds the tables' initial values and ``worker.random``.
+        Seeds the tables' initial values and ``worker.random``; the same on all nodes.
     clock_timeout_s : float
         How long a worker waits for the others before `ClockTimeoutError`; it says for whom it waits after 30 s.
     preload : callable, optional
         Called once, without arguments, in the process from which the workers are forked: compile or import there what
         all of them need.
-    staleness : mapping of str to int, optional
-        Staleness of tables by name, where it shall differ from the job's and from what `Table` says.
     nodes : Nodes, optional
         Where this process stands among the nodes of the job; read from the environment by default
         (`Nodes.from_environment`), one node where it says nothing.
@@ -101,57 +98,14 @@ class Job:
     [0, 1] [[6]]
     """
 
-    def __init__(
-        self,
-        tables: Sequence[Table],
-        workers: int | None = None,
-        consistency: Consistency | None = None,
-        seed: int = 0,
-        clock_timeout_s: float = 600.0,
-        preload: Callable[[], object] | None = None,
-        staleness: Mapping[str, float] | None = None,
-        record_staleness: bool = True,
-        nodes: Nodes | None = None,
-        failure_timeout_s: float = 30.0,
-        start_timeout_s: float = 60.0,
-        checkpoints: Checkpoints | None = None,
-        on_failure: str = "fail",
-        bandwidth_budget: float | None = None,
-    ) -> None:
-        self.tables = with_staleness(checked_tables(tables), {} if staleness is None else staleness)
-        self.nodes = Nodes.from_environment() if nodes is None else nodes
-        self.workers = default_workers(self.nodes) if workers is None else whole("Job: workers", workers, 1)
-        self.consistency = ESSP() if consistency is None else consistency
-        self.seed = whole("Job: seed", seed, 0)
-        self.clock_timeout_s = _seconds("clock_timeout_s", clock_timeout_s)
-        self.failure_timeout_s = _seconds("failure_timeout_s", failure_timeout_s)
-        self.start_timeout_s = _seconds("start_timeout_s", start_timeout_s)
-        check_consistency(self.consistency, "Job")
-        _check_strict(self.consistency, self.tables)
-        if self.nodes.count > 1:
-            check_nodes(self.nodes, self.tables, self.consistency)
-        if not isinstance(record_staleness, bool):
-            raise ConfigError(f"Job: record_staleness is {record_staleness!r}; expected True or False")
-        self.record_staleness = record_staleness
-        if not isinstance(checkpoints, Checkpoints | None):
-            raise ConfigError(f"Job: checkpoints is {checkpoints!r}; expected nbps.Checkpoints(path, every=...)")
-        self.checkpoints = checkpoints
+    @taking(JobSettings)
+    def __init__(self, settings: JobSettings) -> None:
+        self.settings = settings
         self.resumed: Resumed | None = None
         self._run = 0  # number of the next run
         self._saved = 0  # checkpoints between runs
-        if on_failure not in POLICIES:
-            raise ConfigError(f"Job: on_failure is {on_failure!r}; expected one of {', '.join(POLICIES)}")
-        self.on_failure = on_failure
-        self.bandwidth_budget = bandwidth_budget
-        if bandwidth_budget is not None:
-            real = isinstance(bandwidth_budget, (int, float)) and not isinstance(bandwidth_budget, bool)
-            if not (real and bandwidth_budget > 0):
-                raise ConfigError(
-                    f"Job: bandwidth_budget is {bandwidth_budget!r}; expected bytes a second > 0, or None"
-                )
         # Of the jobs of this script over several nodes: those of other nodes count alike.
-        self.number = next(_numbers) if self.nodes.count > 1 else 0
-        self._preload = preload
+        self._number = next(_numbers) if settings.nodes.count > 1 else 0
         self._run_lock = threading.Lock()
         self._open: OpenJob | None = None
         self._gave_up: NodeError | None = None  # why it could not go on without a lost node
@@ -167,12 +121,13 @@ class Job:
         return self
 
     def _start(self) -> None:
-        if self.checkpoints is not None and self.nodes.rank == 0:
-            say_if_shared(self.checkpoints.path, self.lineage)
-        self._open = OpenJob(self)
+        plan = self.settings.checkpoints
+        if plan is not None and self.settings.nodes.rank == 0:
+            say_if_shared(plan.path, None if self.resumed is None else self.resumed.lineage)
+        self._open = OpenJob(self.settings, self.resumed)
         self._cleanup = weakref.finalize(self, self._open.release)
         try:
-            self._open.start(self, self._preload, self._first_clock(), self._run)
+            self._open.start(self._number, self._run, self._first_clock())
         except BaseException:
             self._open = None
             self._cleanup()
@@ -213,9 +168,13 @@ class Job:
             If another node failed, ended the job, or was lost.
         JobClosedError
             If the job is not open, has failed before, or is running.
+        ConfigError
+            If `function` cannot be called.
         KeyboardInterrupt
             After Ctrl-C: once ends the workers in good order, twice at once.
         """
+        if not callable(function):
+            raise ConfigError(f"run: function is {function!r}; expected one whose first argument is the worker")
         self._check_running()
         if not self._run_lock.acquire(blocking=False):
             raise JobClosedError("run: another thread runs this job; wait for it to end")
@@ -237,7 +196,7 @@ class Job:
             try:
                 return self._open.run(self._first_clock(), function, args, kwargs)
             except NodeError as error:
-                if self.on_failure != "continue" or error.lost is None:
+                if self.settings.on_failure != "continue" or error.lost is None:
                     raise
                 self._go_on_without(error, error.lost)
 
@@ -251,12 +210,13 @@ class Job:
         """
         assert self._open is not None
         assert self._open.agent is not None
-        self.nodes = surviving_nodes(self.nodes, self._open.agent.addresses, error, lost)
+        settings = self.settings
+        nodes = surviving_nodes(settings.nodes, self._open.agent.addresses, error, lost)
         try:
-            if self.checkpoints is None:
+            if settings.checkpoints is None:
                 raise CheckpointError("the job takes none; give it checkpoints=nbps.Checkpoints(path, every=...)")
-            last = last_of_life(self.checkpoints, self._open.attempt, self.resumed)
-            tables, resumed = read_checkpoint(last, self.tables)
+            last = last_of_life(settings.checkpoints, self._open.attempt, self.resumed)
+            tables, resumed = read_checkpoint(last, settings.tables)
             if resumed.run != self._run:
                 raise CheckpointError(f"the last one is of run {resumed.run}, this is run {self._run}")
         except CheckpointError as missing:
@@ -264,14 +224,14 @@ class Job:
         self._keep_report()
         assert self._cleanup is not None
         self._cleanup()
-        self.tables, self.resumed = tables, resumed
-        check_nodes(self.nodes, self.tables, self.consistency)
+        self.resumed = resumed
         try:
+            self.settings = dataclasses.replace(settings, nodes=nodes, tables=tables)
             self._start()
         except Exception as failed:
-            self._gave_up = NodeError(f"{error}; it cannot go on with the {self.nodes.count} nodes left: {failed}")
+            self._gave_up = NodeError(f"{error}; it cannot go on with the {nodes.count} nodes left: {failed}")
             raise self._gave_up from failed
-        say(f"node {lost} is lost; {self.nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}")
+        say(f"node {lost} is lost; {nodes.count} nodes go on from clock {resumed.clock}, {resumed.path}")
 
     @classmethod
     def resume(
@@ -305,7 +265,7 @@ class Job:
         job = cls(found, **{"checkpoints": resumed.plan, **options})
         job.resumed = resumed
         job._run = resumed.run
-        for note in resumed.notes if job.nodes.rank == 0 else ():
+        for note in resumed.notes if job.settings.nodes.rank == 0 else ():
             say(note)
         return job
 
@@ -332,29 +292,25 @@ class Job:
         """
         if self._open is None or self._run_lock.locked():
             raise JobClosedError("checkpoint: expected an open job that is not running; use Job(checkpoints=...) there")
+        tables, nodes = self.settings.tables, self.settings.nodes
         own = {}
-        for table in self.tables:
-            rows = np.flatnonzero(row_owners(table.rows, self.nodes.count, sharding_of(table)) == self.nodes.rank)
+        for table in tables:
+            rows = np.flatnonzero(row_owners(table.rows, nodes.count, table.sharding) == nodes.rank)
             own[table.name] = rows, self._open.views[table.name].rows(rows)
-        if self.nodes.rank == 0:
+        if nodes.rank == 0:
             say_if_shared(path, lineage_of(self._open.attempt))
         self._saved += 1
         write_checkpoint(
-            path, f"{self._open.attempt}-saved{self._saved}", self.nodes, self.tables, own, keep, self._first_clock(),
-            self._progress(path, keep, state).to_json(), self.failure_timeout_s,
+            path, f"{self._open.attempt}-saved{self._saved}", nodes, tables, own, keep, self._first_clock(),
+            self._progress(path, keep, state).to_json(), self.settings.failure_timeout_s,
         )  # fmt: skip
 
     def _progress(self, path: str | Path, keep: int | None, state: object) -> Progress:
         """Return where the job stands, and how one that goes on from a checkpoint at `path` takes them there."""
-        plan = self.checkpoints
+        plan = self.settings.checkpoints
         if plan is not None and keep is None and str(plan.path) == str(path):
             keep = plan.keep
         return Progress(self._run, 0 if plan is None else plan.every, keep, state)
-
-    @property
-    def lineage(self) -> str | None:
-        """Of its checkpoints, where the job goes on from one."""
-        return None if self.resumed is None else self.resumed.lineage
 
     def _first_clock(self) -> int:
         """Return the clock at which the next run starts."""
@@ -363,7 +319,7 @@ class Job:
     @property
     def size(self) -> int:
         """Workers of all nodes."""
-        return sum((self.workers,) if self._open is None else self._open.sizes)
+        return sum((self.settings.workers,) if self._open is None else self._open.sizes)
 
     def table(self, name: str) -> JobTable:
         """Return the table called `name`; readable until the job is closed.
@@ -395,15 +351,16 @@ class Job:
 
     def _keep_report(self) -> None:
         assert self._open is not None
-        counters = [self._open.board.statistics(rank) for rank in range(self.workers)]
+        settings = self.settings
+        counters = [self._open.board.statistics(rank) for rank in range(settings.workers)]
         agent, sizes = self._open.agent, self._open.sizes
         self._report = Report.from_counters(
-            str(self.consistency),
+            str(settings.consistency),
             counters,
-            bounded=isinstance(self.consistency, VAP),
-            recorded=self.record_staleness,
+            bounded=isinstance(settings.consistency, VAP),
+            recorded=settings.record_staleness,
             traffic=agent.traffic if agent is not None and len(sizes) > 1 else None,
-            first=sum(sizes[: self.nodes.rank]),
+            first=sum(sizes[: settings.nodes.rank]),
         )
 
     def close(self) -> None:
@@ -421,20 +378,3 @@ class Job:
             raise JobClosedError("run: the job is not open; use it inside `with job:`")
         if self._open.group.closed:
             raise JobClosedError("run: the workers were stopped after an error or Ctrl-C; make a new Job to run again")
-
-
-def _seconds(name: str, value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not value > 0:
-        raise ConfigError(f"Job: {name} is {value!r}; expected seconds > 0")
-    return float(min(value, _LONGEST_S))
-
-
-def _check_strict(model: Consistency, tables: tuple[Table, ...]) -> None:
-    live = [table.name for table in tables if table.access == "direct"]
-    if isinstance(model, BSP) and live:
-        raise ConfigError(
-            f"Job: BSP() with table {live[0]!r}, access 'direct': direct rows show updates of the running clock, so "
-            f"runs would not be reproducible; expected access='cached', or 'exclusive' where each row has one "
-            f"writer in a clock, or SSP(0) for the bound alone"
-        )

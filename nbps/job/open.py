@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 
 from nbps.agent.driver import AgentControl
-from nbps.agent.spec import AgentSpec, SavePlan, SharedTable
+from nbps.agent.spec import AgentSpec, SavePlan
 from nbps.checkpoint.format import later_life
 from nbps.consistency import VAP
 from nbps.errors import ConfigError, WorkerDiedError
 from nbps.job import remote
-from nbps.job.checkpoints import definitions, new_attempt
-from nbps.job.cluster import place_of, sharding_of
+from nbps.job.checkpoints import Resumed, definitions, new_attempt
+from nbps.job.cluster import place_of
+from nbps.job.settings import JobSettings
 from nbps.job.worker_spec import WorkerSpec
 from nbps.memory.segments import Segment
 from nbps.nodes.nodes import Nodes
@@ -26,17 +27,14 @@ from nbps.runtime.group import WorkerGroup
 from nbps.tables import init
 from nbps.tables.definition import Table
 from nbps.tables.driver import JobTable
-from nbps.tables.placed import TableSpec
-
-if TYPE_CHECKING:
-    from nbps.job.job import Job
+from nbps.tables.placed import PlacedTable
 
 _Meeting = tuple[int, str, str | None, int]
 _meetings: set[_Meeting] = set()  # processes, where their open jobs met other nodes, and as which
 
 
 class OpenJob:
-    """What `job` holds while it is open; `start` gets it, `release` gives it back.
+    """What a job holds while it is open; `start` gets it, `release` gives it back.
 
     It does not keep the job, so that one dropped without `close` gives it back as well.
 
@@ -49,17 +47,23 @@ class OpenJob:
     views : dict of str to JobTable
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, settings: JobSettings, resumed: Resumed | None) -> None:
+        self._settings = settings
+        self._resumed = resumed
         self._owner = os.getpid()
         self._segments: list[Segment] = []
         self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
         self._states: dict[str, str] = {}
         self.views: dict[str, JobTable] = {}
-        self._sizes = [job.workers]
+        self._sizes = [settings.workers]
         self._met: _Meeting | None = None
-        self.agent = AgentControl() if job.nodes.count > 1 or job.checkpoints is not None else None
+        self.agent = AgentControl() if settings.nodes.count > 1 or settings.checkpoints is not None else None
         self.group: WorkerGroup | None = None
-        self._alone = later_life(job.lineage, new_attempt())
+        self._alone = later_life(self._lineage, new_attempt())
+
+    @property
+    def _lineage(self) -> str | None:
+        return None if self._resumed is None else self._resumed.lineage
 
     @property
     def attempt(self) -> str:
@@ -71,51 +75,55 @@ class OpenJob:
         """Workers of each node."""
         return tuple(self._sizes)
 
-    def start(self, job: Job, preload: Callable[[], object] | None, clock: int, run: int) -> None:
-        """Create the tables, start the processes and find the other nodes; the first run is number `run`."""
-        self._met = _meet(job.nodes)
-        agent, bounded, nodes = self.agent, isinstance(job.consistency, VAP), job.nodes
+    def start(self, number: int, run: int, clock: int) -> None:
+        """Create the tables, start the processes and find the other nodes of job `number`.
+
+        Its first run, number `run`, starts at `clock`.
+        """
+        settings, agent = self._settings, self.agent
+        bounded, nodes = isinstance(settings.consistency, VAP), settings.nodes
+        self._met = _meet(nodes)
         shards, doorbell, inherited = (0, -1, ()) if agent is None else (nodes.count, agent.doorbell, agent.inherited)
-        self.board = board = Board(job.workers, bounded, shards, doorbell)
+        self.board = board = Board(settings.workers, bounded, shards, doorbell)
         self._segments.append(board.segment)
-        kinds = {(table.dtype, table.access, table.check_finite) for table in job.tables}
+        kinds = {(table.dtype, table.access, table.check_finite) for table in settings.tables}
         prepared: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
             (remote.prepare, (kinds, bounded, agent is not None))
         ]
-        if preload is not None:
-            prepared.append((preload, ()))
+        if settings.preload is not None:
+            prepared.append((settings.preload, ()))
         self.group = group = WorkerGroup(
-            job.workers,
+            settings.workers,
             prepared,
             on_stop=functools.partial(_stop, board, agent),
             describe=functools.partial(_describe, board, self._sizes, nodes.rank),
             companions=0 if agent is None else 1,
             inherited=inherited,
         )
-        initial = {table.name: self._create(job, table) for table in job.tables}
+        initial = {table.name: self._create(table) for table in settings.tables}
         group.start()
         if agent is not None:
-            place = place_of(job, initial) if nodes.count > 1 else None
+            place = place_of(settings, number, self._resumed, initial) if nodes.count > 1 else None
             self._sizes[:] = agent.join(
                 group,
-                job.workers,
+                settings.workers,
                 AgentSpec(
                     place=place,
                     control=agent.remote,
                     board=board.segment.name,
-                    workers=job.workers,
-                    terms=self._spec(job).terms(),
-                    tables=self._shared(job),
-                    failure_timeout_s=job.failure_timeout_s,
-                    waits=job.on_failure == "wait",
-                    bandwidth_budget=job.bandwidth_budget,
+                    workers=settings.workers,
+                    terms=self._spec().terms(),
+                    tables=self._placed(),
+                    failure_timeout_s=settings.failure_timeout_s,
+                    waits=settings.on_failure == "wait",
+                    bandwidth_budget=settings.bandwidth_budget,
                     clock=clock,
                     first_run=run,
-                    save=_save_plan(job),
-                    lineage=job.lineage,
+                    save=_save_plan(settings),
+                    lineage=self._lineage,
                 ),
             )
-        group.call(remote.open_worker, self._spec(job))
+        group.call(remote.open_worker, self._spec())
 
     def run(self, clock: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """Call `function` in all workers, from `clock` on; return when all nodes are done."""
@@ -146,7 +154,7 @@ class OpenJob:
             for segment in self._segments:
                 segment.unlink()
 
-    def _create(self, job: Job, table: Table) -> npt.NDArray[Any]:
+    def _create(self, table: Table) -> npt.NDArray[Any]:
         """Make the segments of a table; return its live values."""
         from nbps.memory.arrow import create_table_segment
 
@@ -154,14 +162,14 @@ class OpenJob:
         self._segments.append(segment)
         assert callable(table.init)
         try:
-            table.init(values, init.generator(job.seed, table.name))
+            table.init(values, init.generator(self._settings.seed, table.name))
         except Exception as error:
             error.add_note(f"while initialising table {table.name!r}")
             raise
         self.views[table.name] = JobTable(table, segment, layout, values)
         if self.agent is not None:
             self._marks[table.name] = self._bytes_of(f"{table.name}-marks", table.rows)
-            if table.replicate == "read" and job.nodes.count > 1:
+            if table.replicate == "read" and self._settings.nodes.count > 1:
                 self._states[table.name] = self._bytes_of(f"{table.name}-states", table.rows)
         return values
 
@@ -171,53 +179,37 @@ class OpenJob:
         self._segments.append(segment)
         return segment.name
 
-    def _spec(self, job: Job) -> WorkerSpec:
-        model, nodes = job.consistency, job.nodes
-        tables = tuple(
-            TableSpec(
-                name=table.name,
+    def _placed(self) -> tuple[PlacedTable, ...]:
+        return tuple(
+            PlacedTable(
+                definition=table.definition,
                 layout=self.views[table.name].layout,
                 marks=self._marks.get(table.name),
                 states=self._states.get(table.name),
-                access=table.access,
-                staleness=model.staleness if table.staleness is None else table.staleness,
-                check_finite=table.check_finite,
             )
-            for table in job.tables
+            for table in self._settings.tables
         )
+
+    def _spec(self) -> WorkerSpec:
+        settings, nodes = self._settings, self._settings.nodes
         return WorkerSpec(
             sizes=self.sizes,
             node=nodes.rank,
             shards=nodes.count if self.agent is not None else 0,
             board=self.board.segment.name,
-            tables=tables,
-            consistency=model,
-            seed=job.seed,
-            clock_timeout_s=job.clock_timeout_s,
-            oversubscribed=job.workers + (self.agent is not None) > own_cores(nodes.neighbours),
-            record_staleness=job.record_staleness,
-            checkpoint_every=0 if job.checkpoints is None else job.checkpoints.every,
-        )
-
-    def _shared(self, job: Job) -> tuple[SharedTable, ...]:
-        return tuple(
-            SharedTable(
-                name=table.name,
-                layout=self.views[table.name].layout,
-                marks=self._marks[table.name],
-                states=self._states.get(table.name),
-                access=table.access,
-                sharding=sharding_of(table),
-                replicate=table.replicate,
-                compress=table.compress,
-            )
-            for table in job.tables
+            tables=self._placed(),
+            consistency=settings.consistency,
+            seed=settings.seed,
+            clock_timeout_s=settings.clock_timeout_s,
+            oversubscribed=settings.workers + (self.agent is not None) > own_cores(nodes.neighbours),
+            record_staleness=settings.record_staleness,
+            checkpoint_every=0 if settings.checkpoints is None else settings.checkpoints.every,
         )
 
 
-def _save_plan(job: Job) -> SavePlan | None:
-    plan = job.checkpoints
-    return None if plan is None else SavePlan(plan.path, plan.every, plan.keep, definitions(job.tables))
+def _save_plan(settings: JobSettings) -> SavePlan | None:
+    plan = settings.checkpoints
+    return None if plan is None else SavePlan(plan.path, plan.every, plan.keep, definitions(settings.tables))
 
 
 def _meet(nodes: Nodes) -> _Meeting | None:

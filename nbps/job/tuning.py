@@ -135,7 +135,7 @@ def auto_staleness(
         raise ConfigError(f"auto_staleness: tolerance is {tolerance!r}; expected a share from 0 to 1")
     trials: list[StalenessTrial] = []
     for staleness in sorted(models):
-        with Job(tables, workers, models[staleness], **options) as job:
+        with Job(tables, workers, consistency=models[staleness], **options) as job:
             trials.append(_measure(job, staleness, function, args, repeats))
         if trials[-1].wait_share <= tolerance:
             break
@@ -143,7 +143,7 @@ def auto_staleness(
 
 
 def _check(candidates: Iterable[float], options: dict[str, Any]) -> None:
-    for name in ("consistency", "staleness", "record_staleness"):
+    for name in ("consistency", "record_staleness"):
         if name in options:
             raise ConfigError(
                 f"auto_staleness: {name} is set by the trials; expected `model`, `candidates` or other options of Job"

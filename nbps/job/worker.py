@@ -13,7 +13,7 @@ from nbps.kernels import layout, rows
 from nbps.memory.segments import attach
 from nbps.runtime.clock import Clock
 from nbps.runtime.sums import Sums
-from nbps.tables.placed import TableSpec
+from nbps.tables.placed import PlacedTable
 from nbps.tables.worker import CachedTable, LiveTable, WorkerTable
 
 
@@ -54,14 +54,15 @@ class Worker:
         self._sums = Sums(self._clock, words[start:], spec.sizes, spec.node, local)
         # Workers that send the same rows in the same order collide on every one: each starts elsewhere.
         share = local / spec.workers
-        self._tables = {table.name: self._attach(table, share) for table in spec.tables}
+        self._tables = {table.definition.name: self._attach(table, spec, share) for table in spec.tables}
 
-    def _attach(self, table: TableSpec, share: float) -> WorkerTable:
+    def _attach(self, table: PlacedTable, spec: WorkerSpec, share: float) -> WorkerTable:
         values = table.layout.view()
         marks = rows.NOBODY_LOOKS if table.marks is None else attach(table.marks)
-        if table.access != "cached":
+        if table.definition.access != "cached":
             return LiveTable(self._clock, table, values, marks)
-        return CachedTable(self._clock, table, values, marks, first=int(table.layout.rows * share))
+        staleness = table.definition.staleness_under(spec.consistency)
+        return CachedTable(self._clock, table, values, marks, staleness, first=int(table.layout.rows * share))
 
     @property
     def current_clock(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nbps.consistency import VAP, Consistency
 from nbps.core.terms import Terms
-from nbps.tables.placed import TableSpec
+from nbps.tables.placed import PlacedTable
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class WorkerSpec:
     node: int
     shards: int
     board: str
-    tables: tuple[TableSpec, ...]
+    tables: tuple[PlacedTable, ...]
     consistency: Consistency
     seed: int
     clock_timeout_s: float
@@ -49,9 +49,9 @@ class WorkerSpec:
         """Return what the workers agreed upon, as their protocol wants it."""
         model = self.consistency
         return Terms(
-            staleness=min([model.staleness, *(table.staleness for table in self.tables)]),
+            staleness=min([model.staleness, *(table.definition.staleness_under(model) for table in self.tables)]),
             eager=model.eager,
-            ordered=model.ordered and any(table.access == "cached" for table in self.tables),
+            ordered=model.ordered and any(table.definition.access == "cached" for table in self.tables),
             v0=model.v0 if isinstance(model, VAP) else None,
             checkpoint_every=self.checkpoint_every,
         )

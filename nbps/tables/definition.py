@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nbps.checks import whole
-from nbps.consistency import check_staleness
+from nbps.consistency import Consistency, check_staleness
 from nbps.errors import ConfigError
 from nbps.tables.init import Initializer, constant, from_array, zeros
 
@@ -21,67 +21,24 @@ _NAME_LIMIT = 128
 _SIZE_LIMITS = {"rows": 2**63 - 1, "width": 2**31 - 1}  # the length of Arrow's arrays and of its fixed-size lists
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A dense matrix of parameters that all workers of a job share.
+@dataclasses.dataclass(frozen=True, repr=False)
+class TableDefinition:
+    """What a table is, without its first values: what nodes, checkpoints, workers and agents are told of it.
 
-    It takes ``rows * width * itemsize`` bytes of shared memory, plus about 1 KiB; with ``access="cached"`` each worker
-    that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table. With
-    several nodes each holds the whole table, and an agent there a base of the rows of others and 34 bytes a row.
-
-    Parameters
-    ----------
-    name : str
-        Unique within the job.
-    rows, width : int
-        Shape. The row is the unit of reading and adding.
-    dtype : {"float32", "float64", "int32", "int64"}
-        Element type.
-    access : {"direct", "cached", "exclusive"}
-        - ``direct``: reads and additions go to the shared rows; additions are lossless and seen at once.
-        - ``cached``: each worker has a private copy at SIMD speed; ``clock()`` sends its additions and refreshes it.
-        - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has
-          two writers in one clock.
-    init : initializer, number or array_like
-        Initial values (`nbps.init`); a number goes to every element, an array is copied.
-    staleness : int, optional
-        Staleness of this table; the job's by default.
-    check_finite : bool
-        Refuse deltas with NaN or infinity.
-    sharding : {"block", "hash"} or sequence of int
-        Which node of several owns which row: additions of all nodes meet at the owner. ``block``: consecutive rows, as
-        many for every node; ``hash``: rows spread evenly, where neighbours or low numbers are used more than others;
-        a sequence gives the first row of node 1, of node 2, and so on.
-    replicate : {"clock", "read", "run"}
-        What other nodes learn of changes during a run; at its end all nodes have all. ``clock``: everything, as the
-        consistency model says. ``read``: the rows that their workers `get` or `fetch`, which come when they are first
-        asked for and are let go of when nobody asks any more; for tables of which a node reads a part. ``run``:
-        nothing; for rows that nobody reads or adds to but workers of the node that owns them.
-    compress : {"float16", "bfloat16"} or float, optional
-        How additions of float tables travel to other nodes: rounded to 16 bits, or of each row only this share of
-        elements, the largest, more than 0 and less than 1. What is left goes with the row's next addition, and all of
-        it at the end of a run and at checkpoints; until then other nodes miss it, whatever the consistency model.
-        Values that come back are never rounded.
-
-    Notes
-    -----
-    *Consistency.* A read at clock c sees every update of every worker from clocks < c - s and all of the reader's own.
-    Elements never tear. Rows of a ``cached`` table change only where the worker's clock advances, on a ``get`` that
-    asks for a fresher state, and under `VAP` wherever the worker waits; a row of a live table may be seen while another
-    worker is in the middle of adding to it.
+    Each of these takes the definition as a whole: a field that is added here is known to all of them. `Table` says what
+    the fields mean.
     """
 
     name: str
     rows: int
     width: int
+    _: dataclasses.KW_ONLY
     dtype: str = "float32"
     access: Literal["direct", "cached", "exclusive"] = "direct"
-    init: Initializer | npt.ArrayLike = dataclasses.field(default_factory=zeros)
     staleness: float | None = None
     check_finite: bool = False
     sharding: Literal["block", "hash"] | Sequence[int] = "block"
     replicate: Literal["clock", "read", "run"] = "clock"
-
     compress: Literal["float16", "bfloat16"] | float | None = None
 
     def __post_init__(self) -> None:
@@ -95,14 +52,9 @@ class Table:
             raise ConfigError(f"table {self.name!r}: access is {self.access!r}; expected one of {expected}")
         if self.staleness is not None:
             object.__setattr__(self, "staleness", check_staleness(self.staleness, f"table {self.name!r}"))
+        if not isinstance(self.check_finite, bool):
+            raise ConfigError(f"table {self.name!r}: check_finite is {self.check_finite!r}; expected True or False")
         self._check_nodes()
-        if isinstance(self.init, str):
-            raise ConfigError(
-                f"table {self.name!r}: init is {self.init!r}; expected an initialiser of nbps.init or numbers"
-            )
-        if not callable(self.init):
-            fill = constant(float(self.init)) if np.ndim(self.init) == 0 else from_array(self.init)  # type: ignore[arg-type]
-            object.__setattr__(self, "init", fill)
 
     def _check_nodes(self) -> None:
         if self.replicate not in REPLICATION:
@@ -156,6 +108,93 @@ class Table:
         """Bytes of the values."""
         return self.rows * self.width * np.dtype(self.dtype).itemsize
 
+    def staleness_under(self, model: Consistency) -> float:
+        """Return this table's staleness, which is that of the job's `model` where it has none of its own."""
+        return model.staleness if self.staleness is None else self.staleness
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as JSON holds them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(TableDefinition)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def __repr__(self) -> str:
+        shown = [repr(self.name)]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "name" and field.repr and value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Table(TableDefinition):
+    """A dense matrix of parameters that all workers of a job share.
+
+    It takes ``rows * width * itemsize`` bytes of shared memory, plus about 1 KiB; with ``access="cached"`` each worker
+    that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table. With
+    several nodes each holds the whole table, and an agent there a base of the rows of others and 34 bytes a row.
+
+    Parameters
+    ----------
+    name : str
+        Unique within the job.
+    rows, width : int
+        Shape. The row is the unit of reading and adding.
+    dtype : {"float32", "float64", "int32", "int64"}
+        Element type.
+    access : {"direct", "cached", "exclusive"}
+        - ``direct``: reads and additions go to the shared rows; additions are lossless and seen at once.
+        - ``cached``: each worker has a private copy at SIMD speed; ``clock()`` sends its additions and refreshes it.
+        - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has
+          two writers in one clock.
+    init : initializer, number or array_like
+        Initial values (`nbps.init`); a number goes to every element, an array is copied.
+    staleness : int, optional
+        Staleness of this table; the job's by default.
+    check_finite : bool
+        Refuse deltas with NaN or infinity.
+    sharding : {"block", "hash"} or sequence of int
+        Which node of several owns which row: additions of all nodes meet at the owner. ``block``: consecutive rows, as
+        many for every node; ``hash``: rows spread evenly, where neighbours or low numbers are used more than others;
+        a sequence gives the first row of node 1, of node 2, and so on.
+    replicate : {"clock", "read", "run"}
+        What other nodes learn of changes during a run; at its end all nodes have all. ``clock``: everything, as the
+        consistency model says. ``read``: the rows that their workers `get` or `fetch`, which come when they are first
+        asked for and are let go of when nobody asks any more; for tables of which a node reads a part. ``run``:
+        nothing; for rows that nobody reads or adds to but workers of the node that owns them.
+    compress : {"float16", "bfloat16"} or float, optional
+        How additions of float tables travel to other nodes: rounded to 16 bits, or of each row only this share of
+        elements, the largest, more than 0 and less than 1. What is left goes with the row's next addition, and all of
+        it at the end of a run and at checkpoints; until then other nodes miss it, whatever the consistency model.
+        Values that come back are never rounded.
+
+    Notes
+    -----
+    *Consistency.* A read at clock c sees every update of every worker from clocks < c - s and all of the reader's own.
+    Elements never tear. Rows of a ``cached`` table change only where the worker's clock advances, on a ``get`` that
+    asks for a fresher state, and under `VAP` wherever the worker waits; a row of a live table may be seen while another
+    worker is in the middle of adding to it.
+    """
+
+    init: Initializer | npt.ArrayLike = dataclasses.field(default_factory=zeros, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.init, str):
+            raise ConfigError(
+                f"table {self.name!r}: init is {self.init!r}; expected an initialiser of nbps.init or numbers"
+            )
+        if not callable(self.init):
+            fill = constant(float(self.init)) if np.ndim(self.init) == 0 else from_array(self.init)  # type: ignore[arg-type]
+            object.__setattr__(self, "init", fill)
+
+    @property
+    def definition(self) -> TableDefinition:
+        """The table without its first values."""
+        return TableDefinition(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(TableDefinition)}
+        )
+
 
 def checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:
     """Return the tables of a job.
@@ -175,26 +214,3 @@ def checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:
     if twice:
         raise ConfigError(f"Job: two tables are called {twice[0]!r}; names must differ")
     return checked
-
-
-def with_staleness(tables: tuple[Table, ...], staleness: Mapping[str, float]) -> tuple[Table, ...]:
-    """Return `tables`, those named in `staleness` with what it says.
-
-    Raises
-    ------
-    ConfigError
-        If it names no table, or says what is no staleness.
-    """
-    if not isinstance(staleness, Mapping):
-        raise ConfigError(
-            f"Job: staleness is {staleness!r}; expected a mapping from names of tables, as in {{'items': 0}}; the "
-            f"staleness of the job itself belongs to its model, as in consistency=ESSP(2)"
-        )
-    unknown = [name for name in staleness if name not in {table.name for table in tables}]
-    if unknown:
-        known = ", ".join(repr(table.name) for table in tables) or "none"
-        raise ConfigError(f"Job: staleness for the unknown table {unknown[0]!r}; this job's tables: {known}")
-    return tuple(
-        dataclasses.replace(table, staleness=staleness[table.name]) if table.name in staleness else table
-        for table in tables
-    )

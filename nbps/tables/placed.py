@@ -1,24 +1,29 @@
-"""Where a table lies in shared memory; travels from the driver to every worker."""
+"""A table in shared memory: what it is, and where; travels from the driver to every worker and to the agent."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from nbps.memory.layout import Layout
+from nbps.tables.definition import TableDefinition
 
 
 @dataclass(frozen=True)
-class TableSpec:
-    """What a worker must know of a table.
+class PlacedTable:
+    """What workers and agent know of a table.
 
-    `marks` is the segment with a byte for each row that changed, where an agent looks for them; `states` the one that
-    says which rows are here, where not all are (`nbps.kernels.presence`).
+    Attributes
+    ----------
+    definition : TableDefinition
+    layout : Layout
+        Where its values are.
+    marks : str or None
+        The segment with a byte for each row that changed; None where no agent looks for them.
+    states : str or None
+        The segment that says which rows are here (`nbps.kernels.presence`); None where all are.
     """
 
-    name: str
+    definition: TableDefinition
     layout: Layout
     marks: str | None
     states: str | None
-    access: str
-    staleness: float
-    check_finite: bool

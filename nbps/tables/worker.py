@@ -13,7 +13,7 @@ from nbps.errors import TableError
 from nbps.kernels import replica, rows
 from nbps.memory.segments import attach
 from nbps.runtime.clock import Clock
-from nbps.tables.placed import TableSpec
+from nbps.tables.placed import PlacedTable
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +23,7 @@ class WorkerTable:
 
     Attributes
     ----------
+    definition : TableDefinition
     name : str
     shape : (int, int)
         Rows and width.
@@ -32,15 +33,16 @@ class WorkerTable:
         worker's clock let in; ids are not checked there.
     """
 
-    def __init__(self, clock: Clock, spec: TableSpec, values: Array, marks: Array) -> None:
-        self.name = spec.name
+    def __init__(self, clock: Clock, placed: PlacedTable, values: Array, marks: Array) -> None:
+        self.definition = definition = placed.definition
+        self.name = definition.name
         self.shape = values.shape
         self.dtype = values.dtype
-        self.kernel = rows.TableKernel(values, int(spec.access == "direct"), marks)
+        self.kernel = rows.TableKernel(values, int(definition.access == "direct"), marks)
         self._clock = clock
         self._copy: int | None = None  # the clock's number of this table's copy, if it has one
-        self._check_finite = spec.check_finite
-        self._states = None if spec.states is None else attach(spec.states)
+        self._check_finite = definition.check_finite
+        self._states = None if placed.states is None else attach(placed.states)
 
     def get(self, ids: npt.ArrayLike, staleness: float | None = None) -> Array:
         """Return a copy of rows.
@@ -205,15 +207,17 @@ class LiveTable(WorkerTable):
 class CachedTable(WorkerTable):
     """A private copy, sent and refreshed at clocks: access mode ``cached``."""
 
-    def __init__(self, clock: Clock, spec: TableSpec, parent: Array, marks: Array, first: int) -> None:
-        super().__init__(clock, spec, parent.copy(), rows.NOBODY_LOOKS)  # what is in a copy is marked when it is sent
+    def __init__(
+        self, clock: Clock, placed: PlacedTable, parent: Array, marks: Array, staleness: float, first: int
+    ) -> None:
+        super().__init__(clock, placed, parent.copy(), rows.NOBODY_LOOKS)  # what is in a copy is marked when it is sent
         self._parent = parent
         self._marks = marks
         self._base = self.kernel.values.copy()
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
         self._peaks = np.empty(parent.shape[1] if clock.core.terms.v0 is not None else 0)
-        self._copy = clock.add_copy(self, spec.staleness)
+        self._copy = clock.add_copy(self, staleness)
 
     def flush(self) -> tuple[int, float]:
         """Add what this worker changed to the shared rows; return how many rows that were, and their norm."""

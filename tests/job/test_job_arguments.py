@@ -161,7 +161,7 @@ def test_clocks_start_at_zero_in_every_run(job):
 
 def test_eight_workers_on_few_cores():
     """More workers than cores make progress, under the strictest model."""
-    with nbps.Job([nbps.Table("t", 3, 5, "int64", access="cached")], workers=8, consistency=nbps.BSP()) as job:
+    with nbps.Job([nbps.Table("t", 3, 5, dtype="int64", access="cached")], workers=8, consistency=nbps.BSP()) as job:
         job.run(tasks.add_ones, 20, ["t"], [0, 1, 2, 2])
         assert job.table("t").to_numpy().tolist() == [[160] * 5, [160] * 5, [320] * 5]
 

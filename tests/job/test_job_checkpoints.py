@@ -11,7 +11,7 @@ import nbps
 from nbps.checkpoint.format import encode_manifest
 from nbps.errors import CheckpointError
 
-TABLES = [nbps.Table("t", 2, 2, "int64")]
+TABLES = [nbps.Table("t", 2, 2, dtype="int64")]
 
 
 def count(worker, clocks):
@@ -64,7 +64,7 @@ def test_a_resumed_job_goes_on_taking_checkpoints(tmp_path, capfd):
     newest = next((tmp_path / "a").glob("clock-000000000020-*"))
     capfd.readouterr()
     with nbps.Job.resume(newest, workers=1) as job:
-        assert job.checkpoints == nbps.Checkpoints(str(tmp_path / "a"), every=10, keep=2)
+        assert job.settings.checkpoints == nbps.Checkpoints(str(tmp_path / "a"), every=10, keep=2)
         job.run(count, 45)
         assert job.table("t").to_numpy()[0].tolist() == [45, 0]
     assert clocks_of(tmp_path / "a") == [[10], [30, 40]]
@@ -88,12 +88,12 @@ def test_checkpoints_between_runs_are_of_the_job_too(tmp_path):
     resumed = nbps.Job.resume(tmp_path).resumed
     assert (resumed.run, resumed.clock, resumed.state) == (1, 0, "mine")
     assert resumed.plan == nbps.Checkpoints(str(tmp_path), 10, 2)
-    assert nbps.Job.resume(tmp_path / "apart").checkpoints == nbps.Checkpoints(str(tmp_path / "apart"), 10, 4)
+    assert nbps.Job.resume(tmp_path / "apart").settings.checkpoints == nbps.Checkpoints(str(tmp_path / "apart"), 10, 4)
     with nbps.Job(TABLES, workers=1) as job:
         job.checkpoint(tmp_path / "none", keep=1)
         job.checkpoint(tmp_path / "none", keep=1)
     assert clocks_of(tmp_path / "none") == [[0]]
-    assert nbps.Job.resume(tmp_path / "none").checkpoints is None
+    assert nbps.Job.resume(tmp_path / "none").settings.checkpoints is None
 
 
 def test_a_damaged_newest_checkpoint(tmp_path, capfd):
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_before_plans_were_kept_loads(tmp_path):
         checkpoint["state"] = {"run": checkpoint["state"]["run"]}
         path.write_bytes(encode_manifest(checkpoint))
     with nbps.Job.resume(tmp_path, workers=1) as job:
-        assert (job.resumed.clock, job.resumed.run, job.checkpoints) == (20, 0, None)
+        assert (job.resumed.clock, job.resumed.run, job.settings.checkpoints) == (20, 0, None)
         job.run(count, 35)
         assert job.table("t").to_numpy()[0].tolist() == [35, 0]
     assert clocks_of(tmp_path) == [[10, 20]]

@@ -20,7 +20,7 @@ from support import tasks
 
 
 def job(workers=3, **options):
-    return nbps.Job([nbps.Table("t", 1, 1, "int64")], workers=workers, **options)
+    return nbps.Job([nbps.Table("t", 1, 1, dtype="int64")], workers=workers, **options)
 
 
 def test_an_exception_is_raised_in_the_caller_with_its_kind_rank_and_traceback():
@@ -214,7 +214,7 @@ def test_who_catches_a_time_out_can_go_on():
                 caught += 1
         return worker.current_clock, caught
 
-    table = nbps.Table("t", 1, 1, "int64", access="cached")
+    table = nbps.Table("t", 1, 1, dtype="int64", access="cached")
     with nbps.Job([table], workers=2, consistency=nbps.SSP(0), clock_timeout_s=0.4) as running:
         assert running.run(patient) == [(4, 1), (4, 0)]
         assert running.table("t").to_numpy().tolist() == [[8]]
@@ -232,7 +232,7 @@ def test_a_worker_that_returns_early_holds_nobody():
             worker.clock()
         worker.table("t").inc(0, 100)  # not followed by a clock: committed when the function returns
 
-    table = nbps.Table("t", 1, 1, "int64", access="cached")
+    table = nbps.Table("t", 1, 1, dtype="int64", access="cached")
     for model in (nbps.BSP(), nbps.SSP(0), nbps.ESSP(1)):
         with nbps.Job([table], workers=3, consistency=model) as running:
             running.run(work)

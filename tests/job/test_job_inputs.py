@@ -47,13 +47,8 @@ def test_a_table_that_cannot_be(options, message):
         ({"seed": -1}, "seed is -1"),
         ({"seed": None}, "seed is None"),
         ({"record_staleness": 1}, "record_staleness is 1; expected True or False"),
-        ({"staleness": 3}, "Job: staleness is 3; expected a mapping from names of tables"),
-        ({"staleness": {"u": 0}}, "staleness for the unknown table 'u'; this job's tables: none"),
-        ({"staleness": {"u": 0}, "tables": [nbps.Table("t", 1, 1)]}, "unknown table 'u'; this job's tables: 't'"),
-        ({"staleness": {"t": -1}, "tables": [nbps.Table("t", 1, 1)]}, "table 't': staleness is -1; expected a whole"),
-        ({"staleness": {"t": 0.5}, "tables": [nbps.Table("t", 1, 1)]}, "table 't': staleness is 0.5"),
-        ({"staleness": {"t": math.nan}, "tables": [nbps.Table("t", 1, 1)]}, "table 't': staleness is nan"),
-        ({"staleness": {"t": True}, "tables": [nbps.Table("t", 1, 1)]}, "table 't': staleness is True"),
+        ({"preload": "numpy"}, "preload is 'numpy'; expected a function without arguments"),
+        ({"nodes": 2}, r"nodes is 2; expected nbps.Nodes\(count, rank"),
         ({"clock_timeout_s": 0}, "clock_timeout_s is 0; expected seconds > 0"),
         ({"clock_timeout_s": "1"}, "clock_timeout_s is '1'"),
         ({"clock_timeout_s": math.nan}, "clock_timeout_s is nan"),
@@ -129,7 +124,7 @@ def test_bad_calls_on_a_table_are_refused_and_add_nothing():
     """Unknown tables, bad ids, bad deltas and misplaced puts: the message names the table and what was expected."""
     tables = [
         nbps.Table("floats", 5, 3),
-        nbps.Table("whole", 5, 3, "int32"),
+        nbps.Table("whole", 5, 3, dtype="int32"),
         nbps.Table("checked", 5, 3, check_finite=True),
         nbps.Table("exclusive", 5, 3, access="exclusive"),
         nbps.Table("cached", 5, 3, access="cached"),
@@ -220,7 +215,10 @@ def test_a_closed_job_and_its_tables_say_so(tmp_path):
 )
 def test_initial_values_that_do_not_fit(dtype, init, error, message):
     """An initialiser that cannot fill its table is refused, with the table's name in a note."""
-    with pytest.raises(error, match=message) as caught, nbps.Job([nbps.Table("t", 2, 3, dtype, init=init)], workers=1):
+    with (
+        pytest.raises(error, match=message) as caught,
+        nbps.Job([nbps.Table("t", 2, 3, dtype=dtype, init=init)], workers=1),
+    ):
         pass
     assert caught.value.__notes__ == ["while initialising table 't'"]
 

@@ -81,7 +81,7 @@ def in_turns(worker, order, names):
 def test_the_report_says_exactly_what_the_probe_shows(model):
     """In a schedule without races the histogram of the reads is the one computed from probe rows alone."""
     names, order = ["direct", "cached"], turns(model.staleness, 3, 60, seed=3)
-    tables = [nbps.Table(name, 1, 3, "int64", access=name) for name in names]
+    tables = [nbps.Table(name, 1, 3, dtype="int64", access=name) for name in names]
     with nbps.Job(tables, workers=3, consistency=model) as job:
         each = job.run(in_turns, order, names)
         report = job.report()
@@ -110,7 +110,7 @@ def test_the_report_never_claims_a_fresher_read_than_the_probe_shows(model):
     """While workers race, each read shows at least what is counted for it, and the report has just these counts."""
     names = ["direct", "cached"]
     # Refreshing so many rows takes longer than a clock: others commit when the probe, which is row 0, is already done.
-    tables = [nbps.Table(name, 50_000, 3, "int64", access=name) for name in names]
+    tables = [nbps.Table(name, 50_000, 3, dtype="int64", access=name) for name in names]
     with nbps.Job(tables, workers=3, consistency=model) as job:
         each = job.run(racing, 60, names)
         report = job.report()
@@ -123,7 +123,7 @@ def test_the_report_never_claims_a_fresher_read_than_the_probe_shows(model):
 def test_histogram_mean_and_variance_agree(model):
     """Every read is one sample, none is fresher than the present or older than the bound, and the moments are exact."""
     names = ["cached"] if model == nbps.BSP() else ["direct", "cached"]
-    tables = [nbps.Table(name, 1, 3, "int64", access=name) for name in names]
+    tables = [nbps.Table(name, 1, 3, dtype="int64", access=name) for name in names]
     with nbps.Job(tables, workers=3, consistency=model) as job:
         job.run(tasks.probe, 15, names, 0.003)
         report = job.report()
@@ -202,7 +202,7 @@ def test_a_clock_without_a_get_counts_as_stale_as_its_oldest_copy():
             worker.clock()
             worker.barrier()
 
-    table = nbps.Table("t", 1, 1, "int64", access="cached")
+    table = nbps.Table("t", 1, 1, dtype="int64", access="cached")
     with nbps.Job([table], workers=2, consistency=nbps.SSP(3)) as job:
         job.run(train)
         assert job.report().clock_differential.counts == {0: 2, -1: 2, -2: 2, -3: 2}

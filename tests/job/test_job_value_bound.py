@@ -59,7 +59,9 @@ def excess(traces, v0):
 @pytest.mark.parametrize(("workers", "v0"), [(3, 4.0), (2, 0.5)])
 def test_nobody_goes_on_with_more_in_transit_than_the_bound(workers, v0):
     """Seen from what others' copies showed at that time; the report says how near it came, and that was never above."""
-    with nbps.Job([nbps.Table("t", 1, workers, "float64", access="cached")], workers, nbps.VAP(v0)) as job:
+    with nbps.Job(
+        [nbps.Table("t", 1, workers, dtype="float64", access="cached")], workers, consistency=nbps.VAP(v0)
+    ) as job:
         traces = job.run(trace, 60)
         report = job.report()
     assert excess(traces, v0) <= 1
@@ -70,7 +72,7 @@ def test_nobody_goes_on_with_more_in_transit_than_the_bound(workers, v0):
 
 def test_the_trace_notices_a_bound_that_is_not_kept():
     """Workers that planted allow themselves a thousand times the bound break it, and the trace says so."""
-    with nbps.Job([nbps.Table("t", 1, 2, "float64", access="cached")], 2, nbps.VAP(0.5)) as job:
+    with nbps.Job([nbps.Table("t", 1, 2, dtype="float64", access="cached")], 2, consistency=nbps.VAP(0.5)) as job:
         assert excess(job.run(trace, 60, factor=1000.0), 0.5) > 1
 
 
@@ -109,7 +111,7 @@ def expected_stall(v0, clocks, rounds):
 
 def test_where_a_worker_stands_still_is_exactly_where_the_bound_says():
     """One that computes for long lets the other go on until the bound, to the clock; ticking lets it go on again."""
-    tables = [nbps.Table("t", 1, 2, access="cached"), nbps.Table("posts", 1, 1, "int64")]
+    tables = [nbps.Table("t", 1, 2, access="cached"), nbps.Table("posts", 1, 1, dtype="int64")]
     with nbps.Job(tables, workers=2, consistency=nbps.VAP(6.0)) as job:
         _, seen = job.run(stall, 12, 6)
         share = job.report().workers[0].transit_share
@@ -137,7 +139,7 @@ def test_workers_that_wait_for_each_other_take_in_each_others_updates():
                 return worker.current_clock
         return None
 
-    table = nbps.Table("t", 1, 3, "float64", access="cached")
+    table = nbps.Table("t", 1, 3, dtype="float64", access="cached")
     with nbps.Job([table], workers=3, consistency=nbps.VAP(1e-6), clock_timeout_s=20) as job:
         # A lost wake-up would not pass as a nap of 50 ms.
         job._open.board.words[layout.TIMEOUT] = 3600

@@ -80,7 +80,7 @@ def test_an_arrow_reader_in_another_process_sees_live_values():
     def remember(worker, path):
         worker.state["path"] = path
 
-    with nbps.Job([nbps.Table("t", 10_000, 3, "int64")], workers=2) as job:
+    with nbps.Job([nbps.Table("t", 10_000, 3, dtype="int64")], workers=2) as job:
         job.run(remember, str(job.table("t").path))
         seen, _ = job.run(train)
     assert seen == ["mapped True", "[11, 12, 14]", "[22, 24, 28]", "[33, 36, 42]"]

@@ -50,7 +50,7 @@ def count(worker, clocks, stop=""):
 
 def job(**options):
     """Return a job that counts and notices lost nodes soon."""
-    return nbps.Job([nbps.Table("t", 4, 1, "int64")], workers=1, failure_timeout_s=LOST_S, **options)
+    return nbps.Job([nbps.Table("t", 4, 1, dtype="int64")], workers=1, failure_timeout_s=LOST_S, **options)
 
 
 def exact(running, clocks):
@@ -67,7 +67,7 @@ def steady(stop):
 
 def compressed():
     """Send the larger part of all rows to a node that owns them: a batch is longer than the rows themselves."""
-    tables = [nbps.Table("t", ROWS, 32, compress=0.9, sharding=[ROWS]), nbps.Table("few", 4, 1, "int64")]
+    tables = [nbps.Table("t", ROWS, 32, compress=0.9, sharding=[ROWS]), nbps.Table("few", 4, 1, dtype="int64")]
 
     def learn(worker):
         random = np.random.default_rng(worker.rank)
@@ -167,7 +167,7 @@ def sweep():
         worker.clock()
 
     for name, init, patience_s in (("first", fill, 4.0), ("the second", 0.0, 60.0)):
-        table = nbps.Table("t", 2, 1, "int64", init=init)
+        table = nbps.Table("t", 2, 1, dtype="int64", init=init)
         try:
             with nbps.Job([table], workers=1, start_timeout_s=patience_s) as running:
                 running.run(which, name)

@@ -286,6 +286,7 @@ def test_nodes_that_define_other_things_are_told_both(ends):
         values = re.search(r"values: NodeError: .*table 'w' .*values=crc32 (\w+), .*values=crc32 (\w+);", said)
         assert values is not None
         assert values[1] != values[2]
+        assert re.search(r"seed: NodeError: node 1 has seed=1, node 0 0; all nodes must run the same script", said)
         assert said.endswith("same started\n")
     assert end.left == []
 

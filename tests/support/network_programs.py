@@ -116,10 +116,14 @@ def _probed(workers=1):
     ]
 
 
-_COUNTED = [nbps.Table("counted", CYCLE, NODES, "int64", "cached", sharding="hash")]
-_BULK, _LESS = [[nbps.Table("bulk", rows, 256, "int64", "cached")] for rows in (512, 128)]  # 1 MB, and a quarter
+_COUNTED = [nbps.Table("counted", CYCLE, NODES, dtype="int64", access="cached", sharding="hash")]
+_BULK, _LESS = [
+    [nbps.Table("bulk", rows, 256, dtype="int64", access="cached")] for rows in (512, 128)
+]  # 1 MB, and a quarter
 _LEARNED = [
-    nbps.Table(which, 21, 3, "float32", "cached", init=np.linspace(-1, 1, 63).reshape(21, 3), sharding="hash")
+    nbps.Table(
+        which, 21, 3, dtype="float32", access="cached", init=np.linspace(-1, 1, 63).reshape(21, 3), sharding="hash"
+    )
     for which in ("first", "again")
 ]
 JOBS = {

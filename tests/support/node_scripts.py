@@ -12,7 +12,10 @@ import numpy as np
 import nbps
 
 RANK = int(os.environ["NBPS_NODE_RANK"])
-TABLES = [nbps.Table("t", 6, 6, "int64"), nbps.Table("copy", 6, 6, "int64", access="cached", sharding="hash")]
+TABLES = [
+    nbps.Table("t", 6, 6, dtype="int64"),
+    nbps.Table("copy", 6, 6, dtype="int64", access="cached", sharding="hash"),
+]
 TIMEOUT_S = 5.0
 
 
@@ -144,7 +147,7 @@ def survive(policy, path, clocks):
     checkpoints = nbps.Checkpoints(path, every=20) if policy == "continue" else None
     with job(on_failure=policy, checkpoints=checkpoints) as running:
         running.run(count, int(clocks))
-        say("sums", *sums(running), "size", running.size, "nodes", running.nodes.count)
+        say("sums", *sums(running), "size", running.size, "nodes", running.settings.nodes.count)
         say("again", running.run(count, 3))
 
 

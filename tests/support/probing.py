@@ -41,7 +41,7 @@ def modes(model):
 def counted_tables(model):
     """Return tables for `add_much`: integers and floats that all workers add to, of all modes that can be."""
     return [
-        nbps.Table(f"much {dtype} {access} {sharding}", 9, 3, dtype, access, sharding=sharding)
+        nbps.Table(f"much {dtype} {access} {sharding}", 9, 3, dtype=dtype, access=access, sharding=sharding)
         for dtype, sharding in (("int64", "hash"), ("int32", "block"), ("float32", "hash"), ("float64", "block"))
         for access in modes(model)
         if access != "exclusive"
@@ -86,7 +86,13 @@ def add_up(worker):
 
 LEARNED = [
     nbps.Table(
-        f"learned {which} {dtype}", 7, 3, dtype, "cached", init=np.linspace(-1, 1, 21).reshape(7, 3), sharding="hash"
+        f"learned {which} {dtype}",
+        7,
+        3,
+        dtype=dtype,
+        access="cached",
+        init=np.linspace(-1, 1, 21).reshape(7, 3),
+        sharding="hash",
     )
     for which in ("first", "again")
     for dtype in ("float32", "float64")

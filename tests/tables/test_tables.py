@@ -19,7 +19,7 @@ DTYPES = ["float32", "float64", "int32", "int64"]
 def test_sums_over_workers_are_exact(model):
     """Ones from four workers, with ids that repeat, arrive each exactly once, in every dtype and lossless mode."""
     modes = ["cached"] if model == nbps.BSP() else ["cached", "direct"]
-    tables = [nbps.Table(f"{mode} {dtype}", 5, 7, dtype, access=mode) for mode in modes for dtype in DTYPES]
+    tables = [nbps.Table(f"{mode} {dtype}", 5, 7, dtype=dtype, access=mode) for mode in modes for dtype in DTYPES]
     with nbps.Job(tables, workers=4, consistency=model) as job:
         names = [table.name for table in tables]
         job.run(tasks.add_ones, 20, names, [4, 0, 0, 2, 4, 4])
@@ -75,11 +75,11 @@ def test_initialisers_fill_what_they_say(tmp_path):
     array = np.arange(6.0).reshape(3, 2)
     tables = [
         nbps.Table("zeros", 3, 2),
-        nbps.Table("constant", 3, 2, "int32", init=nbps.init.constant(-7.0)),
-        nbps.Table("uniform", 70_000, 2, "float64", init=nbps.init.uniform(-1, 3)),
-        nbps.Table("dice", 70_000, 1, "int64", init=nbps.init.uniform(1, 7)),
+        nbps.Table("constant", 3, 2, dtype="int32", init=nbps.init.constant(-7.0)),
+        nbps.Table("uniform", 70_000, 2, dtype="float64", init=nbps.init.uniform(-1, 3)),
+        nbps.Table("dice", 70_000, 1, dtype="int64", init=nbps.init.uniform(1, 7)),
         nbps.Table("normal", 70_000, 2, init=nbps.init.normal(5, 2)),
-        nbps.Table("array", 3, 2, "int32", init=array),
+        nbps.Table("array", 3, 2, dtype="int32", init=array),
     ]
     with nbps.Job(tables, workers=1) as job:
         assert not job.table("zeros").to_numpy().any()
@@ -92,7 +92,7 @@ def test_initialisers_fill_what_they_say(tmp_path):
         assert abs(normal.std() - 2) < 0.1
         assert job.table("array").to_numpy().tolist() == array.tolist()
         job.table("array").save(tmp_path / "saved.arrow")
-    again = nbps.Table("again", 3, 2, "float32", init=nbps.init.from_file(tmp_path / "saved.arrow"))
+    again = nbps.Table("again", 3, 2, dtype="float32", init=nbps.init.from_file(tmp_path / "saved.arrow"))
     with nbps.Job([again], workers=1) as job:
         assert job.table("again").to_numpy().tolist() == array.tolist()
 
@@ -131,7 +131,9 @@ def test_loops_in_compiled_code_add_exactly(dtype):
                 count(table.kernel, np.empty(5, table.dtype), worker.rank, 300)
                 worker.clock()
 
-    with nbps.Job([nbps.Table(mode, 3, 5, dtype, access=mode) for mode in ("direct", "cached")], workers=3) as job:
+    with nbps.Job(
+        [nbps.Table(mode, 3, 5, dtype=dtype, access=mode) for mode in ("direct", "cached")], workers=3
+    ) as job:
         job.run(train)
         for mode in ("direct", "cached"):
             assert job.table(mode).to_numpy().tolist() == [[1200 * (j + 1) for j in range(5)]] * 3
@@ -157,7 +159,7 @@ def test_exclusive_rows_rotate_between_workers():
     expected = 0
     for _ in range(9):
         expected = (expected + 1) * 2 + 1
-    with nbps.Job([nbps.Table("t", 3, 2, "int64", access="exclusive")], workers=3, consistency=nbps.BSP()) as job:
+    with nbps.Job([nbps.Table("t", 3, 2, dtype="int64", access="exclusive")], workers=3, consistency=nbps.BSP()) as job:
         job.run(rotate)
         assert job.table("t").to_numpy().tolist() == [[expected] * 2] * 3
 

@@ -15,10 +15,10 @@ from nbps.testing.consistency.model import Barrier, Clock, DictTables, Get, Inc,
 from support import toy
 
 TABLES = [
-    nbps.Table("direct", 3, 2, "int64"),
-    nbps.Table("cached", 2, 3, "float64", access="cached"),
-    nbps.Table("exclusive", 4, 1, "int32", access="exclusive"),
-    nbps.Table("fresh", 2, 1, "float32", access="cached", staleness=0),
+    nbps.Table("direct", 3, 2, dtype="int64"),
+    nbps.Table("cached", 2, 3, dtype="float64", access="cached"),
+    nbps.Table("exclusive", 4, 1, dtype="int32", access="exclusive"),
+    nbps.Table("fresh", 2, 1, dtype="float32", access="cached", staleness=0),
 ]
 
 
@@ -43,7 +43,7 @@ def test_tables_of_a_job_are_a_dict_of_integers(model, workers):
 @pytest.mark.parametrize("bug", ["P1", "P2", "P3", "P4 lost", "P4 doubled"])
 def test_the_state_machine_finds_the_bugs_of_the_toy(bug):
     """Planted in a server of a third party: the machine fails, and its message says which read or element."""
-    tables = [nbps.Table("cached", 2, 2, "int64", access="cached")]
+    tables = [nbps.Table("cached", 2, 2, dtype="int64", access="cached")]
     last = {}
 
     def run(program):
@@ -63,7 +63,7 @@ def test_the_state_machine_finds_the_bugs_of_the_toy(bug):
 
 def result(programs, staleness=0):
     """Return what a toy server reads and leaves."""
-    tables = [nbps.Table("t", 2, 1, "int64", access="cached")]
+    tables = [nbps.Table("t", 2, 1, dtype="int64", access="cached")]
     reads, values = toy.run(functools.partial(perform, programs=programs), len(programs), nbps.SSP(staleness), tables)
     return reads, values
 

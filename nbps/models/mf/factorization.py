@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.checks import whole
-from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency
+from nbps.consistency import ASP, BSP, VAP, Consistency, check_consistency, consistency_named
 from nbps.data import IdMap, Ratings
 from nbps.errors import ConfigError, DataError, NotFittedError
 from nbps.job.report import Report
@@ -454,8 +454,4 @@ def _parameter(model: Consistency) -> float | None:
 
 
 def _consistency(name: str, parameter: float | None) -> Consistency:
-    if name in ("BSP", "ASP"):
-        return BSP() if name == "BSP" else ASP()
-    if name == "VAP":
-        return VAP(math.inf if parameter is None else parameter)  # which refuses infinity
-    return {"SSP": SSP, "ESSP": ESSP}[name](math.inf if parameter is None else parameter)
+    return consistency_named(name, math.inf if parameter is None else parameter)  # VAP refuses infinity

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from nbps.consistency import ESSP, SSP
 from nbps.data import Ratings
 from nbps.errors import ConfigError, DataError
-from nbps.job.cluster import default_workers
 from nbps.job.job import Job
 from nbps.job.report import Report
+from nbps.job.settings import default_workers
 from nbps.kernels.models.mf_layout import LANES, STATE_WIDTH
 from nbps.models.mf import worker as mf_worker
 from nbps.models.mf.blocks import Partition, Schedule, build_schedule
@@ -85,8 +85,8 @@ class Trainer:
         try:
             if self._job.size != self._workers:
                 raise ConfigError(
-                    f"workers is {self._job.workers} on this node, {self._job.size} on all "
-                    f"{self._job.nodes.count} nodes together; expected as many on each node"
+                    f"workers is {self._job.settings.workers} on this node, {self._job.size} on all "
+                    f"{self._job.settings.nodes.count} nodes together; expected as many on each node"
                 )
             self._watched = self._job.run(mf_worker.set_up, self._assignment, self._watched)[0]
         except BaseException:
@@ -132,12 +132,12 @@ class Trainer:
             validation_rmse=validation,
             seconds=seconds,
             ratings_per_second=self._ratings / seconds,
-            wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._job.workers),
+            wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._job.settings.workers),
         )
 
     def _gather_users(self) -> None:
         """Have every node told of the rows of all users; all nodes call this."""
-        if self._job.nodes.count > 1:
+        if self._job.settings.nodes.count > 1:
             self._job.run(mf_worker.give_users)
 
     def finish(self) -> None:
@@ -210,8 +210,17 @@ def _table(name: str, values: Floats, partition: Partition, access: Any, firsts:
     """Make a table of rows in the order of `partition`; `firsts` if each stays on the node that owns it."""
     rows, width = values.shape
     if firsts is None:
-        return Table(name, rows, width, "float32", access, _ordered(values, partition))
-    return Table(name, rows, width, "float32", access, _ordered(values, partition), sharding=firsts, replicate="run")
+        return Table(name, rows, width, dtype="float32", access=access, init=_ordered(values, partition))
+    return Table(
+        name,
+        rows,
+        width,
+        dtype="float32",
+        access=access,
+        init=_ordered(values, partition),
+        sharding=firsts,
+        replicate="run",
+    )
 
 
 def _ordered(values: Floats, partition: Partition) -> Floats:
