@@ -140,7 +140,7 @@ JOBS = {
     "bulk ASP": Case(nbps.ASP(), _LESS, [functools.partial(add_bulk, clocks=200)]),
     "learn": Case(nbps.BSP(), _LEARNED, [functools.partial(learn, which=which) for which in ("first", "again")]),
     "no secret": Case(SSP, _COUNTED, [count_on], secrets=[None] * NODES),
-    "other secrets": Case(SSP, _COUNTED, [count_on], secrets=["one", "two", "one"], options={"start_timeout_s": 2.0}),
+    "other secrets": Case(SSP, _COUNTED, [count_on], secrets=["one", "two", "one"], options={"start_timeout_s": 8.0}),
 }  # fmt: skip
 
 

@@ -220,7 +220,6 @@ class Mesh:
     def _gather(self) -> list[Member]:
         """Node 0: wait for all others at the rendezvous, and send them the roster."""
         place = self.place
-        until = time.monotonic() + place.start_timeout_s
         try:
             entrance = self._transport.entrance(place.rendezvous, place.bind)
             listener = self._transport.listen(entrance, self._options)
@@ -231,9 +230,15 @@ class Mesh:
             ) from error
         own = Member(0, listener.address, place.incarnation, self._card)
         self._rendezvous = rendezvous = Rendezvous(own, place.nodes, self._selector, self._hand_out)
+        until = time.monotonic() + place.start_timeout_s
         self._receive_at(listener)
-        while (missing := rendezvous.missing()) and (left := until - time.monotonic()) > 0:
-            self._turn(min(left, _TURN_S))
+        reception = self._reception
+        assert reception is not None
+        # On a machine that is slow a node may be saying who it is, or why it is not let in, when the time is over.
+        while (missing := rendezvous.missing()) and (
+            (left := until - time.monotonic()) > 0 or reception.hears_any(until) or rendezvous.awaits_cards
+        ):
+            self._turn(min(left, _TURN_S) if left > 0 else _TURN_S)
         objection = self._absence() if missing else rendezvous.objection()
         if objection is None:
             return rendezvous.finish()

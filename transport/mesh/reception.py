@@ -72,6 +72,10 @@ class Reception:
         self._paused_until: float | None = None
         selector.register(listener.fileno(), EVENT_READ, self._accept)
 
+    def hears_any(self, before: float) -> bool:
+        """Whether guests are here that came before that time, and may still prove who they are."""
+        return any(not guest.refused and guest.deadline - DEADLINE_S < before for guest in self._guests.values())
+
     def expire(self, now: float) -> None:
         """Drop guests whose time is over; to be called about once a second."""
         for guest in [guest for guest in self._guests.values() if now >= guest.deadline]:

@@ -144,6 +144,11 @@ class Rendezvous:
             self._send(seat, {"failed": reason})
 
     @property
+    def awaits_cards(self) -> bool:
+        """Whether nodes are here that have not handed in their cards; they are dismissed if they do not."""
+        return any(seat.member is None for seat in self._seats.values())
+
+    @property
     def empty(self) -> bool:
         """Whether nobody is here."""
         return not self._seats
