@@ -7,10 +7,10 @@ import select
 import time
 from dataclasses import replace
 
-from meeting import PATIENCE_S, Opened, Opening, places, run
 from nbps.transport import Options, get_transport
 from nbps.transport.mesh.handshake import Connecting
 from nbps.transport.mesh.place import Place
+from support.meeting import PATIENCE_S, Opened, Opening, places, run
 
 SECRET = b"the secret of the job"
 
