@@ -35,6 +35,10 @@ class Source:
     is_gzip: bool
     head: bytes  # the first HEAD_BYTES of the content, decompressed
 
+    def error(self, what: str, *, line: int | None = None, row: int | None = None) -> DataError:
+        """Make the error about this file."""
+        return data_error(self.path, what, line=line, row=row)
+
     def open(self) -> pa.NativeFile:
         """Open the content as a stream, decompressed."""
         file = pa.OSFile(str(self.path))

@@ -234,18 +234,25 @@ def test_bad_columnar_rows(tmp_path):
     for table, words in (
         (
             {"user": [1, None], "item": [1, 2], "rating": [1.0, 2.0]},
-            "row 2: expected the user's id, found a missing",
+            "row 2: expected the user's id in column 'user', found a missing value",
+        ),
+        (
+            {"user": [1.0, float("nan"), None], "item": [1, 2, 3], "rating": [1.0, 2.0, 3.0]},
+            r"row 2: .* in column 'user', found a missing value \(null or NaN\), and 1 more",
         ),
         ({"user": ["a", "b"], "item": ["", "c"], "rating": [1.0, 2.0]}, "row 1: .* found an empty string"),
         (
             {"user": [1, 2], "item": [1, 2], "rating": [None, 2.0]},
-            "row 1: expected the rating, found a missing",
+            "row 1: expected the rating in column 'rating', found a missing",
         ),
-        ({"user": [1, 2], "item": [1, 2], "rating": [1.0, float("inf")]}, "row 2: expected a finite rating"),
+        (
+            {"user": [1, 2], "item": [1, 2], "rating": [1.0, float("inf")]},
+            "row 2: expected a finite rating in column 'rating'",
+        ),
         ({"user": [1, 2], "item": [1, 2], "rating": ["1", "2"]}, "expected numbers in the rating column"),
         (
             {"user": [1.5, 2], "item": [1, 2], "rating": [1, 2]},
-            "integers or strings in the user column, found float64",
+            "integers or strings in the user column 'user', found float64",
         ),
         (
             {"user": pa.array([2**63], pa.uint64()), "item": [1], "rating": [1]},

@@ -138,6 +138,15 @@ def test_other_ids_are_refused(column):
         IdMap.of(column)
 
 
+@pytest.mark.parametrize(
+    "column", [[1, None, 2], ["a", None], np.array([1.0, np.nan]), np.array(["a", np.nan], object), pa.array([1, None])]
+)
+def test_missing_ids_are_named(column):
+    """None and NaN, by what the column is called and the first place."""
+    with pytest.raises(ConfigError, match=r"users: .* found 1 missing \(None or NaN\), the first at index 1"):
+        IdMap.of(column, "users")
+
+
 def test_floats_are_called_as_numpy_calls_them():
     """Arrow's name for them is double."""
     with pytest.raises(ConfigError, match="integers or strings, found float64"):

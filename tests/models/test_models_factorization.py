@@ -8,23 +8,11 @@ import pyarrow as pa
 import pytest
 
 import nbps
-from nbps.data import Ratings, generate_ratings, read_ratings
-from nbps.errors import ConfigError, DataError, NotFittedError
+from nbps.data import Ratings, read_ratings
+from nbps.errors import ConfigError, DataError
 from nbps.models import MatrixFactorization
 
 _SMALL = {"rank": 8, "epochs": 8, "workers": 2}
-
-
-@pytest.fixture(scope="module")
-def data():
-    """Train and test part of a small generated set."""
-    return generate_ratings(users=600, items=300, ratings=30_000, seed=1).split(0.1, seed=0)
-
-
-@pytest.fixture(scope="module")
-def fitted(data):
-    """Return a model trained on it."""
-    return MatrixFactorization(**_SMALL).fit(data[0], validation=data[1])
 
 
 def _rmse_of_biases(train: Ratings, test: Ratings) -> float:
@@ -259,6 +247,7 @@ def test_damaged_models_are_refused(tmp_path, fitted):
         ({"consistency": nbps.BSP(), "schedule": "direct"}, "show updates of the running clock; expected SSP"),
         ({"early_stopping": 0}, "early_stopping is 0"),
         ({"random_state": -1}, "random_state is -1"),
+        ({"random_state": "zero"}, "random_state is 'zero'; .* None, or a RandomState or Generator"),
         ({"callbacks": print}, r"callbacks=\[f\]"),
         ({"learning_rate": 1e9}, "training diverged"),
     ],
@@ -271,50 +260,23 @@ def test_bad_parameters_are_named(data, parameters, message):
     assert not hasattr(model, "history_")
 
 
-def test_bad_data_is_refused(data, fitted):
-    """One user, one item, pairs without ratings, unknown users: each says so."""
-    train, _ = data
-    with pytest.raises(DataError, match=r"found 1 user\(s\)"):
-        MatrixFactorization(workers=1).fit(train.take(train.users == 0))
-    with pytest.raises(DataError, match=r"1 item\(s\)"):
-        MatrixFactorization(workers=1).fit(train.take(train.items == 0))
-    with pytest.raises(ConfigError, match="together with y"):
-        MatrixFactorization(workers=1).fit([[1, 2], [3, 4]])
-    with pytest.raises(ConfigError, match="shape"):
-        MatrixFactorization(workers=1).fit([1, 2, 3], [1, 2, 3])
-    with pytest.raises(nbps.Error, match="-77"):
-        fitted.recommend(-77)
-    with pytest.raises(nbps.Error, match="-77"):
-        fitted.similar_items(-77)
-    with pytest.raises(ConfigError, match="n is 0"):
-        fitted.recommend(fitted.user_ids_.decode([0])[0], n=0)
-    with pytest.raises(NotFittedError, match="call fit"):
-        MatrixFactorization().predict([[1, 2]])
+def test_random_state_is_that_of_scikit_learn(data, tmp_path):
+    """A number, a `RandomState` or `Generator` that goes on, or None for another one each time."""
 
+    def factors(random_state):
+        model = MatrixFactorization(**_SMALL | {"workers": 1, "epochs": 1}, random_state=random_state)
+        return model.fit(data[0]).item_factors
 
-def test_pairs_and_sparse_matrices_are_ratings_too(data):
-    """Pairs with y, and anything with scipy's ``tocoo``, train the same model as `Ratings`."""
-
-    class Coo:
-        """What is used of a scipy sparse matrix."""
-
-        def __init__(self, ratings: Ratings) -> None:
-            self.row, self.col, self.data = ratings.users, ratings.items, ratings.values
-            self.shape = ratings.shape
-
-        def tocoo(self):
-            return self
-
-    train, _ = data
-    coded = Ratings.from_columns(train.users, train.items, train.values)
-    pairs = np.stack([train.users, train.items], axis=1)
-    models = [
-        MatrixFactorization(**_SMALL).fit(coded),
-        MatrixFactorization(**_SMALL).fit(pairs, train.values),
-        MatrixFactorization(**_SMALL).fit(Coo(train)),
-    ]
-    assert np.array_equal(models[0].item_factors, models[1].item_factors)
-    assert models[2].item_factors.shape == (train.shape[1], 8)
+    for source in (np.random.RandomState, np.random.default_rng):
+        random = source(3)
+        first, second = factors(random), factors(random)
+        assert np.array_equal(first, factors(source(3)))
+        assert not np.array_equal(first, second)
+    assert not np.array_equal(factors(None), factors(None))
+    assert np.array_equal(factors(np.int64(5)), factors(5))
+    model = MatrixFactorization(**_SMALL, random_state=np.random.default_rng(1)).fit(data[0])
+    model.save(tmp_path)
+    assert MatrixFactorization.load(tmp_path).random_state is None
 
 
 def test_parameters_are_those_of_scikit_learn():

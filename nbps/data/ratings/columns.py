@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from nbps.data.source import Source, data_error
-from nbps.errors import ConfigError
+from nbps.errors import ConfigError, DataError
 
 # Header names, lower case without punctuation, of MovieLens, the Amazon, Book-Crossing and Goodreads sets,
 # Surprise, RecBole and LensKit.
@@ -19,6 +18,7 @@ ROLES = ("user", "item", "rating")
 NO_RATINGS = "There is no rating column: nbps needs explicit ratings."
 
 Columns = Sequence[str | int]
+Fail = Callable[..., DataError]  # makes the error about the data's origin; `row`, from 1, where there is one
 
 
 def check_columns(columns: Columns | None) -> None:
@@ -40,18 +40,18 @@ def check_columns(columns: Columns | None) -> None:
 
 def is_known_header(names: Sequence[str]) -> bool:
     """Whether a line of fields can only be a header: it has a known name for each of the three columns."""
-    return all(_find_known(names, role) is not None for role in range(3))
+    return all(known_position(names, role) is not None for role in range(3))
 
 
-def locate(source: Source, names: Sequence[str], columns: Columns | None) -> tuple[int, int, int]:
+def locate(fail: Fail, names: Sequence[str], columns: Columns | None) -> tuple[int, int, int]:
     """Positions of the user, item and rating column.
 
     Parameters
     ----------
-    source : Source
-        The file, for the error message.
+    fail : callable
+        Makes the error.
     names : sequence of str
-        The columns that the file has, in order.
+        The columns that there are, in order.
     columns : sequence of three str or int, or None
         The caller's choice, or None to go by known names.
 
@@ -64,7 +64,7 @@ def locate(source: Source, names: Sequence[str], columns: Columns | None) -> tup
     for role in range(3):
         wanted = None if columns is None else columns[role]
         if wanted is None:
-            position = _find_known(names, role)
+            position = known_position(names, role)
         elif isinstance(wanted, int):
             position = wanted if wanted < len(names) else None
         else:
@@ -74,12 +74,13 @@ def locate(source: Source, names: Sequence[str], columns: Columns | None) -> tup
             advice = "Say which to use: columns=(user, item, rating), or --columns user,item,rating in a shell."
             if len(names) == 2:
                 advice = NO_RATINGS
-            raise data_error(source.path, f"expected {what}, found the columns {', '.join(map(repr, names))}. {advice}")
+            raise fail(f"expected {what}, found the columns {', '.join(map(repr, names))}. {advice}")
         found.append(position)
     return found[0], found[1], found[2]
 
 
-def _find_known(names: Sequence[str], role: int) -> int | None:
+def known_position(names: Sequence[str], role: int) -> int | None:
+    """Return the position of the first column with a usual name for this role, if there is one."""
     for position, name in enumerate(names):
         if re.sub(r"[^a-z0-9]", "", name.lower()) in _KNOWN_NAMES[role]:
             return position

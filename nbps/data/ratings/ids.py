@@ -66,13 +66,15 @@ class IdMap:
         self._sorted: npt.NDArray[np.int64] | None = ids.to_numpy() if self.is_integer else None
 
     @classmethod
-    def of(cls, column: Any) -> tuple[IdMap, npt.NDArray[np.int32]]:
+    def of(cls, column: Any, name: str = "ids") -> tuple[IdMap, npt.NDArray[np.int32]]:
         """Map of the ids in `column`, and the code of each entry.
 
         Parameters
         ----------
         column : pyarrow.Array, pyarrow.ChunkedArray, or sequence of integers or strings
             Shape ``[n]``. Not kept.
+        name : str
+            What errors call it.
 
         Returns
         -------
@@ -84,9 +86,11 @@ class IdMap:
         Raises
         ------
         ConfigError
-            If `column` holds neither integers nor strings.
+            If `column` holds neither integers nor strings, or an id is missing.
         """
-        chunks = _as_ids(column)
+        chunks = _as_ids(column, name)
+        if chunks.null_count:
+            raise _missing(chunks, name)
         encoded = chunks.dictionary_encode().unify_dictionaries()
         if encoded.num_chunks == 0:
             return cls(pa.array([], chunks.type)), np.empty(0, np.int32)
@@ -242,8 +246,8 @@ class IdMap:
         return list(self._sorted[start : start + 3].tolist())
 
 
-def _as_ids(values: Any) -> pa.ChunkedArray:
-    """Convert any column of ids to an int64 or string chunked array."""
+def _as_ids(values: Any, name: str = "ids") -> pa.ChunkedArray:
+    """Convert any column of ids to an int64 or string chunked array; missing ones are null."""
     if isinstance(values, (str, int, np.integer)):
         values = [values]
     if not isinstance(values, (pa.Array, pa.ChunkedArray)):
@@ -252,9 +256,9 @@ def _as_ids(values: Any) -> pa.ChunkedArray:
         elif isinstance(values, Iterable):
             values = list(values)
         try:
-            values = pa.array(values)
+            values = pa.array(values, from_pandas=True)  # NaN is a missing id
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise ConfigError(f"ids: expected integers or strings, found a mixture ({error}).") from None
+            raise ConfigError(f"{name}: expected integers or strings, found a mixture ({error}).") from None
     chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
     if pa.types.is_dictionary(chunks.type):
         chunks = chunks.cast(chunks.type.value_type)
@@ -262,10 +266,25 @@ def _as_ids(values: Any) -> pa.ChunkedArray:
         try:
             return chunks.cast(pa.int64())
         except pa.ArrowInvalid as error:  # uint64 beyond int64
-            raise ConfigError(f"ids: expected integers that fit 64 bits with a sign: {error}.") from None
-    if pa.types.is_string(chunks.type) or pa.types.is_large_string(chunks.type):
+            raise ConfigError(f"{name}: expected integers that fit 64 bits with a sign: {error}.") from None
+    if is_text(chunks.type):
         return chunks.cast(pa.string())
-    raise ConfigError(f"ids: expected integers or strings, found {type_name(chunks.type)}. Convert them first.")
+    if chunks.null_count and (pa.types.is_floating(chunks.type) or pa.types.is_null(chunks.type)):
+        raise _missing(chunks, name)
+    raise ConfigError(f"{name}: expected integers or strings, found {type_name(chunks.type)}. Convert them first.")
+
+
+def _missing(chunks: pa.ChunkedArray, name: str) -> ConfigError:
+    count, first = chunks.null_count, pc.index(pc.is_null(chunks), True).as_py()
+    return ConfigError(
+        f"{name}: expected an id everywhere, found {count:,} missing (None or NaN), the first at index {first}. "
+        "Drop these entries."
+    )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of strings, in whatever layout."""
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 def type_name(kind: pa.DataType) -> str:

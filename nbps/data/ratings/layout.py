@@ -58,10 +58,10 @@ def find_layout(source: Source, format_name: str, columns: Columns | None) -> La
             line=number,
         )
     if _has_header(format_name, names, columns):
-        positions = locate(source, names, columns)
+        positions = locate(source.error, names, columns)
     else:
         number = 0
-        positions = locate(source, [f"column {i}" for i in range(len(names))], columns or (0, 1, 2))
+        positions = locate(source.error, [f"column {i}" for i in range(len(names))], columns or (0, 1, 2))
     sample = [split(line, separator) for line in lines[number:] if line.strip()]
     is_integer = tuple(
         all(len(fields) > p and _INTEGER.fullmatch(fields[p].strip()) for fields in sample) for p in positions[:2]

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from nbps.data.ratings.columns import ROLES, Columns
+from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap
 from nbps.errors import ConfigError
 
@@ -82,7 +85,7 @@ class Ratings:
         Raises
         ------
         ConfigError
-            If the lengths differ, an id is neither integer nor string, or a value is not finite.
+            If the lengths differ, an id is missing or neither integer nor string, or a value is not finite.
 
         Examples
         --------
@@ -90,13 +93,69 @@ class Ratings:
         >>> ratings.shape, ratings.users.tolist(), ratings.item_ids.ids.to_pylist()
         ((2, 2), [0, 1, 0], [7, 9])
         """
-        user_ids, user_codes = IdMap.of(users)
-        item_ids, item_codes = IdMap.of(items)
-        numbers = np.array(values, dtype=np.float32)  # a copy: Arrow's own memory is read-only
+        user_ids, user_codes = IdMap.of(users, "users")
+        item_ids, item_codes = IdMap.of(items, "items")
+        try:
+            with np.errstate(over="ignore"):  # infinity is refused below
+                numbers = np.array(values, dtype=np.float32)  # a copy: Arrow's own memory is read-only
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"values: expected numbers, found something else: {error}") from None
         sizes = user_codes.size, item_codes.size, numbers.size
         if len(set(sizes)) != 1:
             raise ConfigError("ratings: {} users, {} items, {} values: expected equally many".format(*sizes))
         return cls(user_codes, item_codes, numbers, user_ids, item_ids)
+
+    @classmethod
+    def from_arrow(cls, table: Any, columns: Columns | None = None) -> Ratings:
+        """Make ratings from an Arrow table, or from any frame that hands its columns out as an Arrow stream.
+
+        Parameters
+        ----------
+        table : pyarrow.Table, pyarrow.RecordBatchReader, polars.DataFrame, ...
+            Whatever has ``__arrow_c_stream__``. Not kept.
+        columns : sequence of three str or int, optional
+            The columns of user, item and rating, by name or position. By default those with usual names (``userId``,
+            ``user_id``, ``item``, ...), or where there are three columns with other names, these in order.
+
+        Returns
+        -------
+        Ratings
+
+        Raises
+        ------
+        DataError
+            If a column is missing, has another type, or a value is missing or not finite; names column and row.
+        ConfigError
+            If `table` is no such table, or `columns` cannot be used.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> table = pa.table({"userId": ["ann", "bob"], "movieId": [7, 9], "rating": [5.0, 3.5], "time": [0, 1]})
+        >>> Ratings.from_arrow(table)
+        Ratings(2 ratings, 2 users, 2 items)
+        """
+        found = rating_columns(table, columns)
+        return cls.from_columns(*(found[role] for role in ROLES))
+
+    @classmethod
+    def from_pandas(cls, frame: Any, columns: Columns | None = None) -> Ratings:
+        """Make ratings from a pandas frame; its index is not looked at. As `from_arrow` otherwise."""
+        return cls.from_arrow(frame, columns)
+
+    def to_arrow(self) -> pa.Table:
+        """Return an Arrow table with the columns user, item (ids) and rating, as `from_arrow` takes it."""
+        return pa.table(
+            {
+                "user": self.user_ids.ids.take(pa.array(self.users)),
+                "item": self.item_ids.ids.take(pa.array(self.items)),
+                "rating": self.values,
+            }
+        )
+
+    def to_pandas(self) -> Any:
+        """Return a pandas frame with the columns user, item (ids) and rating; pandas must be installed."""
+        return self.to_arrow().to_pandas()
 
     @property
     def shape(self) -> tuple[int, int]:

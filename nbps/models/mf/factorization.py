@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,20 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.checks import whole
-from nbps.consistency import ASP, BSP, VAP, Consistency, check_consistency, consistency_named
+from nbps.consistency import Consistency
 from nbps.data import IdMap, Ratings
-from nbps.errors import ConfigError, DataError, NotFittedError
+from nbps.errors import DataError, NotFittedError
 from nbps.job.report import Report
-from nbps.models.mf.file import read_model, write_model
+from nbps.models.mf.file import parameters_from_json, parameters_to_json, read_model, write_model
 from nbps.models.mf.history import EpochRecord
+from nbps.models.mf.inputs import as_ratings, check_magnitude, check_trainable, pair_columns
+from nbps.models.mf.plan import TrainingPlan, checked_callbacks, seed_of
 from nbps.models.mf.state import Factors, grown, initial_factors
-from nbps.models.mf.training import SCHEDULES, Trainer
+from nbps.models.mf.training import Trainer
 from nbps.models.parameters import Parameters
+from nbps.nodes.nodes import Nodes
 
 Callback = Callable[["MatrixFactorization", EpochRecord], object]
-
-_STEPS = {"adagrad": 0.1, "sgd": 0.02}  # default learning rates
-_FINAL_STEP = 0.1  # share of the learning rate that is left in the last epoch
 
 
 class MatrixFactorization(Parameters):
@@ -54,8 +54,9 @@ class MatrixFactorization(Parameters):
         ``ESSP(2)`` by default. ``rotate`` needs a finite staleness, ``direct`` cannot be strict (`BSP`).
     workers : int, optional
         Processes; all usable cores by default.
-    random_state : int
-        Seed of initial factors and of the order of ratings.
+    random_state : int, None, RandomState or Generator
+        Seed of initial factors and of the order of ratings. None takes another one for each fit, and a `RandomState` or
+        `Generator` of NumPy is asked for one; with several nodes all must have the same.
     early_stopping : int, optional
         Stop when the validation error has not improved for this many epochs, and keep the best epoch's factors.
     callbacks : sequence of callable
@@ -103,7 +104,7 @@ class MatrixFactorization(Parameters):
         schedule: str = "rotate",
         consistency: Consistency | None = None,
         workers: int | None = None,
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
         early_stopping: int | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: bool = False,
@@ -128,11 +129,12 @@ class MatrixFactorization(Parameters):
 
         Parameters
         ----------
-        ratings : Ratings, scipy sparse matrix, or array_like of shape (n, 2)
-            Ratings; a users x items matrix whose stored entries are ratings; or pairs of ids, with `y`.
+        ratings : Ratings, data frame, scipy sparse matrix, or array_like of shape (n, 2)
+            Ratings; a pandas or Polars frame or an Arrow table, see `Ratings.from_arrow`; a users x items matrix whose
+            stored entries are ratings; or pairs of ids, as an array or frame of two columns, with `y`.
         y : array_like, shape (n,)
             Ratings of the pairs.
-        validation : Ratings, scipy sparse matrix, or (pairs, y), optional
+        validation : Ratings, data frame, scipy sparse matrix, or (pairs, y), optional
             Measured after each epoch. Ratings of unknown users or items are left out.
 
         Returns
@@ -144,15 +146,13 @@ class MatrixFactorization(Parameters):
         ConfigError
             If a parameter cannot be used; the model is unchanged.
         DataError
-            If there are too few users or items, or training diverges.
+            If there are too few users or items, ratings that float32 cannot tell apart, or training diverges.
         """
-        self._check()
+        plan = self._plan()
         data = as_ratings(ratings, y)
-        _check_enough(data)
-        factors = initial_factors(data, self.rank, self.random_state, adagrad=self.optimizer == "adagrad")
-        step = self._step()
-        falling = [step * (1 - (1 - _FINAL_STEP) * epoch / self.epochs) for epoch in range(self.epochs)]
-        self._train(factors, data, validation, falling, history=[])
+        check_trainable(data)
+        factors = initial_factors(data, plan.rank, plan.seed, adagrad=plan.adapts)
+        self._train(plan, factors, data, validation, plan.steps, history=[])
         return self
 
     def partial_fit(self, ratings: Any, y: npt.ArrayLike | None = None, epochs: int = 1) -> Self:
@@ -163,28 +163,38 @@ class MatrixFactorization(Parameters):
         whole("partial_fit: epochs", epochs, 1)
         if not hasattr(self, "_factors"):
             return self.fit(ratings, y)
-        self._check()
-        factors, data = grown(self._factors, as_ratings(ratings, y), self.random_state)
-        self._train(factors, data, None, [self._step() * _FINAL_STEP] * epochs, history=self.history_)
+        plan = self._plan()
+        data = as_ratings(ratings, y)
+        check_magnitude(data)
+        factors, data = grown(self._factors, data, plan.seed)
+        self._train(plan, factors, data, None, [plan.last_step] * epochs, history=self.history_)
         return self
 
     def _train(
-        self, factors: Factors, data: Ratings, validation: Any, steps: Sequence[float], history: Sequence[EpochRecord]
+        self,
+        plan: TrainingPlan,
+        factors: Factors,
+        data: Ratings,
+        validation: Any,
+        steps: Sequence[float],
+        history: Sequence[EpochRecord],
     ) -> None:
         """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
         test = None
         if validation is not None:
             held_out = validation if isinstance(validation, tuple) else (validation, None)
             test, _ = as_ratings(*held_out).recode(factors.user_ids, factors.item_ids)
-        patience = math.inf if self.early_stopping is None else self.early_stopping
+            check_magnitude(test)
+        patience = math.inf if plan.early_stopping is None else plan.early_stopping
+        watched = bool(self.callbacks) or plan.early_stopping is not None
         records = list(history)
         best: tuple[float, int, Factors] | None = None  # validation error, epoch, state
-        with Trainer(self, factors, data, test) as trainer:
+        with Trainer(plan, factors, data, test, watched) as trainer:
             for step in steps:
                 record = trainer.epoch(len(records) + 1, step)
                 records.append(record)
                 error = record.validation_rmse
-                if self.early_stopping is not None and error is not None and (best is None or error < best[0]):
+                if plan.early_stopping is not None and error is not None and (best is None or error < best[0]):
                     best = error, record.epoch, trainer.factors()
                 if self.verbose:
                     shown = "" if error is None else f"  validation RMSE {error:.4f}"
@@ -207,42 +217,22 @@ class MatrixFactorization(Parameters):
         self.train_seconds_ = sum(record.seconds for record in records)
         self.report_ = report
 
-    def _step(self) -> float:
-        return _STEPS[self.optimizer] if self.learning_rate is None else self.learning_rate
+    def _plan(self) -> TrainingPlan:
+        """Return the options of one training, checked.
+
+        Raises
+        ------
+        ConfigError
+            If one cannot be used.
+        """
+        checked_callbacks(self.callbacks)
+        own = {field.name for field in fields(TrainingPlan)} & set(self._names())
+        nodes = Nodes.from_environment()
+        seed = seed_of(self.random_state, nodes.count)
+        return TrainingPlan(nodes=nodes, seed=seed, **{name: getattr(self, name) for name in own})
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_factors")
-
-    def _check(self) -> None:
-        for name, low in (("rank", 1), ("epochs", 1), ("workers", 1), ("early_stopping", 1), ("random_state", 0)):
-            value = getattr(self, name)
-            if value is not None or name not in ("workers", "early_stopping"):
-                whole(name, value, low)
-        for name, positive in (("learning_rate", True), ("regularization", False)):
-            value = getattr(self, name)
-            if value is None and name == "learning_rate":
-                continue
-            real = isinstance(value, (int, float, np.floating)) and 0 <= value < math.inf
-            if not real or (positive and value == 0):
-                raise ConfigError(f"{name} is {value!r}; expected a finite number {'> 0' if positive else '>= 0'}")
-        for name, choices in (("optimizer", tuple(_STEPS)), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
-        if callable(self.callbacks):
-            raise ConfigError(f"callbacks is {self.callbacks!r}; expected a sequence of callables, as in callbacks=[f]")
-        model = self.consistency
-        if model is not None:
-            check_consistency(model, type(self).__name__)
-        if self.schedule == "rotate" and isinstance(model, ASP | VAP):
-            raise ConfigError(
-                f"schedule='rotate' with {model}: a block has one writer only under a staleness bound; expected BSP(), "
-                f"SSP(s) or ESSP(s), or schedule='cached' or 'direct'"
-            )
-        if self.schedule == "direct" and isinstance(model, BSP):
-            raise ConfigError(
-                f"schedule='direct' with {model}: item rows that all workers add to show updates of the running clock; "
-                f"expected SSP(0), which bounds the rest, or schedule='cached' or 'rotate', which are reproducible"
-            )
 
     # ----------------------------------------------------------------------- what training gave
 
@@ -286,7 +276,7 @@ class MatrixFactorization(Parameters):
 
         Parameters
         ----------
-        ratings : Ratings or array_like of shape (n, 2)
+        ratings : Ratings, data frame or array_like of shape (n, 2)
             Pairs of user and item ids. One that is unknown has bias 0 and no factors: the other's bias and the mean
             remain.
 
@@ -299,7 +289,7 @@ class MatrixFactorization(Parameters):
             users = factors.user_ids.find(ratings.user_ids.ids)[ratings.users]
             items = factors.item_ids.find(ratings.item_ids.ids)[ratings.items]
         else:
-            columns = _pair_columns(ratings)
+            columns = pair_columns(ratings)
             users, items = factors.user_ids.find(columns[0]), factors.item_ids.find(columns[1])
         return factors.predict(users, items)
 
@@ -363,12 +353,8 @@ class MatrixFactorization(Parameters):
     def save(self, path: str | Path) -> None:
         """Write the model into folder `path`: Arrow IPC files and a manifest, see `nbps.models.mf.file`."""
         factors = self._fitted()
-        parameters = self.get_params()
-        del parameters["callbacks"]
-        model = parameters["consistency"]
-        parameters["consistency"] = None if model is None else [type(model).__name__, _parameter(model)]
         manifest = {
-            "parameters": {name: _plain(value) for name, value in parameters.items()},
+            "parameters": parameters_to_json(self.get_params()),
             "mean": factors.mean,
             "scale": factors.scale,
             "best_epoch": self.best_epoch_,
@@ -387,10 +373,7 @@ class MatrixFactorization(Parameters):
         """
         tables, manifest = read_model(Path(path))
         try:
-            parameters = dict(manifest["parameters"])
-            if parameters["consistency"] is not None:
-                parameters["consistency"] = _consistency(*parameters["consistency"])
-            model = cls(**parameters)
+            model = cls(**parameters_from_json(manifest["parameters"]))
             model._factors = Factors.from_tables(tables, float(manifest["mean"]), float(manifest["scale"]))
             model.history_ = [EpochRecord(**record) for record in manifest["history"]]
             model.best_epoch_ = int(manifest["best_epoch"])
@@ -409,49 +392,3 @@ class MatrixFactorization(Parameters):
         if not hasattr(self, "_factors"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit() or load()")
         return self._factors
-
-
-def as_ratings(ratings: Any, y: npt.ArrayLike | None) -> Ratings:
-    """Return what `MatrixFactorization.fit` accepts as `Ratings`."""
-    if isinstance(ratings, Ratings):
-        return ratings
-    if hasattr(ratings, "tocoo"):  # a scipy sparse matrix or array
-        coo = ratings.tocoo()
-        return Ratings(
-            np.ascontiguousarray(coo.row, np.int32), np.ascontiguousarray(coo.col, np.int32),
-            np.ascontiguousarray(coo.data, np.float32), *(IdMap.of(np.arange(size))[0] for size in coo.shape),
-        )  # fmt: skip
-    if y is None:
-        raise ConfigError("ratings: expected nbps.data.Ratings, a scipy sparse matrix, or pairs of ids together with y")
-    users, items = _pair_columns(ratings)
-    return Ratings.from_columns(users, items, y)
-
-
-def _pair_columns(pairs: Any) -> tuple[Any, Any]:
-    array = np.asarray(pairs)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise ConfigError(f"pairs: expected an array of shape (n, 2) of user and item ids, found shape {array.shape}")
-    return array[:, 0], array[:, 1]
-
-
-def _check_enough(data: Ratings) -> None:
-    users, items = np.unique(data.users).size, np.unique(data.items).size
-    if users < 2 or items < 2:
-        raise DataError(
-            f"ratings: found {users} user(s) and {items} item(s) with ratings; a factorization needs at least two of "
-            f"each"
-        )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _parameter(model: Consistency) -> float | None:
-    """Return the number that a consistency model was made with; None is infinite or has none, JSON knows neither."""
-    number = model.v0 if isinstance(model, VAP) else model.staleness
-    return None if math.isinf(number) else number
-
-
-def _consistency(name: str, parameter: float | None) -> Consistency:
-    return consistency_named(name, math.inf if parameter is None else parameter)  # VAP refuses infinity

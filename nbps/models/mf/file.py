@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from nbps.consistency import VAP, Consistency, consistency_named
 from nbps.errors import DataError
 from nbps.memory.files import write_files
 
@@ -86,3 +89,29 @@ def _read_table(path: Path, expected: str) -> pa.Table:
     if hashlib.sha256(content).hexdigest() != expected:
         raise DataError(f"{path}: the checksum differs from the manifest's; saving was cut off or the file was changed")
     return pa.ipc.open_file(pa.py_buffer(content)).read_all()
+
+
+def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return an estimator's parameters as the manifest holds them; callbacks and sources of random numbers do not."""
+    plain = {name: value for name, value in parameters.items() if name != "callbacks"}
+    if isinstance(plain["random_state"], np.random.RandomState | np.random.Generator):
+        plain["random_state"] = None
+    model = plain["consistency"]
+    plain["consistency"] = None if model is None else [type(model).__name__, _parameter(model)]
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in plain.items()}
+
+
+def parameters_from_json(plain: dict[str, Any]) -> dict[str, Any]:
+    """Inverse of `parameters_to_json`, for what it kept."""
+    model = plain["consistency"]
+    return plain | {"consistency": None if model is None else _consistency(*model)}
+
+
+def _parameter(model: Consistency) -> float | None:
+    """Return the number that a consistency model was made with; None is infinite or has none, JSON knows neither."""
+    number = model.v0 if isinstance(model, VAP) else model.staleness
+    return None if math.isinf(number) else number
+
+
+def _consistency(name: str, parameter: float | None) -> Consistency:
+    return consistency_named(name, math.inf if parameter is None else parameter)  # VAP refuses infinity

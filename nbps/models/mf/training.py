@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nbps.consistency import ESSP, SSP
+from nbps.consistency import SSP
 from nbps.data import Ratings
 from nbps.errors import ConfigError, DataError
 from nbps.job.job import Job
@@ -23,45 +23,42 @@ from nbps.kernels.models.mf_layout import LANES, STATE_WIDTH
 from nbps.models.mf import worker as mf_worker
 from nbps.models.mf.blocks import Partition, Schedule, build_schedule
 from nbps.models.mf.history import EpochRecord
+from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors
 from nbps.models.mf.worker import Assignment
-from nbps.nodes.nodes import Nodes
 from nbps.tables.definition import Table
 
-if TYPE_CHECKING:
-    from nbps.models.mf.factorization import MatrixFactorization
-
 Floats = npt.NDArray[np.float32]
-SCHEDULES = ("rotate", "cached", "direct")
-_ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}
 _BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache in use
 _LEAST_BLOCKS = 3  # for each worker: some slack costs nothing
 _MOST_SLACK = 15  # clocks; workers of a rotation are never that far apart
 
 
 class Trainer:
-    """A job that trains `factors` on `data` epoch by epoch; a context manager."""
+    """A job that trains `factors` on `data` epoch by epoch; a context manager.
 
-    def __init__(self, model: MatrixFactorization, factors: Factors, data: Ratings, test: Ratings | None) -> None:
-        nodes = Nodes.from_environment()
-        local = default_workers(nodes) if model.workers is None else model.workers
+    `watched` is whether somebody looks at the model after each epoch.
+    """
+
+    def __init__(
+        self, plan: TrainingPlan, factors: Factors, data: Ratings, test: Ratings | None, watched: bool
+    ) -> None:
+        nodes = plan.nodes
+        local = default_workers(nodes) if plan.workers is None else plan.workers
         self._workers = local * nodes.count
-        consistency = ESSP() if model.consistency is None else model.consistency
+        consistency = plan.model
         width = -(-factors.rank // LANES) * LANES
         per_worker = _blocks_per_worker(consistency.staleness, self._workers, factors, width, len(data))
-        if model.schedule == "rotate" and isinstance(consistency, SSP):
+        if plan.schedule == "rotate" and isinstance(consistency, SSP):
             # With so many blocks this bound keeps them apart; it is no looser than what was asked for.
             consistency = replace(consistency, staleness=min(consistency.staleness, per_worker - 1))
-        # Whether somebody looks at the model after each epoch: here, and once they have told each other, on any node.
-        self._watched = bool(model.callbacks) or model.early_stopping is not None
+        self._watched = watched  # here, and once they have told each other, on any node
         self._start = factors
         self._test_size = 0 if test is None else len(test)
         self._ratings = len(data)
-        self._schedule = build_schedule(
-            data, self._workers, per_worker, factors.mean, factors.scale, model.random_state
-        )
-        access = _ITEM_ACCESS[model.schedule]
-        self._assignment = _assign(self._schedule, model, data, test, factors)
+        self._schedule = build_schedule(data, self._workers, per_worker, factors.mean, factors.scale, plan.seed)
+        access = plan.item_access
+        self._assignment = _assign(self._schedule, plan, data, test, factors)
         root, bias_unit = _units(factors.scale)
         users, items = self._schedule.users, self._schedule.items
         # A user's rows are read and changed by one worker only: they stay on its node.
@@ -76,7 +73,7 @@ class Trainer:
             workers=local,
             nodes=nodes,
             consistency=consistency,
-            seed=model.random_state,
+            seed=plan.seed,
             preload=functools.partial(mf_worker.preload, access),
         )
 
@@ -181,11 +178,11 @@ def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: 
 
 
 def _assign(
-    schedule: Schedule, model: MatrixFactorization, data: Ratings, test: Ratings | None, factors: Factors
+    schedule: Schedule, plan: TrainingPlan, data: Ratings, test: Ratings | None, factors: Factors
 ) -> Assignment:
     def decay(codes: npt.NDArray[np.int32], partition: Partition) -> Floats:
         counts = np.bincount(codes, minlength=partition.place.size)
-        weights = model.regularization * (counts + 1.0) ** -0.25
+        weights = plan.regularization * (counts + 1.0) ** -0.25
         return _ordered(weights.astype(np.float32), partition)
 
     empty = np.empty(0, np.int64)
@@ -193,10 +190,10 @@ def _assign(
     order = np.argsort(users, kind="stable")
     return Assignment(
         schedule=schedule,
-        access=_ITEM_ACCESS[model.schedule],
+        access=plan.item_access,
         user_decay=decay(data.users, schedule.users),
         item_decay=decay(data.items, schedule.items),
-        adapt=float(model.optimizer == "adagrad"),
+        adapt=float(plan.adapts),
         test_users=users[order],
         test_items=empty if test is None else schedule.items.place[test.items][order],
         test_ratings=np.empty(0, np.float32)

@@ -1,0 +1,80 @@
+"""What a factorization is trained on and asked about: ratings in whatever form they come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbps.data import IdMap, Ratings
+from nbps.data.ratings.frames import id_columns, is_frame
+from nbps.errors import ConfigError, DataError
+
+# Ratings are standardised to float32. One so far from the others that its distance, times the resolution of float32,
+# is more than what most of them differ by leaves the same number of all others.
+_RESOLUTION = float(np.finfo(np.float32).eps)
+_LARGEST = 1e18  # its square fits float32, and so do sums of predictions
+
+
+def as_ratings(ratings: Any, y: npt.ArrayLike | None) -> Ratings:
+    """Return what `MatrixFactorization.fit` accepts as `Ratings`."""
+    if isinstance(ratings, Ratings):
+        return ratings
+    if hasattr(ratings, "tocoo"):  # a scipy sparse matrix or array
+        coo = ratings.tocoo()
+        return Ratings(
+            np.ascontiguousarray(coo.row, np.int32), np.ascontiguousarray(coo.col, np.int32),
+            np.ascontiguousarray(coo.data, np.float32), *(IdMap.of(np.arange(size))[0] for size in coo.shape),
+        )  # fmt: skip
+    if y is not None:
+        users, items = pair_columns(ratings)
+        return Ratings.from_columns(users, items, y)
+    if is_frame(ratings):
+        return Ratings.from_arrow(ratings)
+    raise ConfigError(
+        "ratings: expected nbps.data.Ratings, a frame or table with columns of users, items and ratings, "
+        "a scipy sparse matrix, or pairs of ids together with y"
+    )
+
+
+def pair_columns(pairs: Any) -> tuple[Any, Any]:
+    """Return the ids of the users and of the items of pairs: an array of two columns, or a frame."""
+    if is_frame(pairs):
+        return id_columns(pairs)
+    array = np.asarray(pairs)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ConfigError(f"pairs: expected an array of shape (n, 2) of user and item ids, found shape {array.shape}")
+    return array[:, 0], array[:, 1]
+
+
+def check_trainable(data: Ratings) -> None:
+    """Raise `DataError` if there is nothing to factorize, or float32 does not hold the differences of the ratings."""
+    users, items = np.unique(data.users).size, np.unique(data.items).size
+    if users < 2 or items < 2:
+        raise DataError(
+            f"ratings: found {users} user(s) and {items} item(s) with ratings; a factorization needs at least two of "
+            f"each"
+        )
+    check_magnitude(data)
+    middle = np.median(data.values)
+    distances = np.abs(data.values - middle)
+    row = int(np.argmax(distances))
+    usual = float(np.median(distances[distances > 0])) if distances[row] else 0.0
+    if float(distances[row]) * _RESOLUTION > usual:
+        raise DataError(
+            f"{_rating(data, row)}; beside it float32 cannot tell the others apart, half of which lie within {usual:g} "
+            f"of {middle:g}. Correct or remove it"
+        )
+
+
+def check_magnitude(data: Ratings) -> None:
+    """Raise `DataError` if a rating is so large that predictions and their errors overflow float32."""
+    row = int(np.argmax(np.abs(data.values))) if len(data) else 0
+    if len(data) and abs(data.values[row]) > _LARGEST:
+        raise DataError(f"{_rating(data, row)}; expected at most {_LARGEST:g} in size. Correct it, or divide them all")
+
+
+def _rating(data: Ratings, row: int) -> str:
+    user, item = data.user_ids.ids[data.users[row]].as_py(), data.item_ids.ids[data.items[row]].as_py()
+    return f"ratings: the rating of item {item!r} by user {user!r} (row {row + 1}) is {data.values[row]:g}"

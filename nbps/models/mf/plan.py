@@ -1,0 +1,134 @@
+"""What a factorization is to do: every option, checked, with its default filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbps.checks import whole
+from nbps.consistency import ASP, BSP, ESSP, VAP, Consistency, check_consistency
+from nbps.errors import ConfigError
+from nbps.nodes.nodes import Nodes
+
+_STEPS = {"adagrad": 0.1, "sgd": 0.02}  # default learning rates
+_FINAL_STEP = 0.1  # share of the learning rate that is left in the last epoch
+_ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}  # of the item tables, by schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The options of a training that its parts share; `MatrixFactorization` says what each means.
+
+    Raises
+    ------
+    ConfigError
+        If one cannot be used, or not with another.
+    """
+
+    rank: int
+    epochs: int
+    learning_rate: float | None
+    regularization: float
+    optimizer: str
+    schedule: str
+    consistency: Consistency | None
+    workers: int | None
+    seed: int
+    nodes: Nodes
+    early_stopping: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "epochs", "workers", "early_stopping"):
+            value = getattr(self, name)
+            if value is not None or name in ("rank", "epochs"):
+                whole(name, value, 1)
+        if self.learning_rate is not None:
+            _real("learning_rate", self.learning_rate, positive=True)
+        _real("regularization", self.regularization, positive=False)
+        for name, choices in (("optimizer", _STEPS), ("schedule", _ITEM_ACCESS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        if self.consistency is not None:
+            check_consistency(self.consistency, "MatrixFactorization")
+        if self.schedule == "rotate" and isinstance(self.consistency, ASP | VAP):
+            raise ConfigError(
+                f"schedule='rotate' with {self.consistency}: a block has one writer only under a staleness bound; "
+                f"expected BSP(), SSP(s) or ESSP(s), or schedule='cached' or 'direct'"
+            )
+        if self.schedule == "direct" and isinstance(self.consistency, BSP):
+            raise ConfigError(
+                f"schedule='direct' with {self.consistency}: item rows that all workers add to show updates of the "
+                f"running clock; expected SSP(0), which bounds the rest, or schedule='cached' or 'rotate', which are "
+                f"reproducible"
+            )
+
+    @property
+    def model(self) -> Consistency:
+        """The consistency model, ``ESSP(2)`` where none was chosen."""
+        return ESSP() if self.consistency is None else self.consistency
+
+    @property
+    def item_access(self) -> Any:
+        """Access mode of the item tables."""
+        return _ITEM_ACCESS[self.schedule]
+
+    @property
+    def adapts(self) -> bool:
+        """Whether steps adapt to each row."""
+        return self.optimizer == "adagrad"
+
+    @property
+    def first_step(self) -> float:
+        """Step of the first epoch."""
+        return _STEPS[self.optimizer] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def last_step(self) -> float:
+        """Step that `steps` comes near to in the last epoch, and of training that goes on afterwards."""
+        return self.first_step * _FINAL_STEP
+
+    @property
+    def steps(self) -> list[float]:
+        """The falling step of each epoch."""
+        return [self.first_step * (1 - (1 - _FINAL_STEP) * epoch / self.epochs) for epoch in range(self.epochs)]
+
+
+def seed_of(random_state: Any, nodes: int) -> int:
+    """Return the seed that scikit-learn's `random_state` stands for: a number, None for another one each time.
+
+    A `RandomState` or `Generator` is asked for one, so that it gives another one next time.
+
+    Raises
+    ------
+    ConfigError
+        If it is something else, or None on several nodes: each would take another.
+    """
+    if random_state is None:
+        if nodes > 1:
+            raise ConfigError(f"random_state is None on {nodes} nodes, each of which would take another; give a number")
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    try:
+        return whole("random_state", random_state, 0)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, None, or a RandomState or Generator of NumPy") from None
+
+
+def _real(name: str, value: Any, positive: bool) -> None:
+    real = isinstance(value, (int, float, np.floating)) and 0 <= value < math.inf
+    if not real or (positive and value == 0):
+        raise ConfigError(f"{name} is {value!r}; expected a finite number {'> 0' if positive else '>= 0'}")
+
+
+def checked_callbacks(callbacks: Any) -> Sequence[Any]:
+    """Return `callbacks`, unless it is one function instead of a sequence of them."""
+    if callable(callbacks):
+        raise ConfigError(f"callbacks is {callbacks!r}; expected a sequence of callables, as in callbacks=[f]")
+    return callbacks  # type: ignore[no-any-return]
