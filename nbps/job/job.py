@@ -15,7 +15,7 @@ import numpy as np
 
 from nbps.checkpoint.format import lineage_of
 from nbps.checkpoint.progress import Progress
-from nbps.consistency import VAP
+from nbps.consistency import VAP, Consistency
 from nbps.errors import AbortedError, CheckpointError, ConfigError, JobClosedError, NodeError, TableError
 from nbps.job.checkpoints import (
     Resumed,
@@ -311,6 +311,11 @@ class Job:
         if plan is not None and keep is None and str(plan.path) == str(path):
             keep = plan.keep
         return Progress(self._run, 0 if plan is None else plan.every, keep, state)
+
+    def _set_model(self, model: Consistency) -> None:
+        """Have the runs from now on under another staleness: `auto_staleness` compares them in one job."""
+        assert self._open is not None
+        self._open.open_workers(model)
 
     def _first_clock(self) -> int:
         """Return the clock at which the next run starts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from nbps.agent.driver import AgentControl
 from nbps.agent.spec import AgentSpec, SavePlan
 from nbps.checkpoint.format import later_life
-from nbps.consistency import VAP
+from nbps.consistency import VAP, Consistency
 from nbps.errors import ConfigError, WorkerDiedError
 from nbps.job import remote
 from nbps.job.checkpoints import Resumed, definitions, new_attempt
@@ -123,7 +124,12 @@ class OpenJob:
                     lineage=self._lineage,
                 ),
             )
-        group.call(remote.open_worker, self._spec())
+        self.open_workers(settings.consistency)
+
+    def open_workers(self, model: Consistency) -> None:
+        """Have the workers attach themselves to the job, or do it again under another staleness."""
+        assert self.group is not None
+        self.group.call(remote.open_worker, dataclasses.replace(self._spec(), consistency=model))
 
     def run(self, clock: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """Call `function` in all workers, from `clock` on; return when all nodes are done."""

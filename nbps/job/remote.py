@@ -31,11 +31,13 @@ def prepare(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> N
 
 
 def open_worker(rank: int, spec: WorkerSpec) -> None:
-    """Attach this process to the job."""
+    """Attach this process to the job; what the user's function keeps stays."""
     global _worker
     from nbps.job.worker import Worker
 
+    state = {} if _worker is None else _worker.state
     _worker = Worker(spec, rank)
+    _worker.state = state
 
 
 def run(rank: int, clock: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

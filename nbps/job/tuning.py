@@ -1,12 +1,16 @@
-"""Choice of a staleness from what short trial runs measure: how long workers wait, and how old their reads are."""
+"""Choice of a staleness from what short trial runs measure: how fast workers are, and how old their reads are."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from nbps.checks import whole
 from nbps.consistency import ESSP, SSP
@@ -16,10 +20,14 @@ from nbps.job.report import Report
 from nbps.nodes.nodes import Nodes
 from nbps.tables.definition import Table
 
+_FEWEST = 6  # rounds: with fewer nothing could be told apart
+_ENOUGH = 20  # rounds, if the choice is clear by then: fewer may look clear by chance
+_CONFIDENCE = 0.98  # of one comparison; a candidate has up to as many as there are looser ones
+
 
 @dataclass(frozen=True)
 class StalenessTrial:
-    """What was measured under one staleness.
+    """What was measured under one staleness: medians over the rounds.
 
     Attributes
     ----------
@@ -30,12 +38,18 @@ class StalenessTrial:
         Mean clock differential of the reads: minus the number of clocks that they missed.
     clocks_per_second : float
         Of all workers together.
+    loss : float
+        Share of the speed of looser ones that this one lacked, compared round by round.
+    sure_loss : float
+        The share that it lacks for sure; `loss` may be larger by chance.
     """
 
     staleness: float
     wait_share: float
     mean_differential: float
     clocks_per_second: float
+    loss: float = 0.0
+    sure_loss: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class StalenessChoice:
         To be used as in ``Job(..., consistency=nbps.ESSP(choice.staleness))``.
     reason : str
     trials : tuple of StalenessTrial
-        In the order in which they ran, from the smallest staleness on.
+        From the smallest staleness on.
     """
 
     staleness: float
@@ -56,12 +70,12 @@ class StalenessChoice:
     trials: tuple[StalenessTrial, ...]
 
     def __str__(self) -> str:
-        lines = ["staleness  waiting  differential mean  clocks/s"]
+        lines = ["staleness  waiting  differential mean  clocks/s  slower  surely"]
         for trial in self.trials:
             chosen = "  <-" * (trial.staleness == self.staleness)
             lines.append(
                 f"{trial.staleness:9}  {trial.wait_share:7.1%}  {trial.mean_differential:17.2f}"
-                f"  {trial.clocks_per_second:8.0f}{chosen}"
+                f"  {trial.clocks_per_second:8.0f}  {trial.loss:6.1%}  {trial.sure_loss:6.1%}{chosen}"
             )
         return "\n".join([*lines, self.reason])
 
@@ -74,19 +88,26 @@ def auto_staleness(
     workers: int | None = None,
     model: type[SSP] = ESSP,
     candidates: Iterable[float] = (0, 1, 2, 4, 8, 16),
-    repeats: int = 3,
-    tolerance: float = 0.02,
+    repeats: int = 50,
+    tolerance: float = 0.05,
+    budget_s: float = 30.0,
     **options: Any,
 ) -> StalenessChoice:
     """Choose a staleness by running ``function(worker, *args)`` under several.
 
-    The rule: the smallest staleness under which the workers' share of time spent waiting is at most `tolerance` above
-    the lowest share of all trials. A larger one would let reads be older without making the run faster.
+    The rule: the smallest staleness of which it is not sure that looser ones are faster by more than `tolerance`. A
+    larger one would let reads be older without making the run faster, as far as can be told.
 
-    Each candidate gets a job of its own with fresh tables, so no job of yours is touched. In it `function` runs once
-    unmeasured, which compiles what it compiles, and `repeats` times measured; medians count. It should take a few dozen
-    clocks, of the work that the real run does in a clock. Candidates rise; none is tried any more once the share is
-    within `tolerance` of 0, since no other could be better by more than that.
+    All candidates take turns, in one job of their own, so no job of yours is touched: in each round every one runs
+    `function` once, and clocks a second are compared within the round. What else happens on the machine so meets all
+    alike, and what it does to single runs shows in how much the rounds differ: a loss is sure where it was at least so
+    large in so many rounds that chance would do it in 2 of 100 comparisons (a sign test).
+
+    `function` should take a few dozen clocks, of the work that the real run does in a clock. It runs once unmeasured
+    under each candidate, which compiles what it compiles, then in at least six rounds, and in as many more as it takes
+    until the choice is clear: up to `repeats`, none of which begins after `budget_s` seconds. Where it is not clear by
+    then, the reason says so. If workers hardly wait in six runs under the smallest candidate, no other could be faster,
+    and none is tried.
 
     Parameters
     ----------
@@ -99,8 +120,11 @@ def auto_staleness(
         The class whose staleness is chosen.
     candidates : iterable of int
     repeats : int
+        Rounds at most, and at least 6.
     tolerance : float
-        Share of time, 0 to 1, that freshness is worth.
+        Share of speed, 0 to 1, that freshness is worth.
+    budget_s : float
+        Seconds after which no round begins but the first six.
     **options
         Further arguments of `Job`, as ``seed`` and ``preload``.
 
@@ -130,20 +154,19 @@ def auto_staleness(
     models = {choice.staleness: choice for choice in map(model, candidates)}
     if not models:
         raise ConfigError("auto_staleness: expected at least one candidate, found none")
-    repeats = whole("auto_staleness: repeats", repeats, 1)
+    repeats = whole("auto_staleness: repeats", repeats, _FEWEST)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance <= 1:
         raise ConfigError(f"auto_staleness: tolerance is {tolerance!r}; expected a share from 0 to 1")
-    trials: list[StalenessTrial] = []
-    for staleness in sorted(models):
-        with Job(tables, workers, consistency=models[staleness], **options) as job:
-            trials.append(_measure(job, staleness, function, args, repeats))
-        if trials[-1].wait_share <= tolerance:
-            break
-    return choose_staleness(trials, tolerance)
+    if isinstance(budget_s, bool) or not isinstance(budget_s, (int, float)) or not budget_s >= 0:
+        raise ConfigError(f"auto_staleness: budget_s is {budget_s!r}; expected seconds >= 0")
+    rising = [models[staleness] for staleness in sorted(models)]
+    with Job(tables, workers, consistency=rising[0], **options) as job:
+        rounds = _rounds(job, rising, lambda: job.run(function, *args), repeats, tolerance, budget_s)
+        return choose_staleness(rounds, tolerance)
 
 
 def _check(candidates: Iterable[float], options: dict[str, Any]) -> None:
-    for name in ("consistency", "record_staleness"):
+    for name in ("consistency", "record_staleness", "checkpoints"):
         if name in options:
             raise ConfigError(
                 f"auto_staleness: {name} is set by the trials; expected `model`, `candidates` or other options of Job"
@@ -152,42 +175,102 @@ def _check(candidates: Iterable[float], options: dict[str, Any]) -> None:
         raise ConfigError(f"auto_staleness: candidates is {candidates!r}; expected several numbers of clocks")
 
 
-def choose_staleness(trials: Sequence[StalenessTrial], tolerance: float) -> StalenessChoice:
-    """Apply the rule of `auto_staleness` to `trials`, whose staleness rises."""
-    best = min(trials, key=lambda trial: trial.wait_share)
-    chosen = next(trial for trial in trials if trial.wait_share <= best.wait_share + tolerance)
-    reason = f"staleness {chosen.staleness}: workers wait {chosen.wait_share:.1%} of their time"
-    if chosen.wait_share <= tolerance:
-        reason += f", so none that is looser could save more than {tolerance:.1%}"
-    elif chosen is not best:
-        reason += f", and the lowest share, {best.wait_share:.1%} at {best.staleness}, is within {tolerance:.1%} of it"
+def choose_staleness(rounds: Sequence[Sequence[StalenessTrial]], tolerance: float) -> StalenessChoice:
+    """Apply the rule of `auto_staleness` to `rounds`, each of which has a run of every staleness, rising."""
+    trials = _trials(rounds)
+    chosen = _chosen(trials, tolerance)
+    return StalenessChoice(chosen.staleness, _reason(trials, chosen, len(rounds), tolerance), tuple(trials))
+
+
+def _trials(rounds: Sequence[Sequence[StalenessTrial]]) -> list[StalenessTrial]:
+    speeds = np.log([[run.clocks_per_second for run in runs] for runs in rounds])
+    return [
+        StalenessTrial(
+            runs[0].staleness,
+            statistics.median(run.wait_share for run in runs),
+            statistics.median(run.mean_differential for run in runs),
+            statistics.median(run.clocks_per_second for run in runs),
+            *_losses(speeds[:, number:]),
+        )
+        for number, runs in enumerate(zip(*rounds, strict=True))
+    ]
+
+
+def _chosen(trials: Iterable[StalenessTrial], tolerance: float) -> StalenessTrial:
+    return next(trial for trial in trials if trial.sure_loss <= tolerance)
+
+
+def _losses(speeds: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the loss and the sure loss of the first column against the looser ones after it.
+
+    Those from any one on are taken together: five runs of a round are a quieter measure than one.
+    """
+    loss = sure = 0.0
+    for first in range(1, speeds.shape[1]):
+        losses = np.sort(1 - np.exp(speeds[:, 0] - speeds[:, first:].mean(axis=1)))
+        loss = max(loss, float(np.median(losses)))
+        sure = max(sure, float(losses[_bound(len(losses))]))
+    return loss, sure
+
+
+def _bound(rounds: int) -> int:
+    """Return which of so many sorted losses the median is not below, by a sign test."""
+    below, tail = -1, 0.0
+    while (tail := tail + math.comb(rounds, below + 1) / 2**rounds) <= 1 - _CONFIDENCE:
+        below += 1
+    return below
+
+
+def _reason(trials: Sequence[StalenessTrial], chosen: StalenessTrial, rounds: int, tolerance: float) -> str:
+    text, looser = f"staleness {chosen.staleness}: ", [trial for trial in trials if trial.staleness > chosen.staleness]
+    if len(trials) == 1:
+        text += f"workers wait {chosen.wait_share:.1%} of their time"
+        text += f", so none that is looser could save more than {tolerance:.1%}" * (chosen.wait_share <= tolerance)
+    elif not looser:
+        text += "the loosest"
+    elif chosen.loss <= tolerance:
+        text += f"looser ones were faster by {chosen.loss:.1%} in {rounds} rounds, within {tolerance:.1%}"
     else:
-        reason += ", the lowest share of all"
-    fresher = [f"{trial.wait_share:.1%} at {trial.staleness}" for trial in trials if trial.staleness < chosen.staleness]
-    if fresher:
-        reason += f"; fresher ones wait longer ({', '.join(fresher)})"
-    reason += f"; reads miss {abs(chosen.mean_differential):.2f} clocks on average"
-    return StalenessChoice(chosen.staleness, reason, tuple(trials))
+        text += (
+            f"it cannot be told apart from looser ones: they were faster by {chosen.loss:.1%} in {rounds} rounds, but "
+            f"for sure by no more than {chosen.sure_loss:.1%}; more rounds (repeats, budget_s) tell more"
+        )
+    slower = [f"{trial.sure_loss:.1%} at {trial.staleness}" for trial in trials if trial.staleness < chosen.staleness]
+    if slower:
+        text += f"; fresher ones are slower for sure, by {', '.join(slower)} at least"
+    return f"{text}; reads miss {abs(chosen.mean_differential):.2f} clocks on average"
 
 
-def _measure(
-    job: Job, staleness: float, function: Callable[..., object], args: tuple[Any, ...], repeats: int
-) -> StalenessTrial:
-    runs = []
-    job.run(function, *args)
-    for _ in range(repeats):
-        before, start = job.report(), time.perf_counter()
-        job.run(function, *args)
-        runs.append(_difference(before, job.report(), staleness, time.perf_counter() - start))
-    return StalenessTrial(
-        staleness,
-        statistics.median(run.wait_share for run in runs),
-        statistics.median(run.mean_differential for run in runs),
-        statistics.median(run.clocks_per_second for run in runs),
-    )
+def _rounds(
+    job: Job, models: Sequence[SSP], run: Callable[[], object], repeats: int, tolerance: float, budget_s: float
+) -> list[list[StalenessTrial]]:
+    """Return what was measured in each round under each of `models`, whose staleness rises."""
+    deadline = time.monotonic() + budget_s
+    first = [_measure(job, models[0], run) for _ in range(1 + _FEWEST)][1:]
+    if len(models) == 1 or statistics.median(trial.wait_share for trial in first) <= tolerance:
+        return [[trial] for trial in first]
+    for model in models[1:]:
+        _measure(job, model, run)
+    rounds: list[list[StalenessTrial]] = []
+    while len(rounds) < repeats and (len(rounds) < _FEWEST or time.monotonic() < deadline):
+        if len(rounds) >= _ENOUGH and _chosen(_trials(rounds), tolerance).loss <= tolerance:
+            break
+        # Each one begins a round now and then, and its neighbours come before and after it alike.
+        order = [(len(rounds) // 2 + number) % len(models) for number in range(len(models))]
+        measured = {k: _measure(job, models[k], run) for k in (order if len(rounds) % 2 else reversed(order))}
+        rounds.append([measured[number] for number in range(len(models))])
+    return rounds
 
 
-def _difference(before: Report, after: Report, staleness: float, seconds: float) -> StalenessTrial:
+def _measure(job: Job, model: SSP, run: Callable[[], object]) -> StalenessTrial:
+    """Return what one run under `model` measures."""
+    job._set_model(model)
+    before = job.report()
+    run()
+    return _difference(before, job.report(), model.staleness)
+
+
+def _difference(before: Report, after: Report, staleness: float) -> StalenessTrial:
     """Return what was measured between two reports of a job."""
 
     def clocks(report: Report) -> int:
@@ -202,11 +285,14 @@ def _difference(before: Report, after: Report, staleness: float, seconds: float)
             "auto_staleness: the function completed no clock; expected it to call worker.clock() as the real run does"
         )
     wait = after.wait_seconds - before.wait_seconds
-    compute = sum(worker.compute_seconds for worker in after.workers) - sum(w.compute_seconds for w in before.workers)
+    busy = [
+        now.compute_seconds + now.wait_seconds - then.compute_seconds - then.wait_seconds
+        for now, then in zip(after.workers, before.workers, strict=True)
+    ]
     samples = after.clock_differential.samples - before.clock_differential.samples
     return StalenessTrial(
         staleness,
-        wait / (wait + compute),
+        wait / sum(busy),
         (total(after) - total(before)) / samples,
-        (clocks(after) - clocks(before)) / seconds,
+        (clocks(after) - clocks(before)) / max(busy),  # of the slowest: what comes before and after is not the run
     )
