@@ -25,7 +25,6 @@ from nbps.nodes.nodes import Nodes
 from nbps.runtime.board import Board
 from nbps.runtime.cores import own_cores
 from nbps.runtime.group import WorkerGroup
-from nbps.tables import init
 from nbps.tables.definition import Table
 from nbps.tables.driver import JobTable
 from nbps.tables.placed import PlacedTable
@@ -166,12 +165,7 @@ class OpenJob:
 
         segment, layout, values = create_table_segment(table.name, table.rows, table.width, table.dtype)
         self._segments.append(segment)
-        assert callable(table.init)
-        try:
-            table.init(values, init.generator(self._settings.seed, table.name))
-        except Exception as error:
-            error.add_note(f"while initialising table {table.name!r}")
-            raise
+        table.fill(values, self._settings.seed)
         self.views[table.name] = JobTable(table, segment, layout, values)
         if self.agent is not None:
             self._marks[table.name] = self._bytes_of(f"{table.name}-marks", table.rows)

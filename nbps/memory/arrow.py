@@ -1,7 +1,9 @@
 """A table's segment is a complete Arrow IPC file with one record batch, its values 64-byte aligned.
 
 So any Arrow reader in any language can map ``/dev/shm/<segment>`` while training runs and read the live values
-without a copy, and a saved table is the same bytes in a file.
+without a copy, and a saved table is the same bytes in a file. The batch stays one where the table has 2**31 elements or
+more, so that the values stay one array: its lengths then take 64 bits, as the format has them, which a reader that
+counts in 32 bits refuses.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from nbps.errors import DataError
 from nbps.memory.layout import Layout
 from nbps.memory.segments import Segment, attach, check_free
 
+CHUNK_ELEMENTS = 2**31 - 1  # what every Arrow writer takes in one piece
 ALIGNMENT = 64  # bytes; a cache line, and enough for every SIMD load and the 16-byte compare-and-swap
 
 
@@ -23,13 +26,14 @@ def _batch(name: str, values: npt.NDArray[np.generic], padding: int) -> pa.Recor
     width = values.shape[1]
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
     # Arrow aligns the values within the body, not the body in the file: the padding moves the body.
-    metadata = {"nbps.tables.definition": name, "nbps.padding": " " * padding}
+    metadata = {"nbps.table": name, "nbps.padding": " " * padding}
     schema = pa.schema([pa.field(name, column.type, nullable=False)], metadata=metadata)
     return pa.record_batch([column], schema=schema)
 
 
 def _write(batch: pa.RecordBatch, sink: pa.NativeFile) -> None:
-    with pa.ipc.new_file(sink, batch.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(allow_64bit=True)
+    with pa.ipc.new_file(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
 
 
@@ -88,8 +92,21 @@ def create_table_segment(
         raise
 
 
-def read_table_file(path: Path) -> npt.NDArray[np.generic]:
-    """Read the first column of Arrow IPC file `path`, a fixed-size list without nulls, as an array (rows, width).
+def to_lists(values: npt.NDArray[np.generic], chunk_elements: int = CHUNK_ELEMENTS) -> pa.ChunkedArray:
+    """Return rows as fixed-size lists over the memory of `values`, at most `chunk_elements` elements in a chunk."""
+    rows, width = values.shape
+    step = max(1, chunk_elements // width)
+    parts = [values[first : first + step].reshape(-1) for first in range(0, rows, step)]
+    return pa.chunked_array([pa.FixedSizeListArray.from_arrays(pa.array(part), width) for part in parts])
+
+
+def read_table_file(path: Path) -> list[npt.NDArray[np.generic]]:
+    """Read the first column of Arrow IPC file `path`, a fixed-size list without nulls.
+
+    Returns
+    -------
+    list of ndarray, shape (rows of a batch, width)
+        Over the mapped file, at least one.
 
     Raises
     ------
@@ -97,9 +114,11 @@ def read_table_file(path: Path) -> npt.NDArray[np.generic]:
         If it is not such a file.
     """
     try:
-        column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0).combine_chunks()
+        column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0)
     except (OSError, pa.ArrowInvalid, IndexError) as error:
         raise DataError(f"{path}: expected an Arrow IPC file with a table, found: {error}") from error
-    if not pa.types.is_fixed_size_list(column.type) or column.null_count or column.values.null_count:
+    chunks = column.chunks or [pa.array([], column.type)]
+    is_list = pa.types.is_fixed_size_list(column.type)
+    if not is_list or any(part.null_count or part.values.null_count for part in chunks):
         raise DataError(f"{path}: expected a first column of fixed-size lists without nulls, found {column.type}")
-    return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+    return [np.asarray(part.flatten()).reshape(len(part), column.type.list_size) for part in chunks]

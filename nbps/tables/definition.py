@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nbps.checks import whole
 from nbps.consistency import Consistency, check_staleness
 from nbps.errors import ConfigError
-from nbps.tables.init import Initializer, constant, from_array, zeros
+from nbps.tables.init import Initializer, check_all_finite, constant, from_array, generator, zeros
 
 DTYPES = ("float32", "float64", "int32", "int64")
 ACCESS_MODES = ("direct", "cached", "exclusive")
@@ -152,7 +152,7 @@ class Table(TableDefinition):
     staleness : int, optional
         Staleness of this table; the job's by default.
     check_finite : bool
-        Refuse deltas with NaN or infinity.
+        Refuse initial values and deltas with NaN or infinity. Without it they count as numbers like others.
     sharding : {"block", "hash"} or sequence of int
         Which node of several owns which row: additions of all nodes meet at the owner. ``block``: consecutive rows, as
         many for every node; ``hash``: rows spread evenly, where neighbours or low numbers are used more than others;
@@ -174,6 +174,9 @@ class Table(TableDefinition):
     Elements never tear. Rows of a ``cached`` table change only where the worker's clock advances, on a ``get`` that
     asks for a fresher state, and under `VAP` wherever the worker waits; a row of a live table may be seen while another
     worker is in the middle of adding to it.
+
+    *Overflow.* Initial values and deltas that do not fit the dtype are refused: 0.5 or 2**40 for an ``int32`` table,
+    1e300 for ``float32``. Sums are those of the dtype: integers wrap around, floats become infinite, and nobody checks.
     """
 
     init: Initializer | npt.ArrayLike = dataclasses.field(default_factory=zeros, repr=False, kw_only=True)
@@ -187,6 +190,23 @@ class Table(TableDefinition):
         if not callable(self.init):
             fill = constant(float(self.init)) if np.ndim(self.init) == 0 else from_array(self.init)  # type: ignore[arg-type]
             object.__setattr__(self, "init", fill)
+
+    def fill(self, values: npt.NDArray[Any], seed: int) -> None:
+        """Write the first values of this table in a job with that seed, shape (rows, width).
+
+        Raises
+        ------
+        ConfigError
+            If one is not finite although `check_finite` is on; and whatever the initialiser raises.
+        """
+        assert callable(self.init)
+        try:
+            self.init(values, generator(seed, self.name))
+            if self.check_finite:
+                check_all_finite(values)
+        except Exception as error:
+            error.add_note(f"while initialising table {self.name!r}")
+            raise
 
     @property
     def definition(self) -> TableDefinition:

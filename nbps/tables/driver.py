@@ -31,10 +31,10 @@ class JobTable:
         self._values: npt.NDArray[Any] | None = values
 
     @property
-    def path(self) -> Path:
+    def path(self) -> str:
         """The live table as an Arrow IPC file that any program can memory-map while the job is open."""
         self._live()
-        return self._segment.path
+        return str(self._segment.path)
 
     def to_numpy(self) -> npt.NDArray[Any]:
         """Return a copy of the values, shape (rows, width)."""
@@ -48,8 +48,9 @@ class JobTable:
         """Return a copy as an Arrow table with one column, named as the table, of fixed-size lists."""
         import pyarrow as pa
 
-        flat = pa.array(self.to_numpy().reshape(-1))
-        return pa.table({self.table.name: pa.FixedSizeListArray.from_arrays(flat, self.table.width)})
+        from nbps.memory.arrow import to_lists
+
+        return pa.table({self.table.name: to_lists(self.to_numpy())})
 
     def save(self, path: str | Path) -> None:
         """Write the table to `path` as an Arrow IPC file; `nbps.init.from_file` and any Arrow reader read it."""

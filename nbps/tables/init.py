@@ -5,9 +5,10 @@ Example: ``nbps.Table("items", rows=3706, width=32, init=nbps.init.uniform(-0.1,
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,25 @@ Array = npt.NDArray[Any]
 # Fills the values, shape (rows, width), of a new table in place.
 Initializer = Callable[[Array, np.random.Generator], None]
 
-_CHUNK = 1 << 16  # values drawn at a time: small beside the table
+_CHUNK = 1 << 16  # values drawn, copied or looked at at a time: small beside the table
 
 
 def generator(seed: int, table: str) -> np.random.Generator:
     """Random numbers of one table: its name is mixed into the job's seed, so that tables differ."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(table.encode())])))
+
+
+def check_all_finite(values: Array) -> None:
+    """Raise `ConfigError` if a value is NaN or infinite; names the first."""
+    step = max(1, _CHUNK // values.shape[1])
+    for first in range(0, len(values), step):
+        bad = np.argwhere(~np.isfinite(values[first : first + step]))
+        if len(bad):
+            row, column = first + bad[0][0], bad[0][1]
+            raise ConfigError(
+                f"initial values: row {row}, column {column} is {values[row, column]}; expected finite numbers "
+                f"(check_finite is on)"
+            )
 
 
 def zeros() -> Initializer:
@@ -37,8 +51,9 @@ def constant(value: float) -> Initializer:
     """Every element is `value`."""
 
     def fill(values: Array, random: np.random.Generator) -> None:
-        _check_fits(np.asarray(value), values.dtype)
-        values[...] = value
+        _check_kind(np.asarray(value), values.dtype)
+        with _fitting(values.dtype, f"init.constant({value})"):
+            values[...] = value
 
     return fill
 
@@ -56,7 +71,7 @@ def uniform(low: float, high: float) -> Initializer:
             return random.integers(first, last, size, dtype, endpoint=True)
         return (low + (high - low) * random.random(size, dtype)).astype(dtype, copy=False)
 
-    return _drawn(draw)
+    return _drawn(draw, f"init.uniform({low}, {high})")
 
 
 def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
@@ -69,7 +84,7 @@ def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
             raise ConfigError(f"init.normal: expected a float table, found dtype {dtype}")
         return (mean + std * random.standard_normal(size, dtype)).astype(dtype, copy=False)
 
-    return _drawn(draw)
+    return _drawn(draw, f"init.normal({mean}, {std})")
 
 
 def from_array(array: npt.ArrayLike) -> Initializer:
@@ -79,8 +94,7 @@ def from_array(array: npt.ArrayLike) -> Initializer:
     def fill(values: Array, random: np.random.Generator) -> None:
         if source.shape != values.shape:
             raise ConfigError(f"init.from_array: expected shape {values.shape}, found {source.shape}")
-        _check_fits(source, values.dtype)
-        values[...] = source
+        _copy(source, values)
 
     return fill
 
@@ -92,29 +106,53 @@ def from_file(path: str | Path) -> Initializer:
     def fill(values: Array, random: np.random.Generator) -> None:
         from nbps.memory.arrow import read_table_file
 
-        source = read_table_file(path)
-        if source.shape != values.shape:
-            raise DataError(f"init.from_file({str(path)!r}): expected shape {values.shape}, found {source.shape}")
-        _check_fits(source, values.dtype)
-        values[...] = source
+        parts = read_table_file(path)
+        shape = (sum(len(part) for part in parts), parts[0].shape[1])
+        if shape != values.shape:
+            raise DataError(f"init.from_file({str(path)!r}): expected shape {values.shape}, found {shape}")
+        first = 0
+        for part in parts:
+            _copy(part, values[first : first + len(part)])
+            first += len(part)
 
     return fill
 
 
-def _drawn(draw: Callable[[int, np.dtype[Any], np.random.Generator], Array]) -> Initializer:
+def _drawn(draw: Callable[[int, np.dtype[Any], np.random.Generator], Array], what: str) -> Initializer:
     def fill(values: Array, random: np.random.Generator) -> None:
         flat = values.reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            part = flat[start : start + _CHUNK]
-            part[...] = draw(part.size, values.dtype, random)
+        with _fitting(values.dtype, what):
+            for start in range(0, flat.size, _CHUNK):
+                part = flat[start : start + _CHUNK]
+                part[...] = draw(part.size, values.dtype, random)
 
     return fill
 
 
-def _check_fits(source: Array, dtype: np.dtype[Any]) -> None:
-    if source.dtype.kind not in "iufb" or (source.dtype.kind == "f" and not np.array_equal(source, np.trunc(source))):
-        if source.dtype.kind == "f" and dtype.kind == "f":
-            return
+def _copy(source: Array, values: Array) -> None:
+    """Copy `source` to `values`, a part at a time: a table may take most of the memory there is."""
+    step = max(1, _CHUNK // values.shape[1])
+    for first in range(0, len(values), step):
+        part = source[first : first + step]
+        with _fitting(values.dtype):
+            _check_kind(part, values.dtype)
+            values[first : first + step] = part
+
+
+@contextlib.contextmanager
+def _fitting(dtype: np.dtype[Any], what: str = "initial values") -> Iterator[None]:
+    """Refuse finite numbers that would become infinite."""
+    try:
+        with np.errstate(over="raise"):
+            yield
+    except FloatingPointError:
+        raise ConfigError(f"{what}: expected numbers that fit dtype {dtype}, found larger ones") from None
+
+
+def _check_kind(source: Array, dtype: np.dtype[Any]) -> None:
+    """Refuse what are not numbers, and for integer tables numbers that are not whole or too large."""
+    kind = source.dtype.kind
+    if kind not in "iufb" or (dtype.kind == "i" and kind == "f" and not np.array_equal(source, np.trunc(source))):
         raise ConfigError(f"initial values: expected numbers that fit dtype {dtype}, found dtype {source.dtype}")
     if dtype.kind == "i" and source.size:
         limits, low, high = np.iinfo(dtype), source.min(), source.max()

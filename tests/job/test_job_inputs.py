@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 
@@ -221,6 +222,32 @@ def test_initial_values_that_do_not_fit(dtype, init, error, message):
     ):
         pass
     assert caught.value.__notes__ == ["while initialising table 't'"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "init", "message"),
+    [
+        ("float32", nbps.init.constant(1e300), r"init.constant\(1e\+300\): expected numbers that fit dtype float32"),
+        ("float32", -1e39, "expected numbers that fit dtype float32, found larger ones"),
+        ("float32", [[1e300, 0, 0]] * 2, "initial values: expected numbers that fit dtype float32, found larger ones"),
+        (
+            "float32",
+            nbps.init.uniform(0, 1e300),
+            r"init.uniform\(0, 1e\+300\): expected numbers that fit dtype float32",
+        ),
+        ("float32", nbps.init.normal(0, 1e39), r"init.normal\(0, 1e\+39\): expected numbers that fit dtype float32"),
+        ("float64", np.nan, "row 0, column 0 is nan; expected finite numbers .check_finite is on."),
+        ("float32", [[0, 0, 0], [0, -np.inf, 0]], "row 1, column 1 is -inf; expected finite numbers"),
+    ],
+    ids=str,
+)
+def test_initial_values_that_would_not_be_finite(dtype, init, message):
+    """What is too large for the dtype is always refused, NaN and infinity where check_finite is on."""
+    table = nbps.Table("t", 2, 3, dtype=dtype, init=init, check_finite=True)
+    with pytest.raises(ConfigError, match=message):
+        table.fill(np.zeros((2, 3), dtype), 0)
+    if "check_finite" in message or "inf" in message:
+        dataclasses.replace(table, check_finite=False).fill(np.zeros((2, 3), dtype), 0)
 
 
 @pytest.mark.parametrize("arguments", [(1, 1), (2, 1), (0, math.inf), (math.nan, 1)])

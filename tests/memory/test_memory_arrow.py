@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 import nbps
 from nbps.errors import DataError
+from nbps.memory import arrow
 from nbps.memory.arrow import create_table_segment, read_table_file
-from nbps.memory.segments import attach
+from nbps.memory.segments import attach, shared_memory_usage
 
 DTYPES = ["float32", "float64", "int32", "int64"]
 NAMES = st.text(min_size=1, max_size=128, alphabet=st.characters(codec="utf-8"))
@@ -37,6 +39,11 @@ def test_any_table_is_a_complete_aligned_arrow_file(name, rows, width, dtype):
         assert batch.column(0).to_pylist() == values.tolist()
     finally:
         segment.unlink()
+
+
+def free_memory_bytes():
+    """Return what the system can still give."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 _READER = """
@@ -81,9 +88,67 @@ def test_an_arrow_reader_in_another_process_sees_live_values():
         worker.state["path"] = path
 
     with nbps.Job([nbps.Table("t", 10_000, 3, dtype="int64")], workers=2) as job:
-        job.run(remember, str(job.table("t").path))
+        job.run(remember, job.table("t").path)
         seen, _ = job.run(train)
     assert seen == ["mapped True", "[11, 12, 14]", "[22, 24, 28]", "[33, 36, 42]"]
+
+
+def test_a_batch_may_have_more_elements_than_32_bits_count():
+    """2^31 elements in one record batch; none of them is looked at here."""
+    values = np.zeros((1 << 28, 8), np.int8)  # address space only: nobody writes to it
+    sink = pa.MockOutputStream()
+    arrow._write(arrow._batch("t", values, 0), sink)
+    assert sink.size() > values.nbytes
+
+
+@pytest.mark.skipif(
+    shared_memory_usage().free_bytes < 9 << 30 or free_memory_bytes() < 10 << 30,
+    reason="needs 9 GiB of shared memory, and as much of memory",
+)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_table_of_2_to_the_31_elements(tmp_path):
+    """It is trained on, and read as a live file, as a saved one, and as initial values."""
+
+    def train(worker):
+        table = worker.table("t")
+        table.inc([0, table.shape[0] - 1], 1 + worker.rank)
+        worker.clock()
+
+    table = nbps.Table("t", 1 << 28, 8, dtype="int32")
+    with nbps.Job([table], workers=2) as job:
+        job.run(train)
+        batch = pa.ipc.open_file(pa.memory_map(job.table("t").path)).get_batch(0)
+        assert batch.num_rows == 1 << 28
+        assert [batch.column(0)[row].as_py() for row in (0, 1, (1 << 28) - 1)] == [[3] * 8, [0] * 8, [3] * 8]
+        assert job.table("t").rows(np.array([0, 1, (1 << 28) - 1])).sum(axis=1).tolist() == [24, 0, 24]
+
+
+def test_a_copy_for_arrow_comes_in_chunks_of_any_size():
+    """What every writer takes: none has more elements than it may have."""
+    values = np.arange(30, dtype=np.float32).reshape(10, 3)
+    for limit in (3, 7, 8, 9, 29, 30, 31):
+        lists = arrow.to_lists(values, limit)
+        assert all(len(chunk.flatten()) <= limit for chunk in lists.chunks)
+        assert lists.to_pylist() == values.tolist()
+    assert arrow.to_lists(values).num_chunks == 1
+
+
+@pytest.mark.parametrize("lengths", [[0], [], [5], [2, 0, 3]])
+def test_a_file_of_several_batches_is_read_as_it_is(tmp_path, lengths):
+    """Each batch is an array over the mapped file; together they are initial values."""
+    values = np.arange(sum(lengths) * 2, dtype=np.int64).reshape(-1, 2)
+    schema = pa.schema([("t", pa.list_(pa.int64(), 2))])
+    with pa.ipc.new_file(tmp_path / "file.arrow", schema) as writer:
+        for number, length in enumerate(lengths):
+            part = values[sum(lengths[:number]) :][:length].reshape(-1)
+            writer.write_batch(pa.record_batch([pa.FixedSizeListArray.from_arrays(pa.array(part), 2)], schema=schema))
+    parts = read_table_file(tmp_path / "file.arrow")
+    assert np.array_equal(np.concatenate(parts), values)
+    if lengths and sum(lengths):
+        out = np.zeros_like(values)
+        nbps.init.from_file(tmp_path / "file.arrow")(out, np.random.default_rng(0))
+        assert np.array_equal(out, values)
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1\0\0", b"not arrow at all" * 100])

@@ -6,6 +6,7 @@ There is no ``if __name__ == "__main__"`` guard below, on purpose: workers never
 import os
 import sys
 import time
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -85,7 +86,7 @@ def main(which):
                 del job
                 sys.exit(0)
             os.waitpid(pid, 0)
-            say(job.run(lambda worker: worker.rank), job.table("t").path.exists())
+            say(job.run(lambda worker: worker.rank), Path(job.table("t").path).exists())
     else:
         with nbps.Job(tables, workers=2) as job:
             if len(sys.argv) > 2 and os.fork() == 0:

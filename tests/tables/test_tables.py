@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numba
 import numpy as np
 import pyarrow as pa
@@ -171,7 +173,7 @@ def test_a_table_costs_its_bytes_once_and_cached_copies_twice_per_worker(access,
     for rows in (1, 250_000):
         table = nbps.Table("t", rows, 16, access=access)
         with nbps.Job([table], workers=2) as job:
-            assert table.nbytes <= job.table("t").path.stat().st_size < table.nbytes + 1024
+            assert table.nbytes <= Path(job.table("t").path).stat().st_size < table.nbytes + 1024
             used.append(job.run(tasks.anonymous))
     for small, large in zip(*used, strict=True):
         assert abs(large - small - copies * table.nbytes) < 4 << 20  # of 16 MB; an allocator's slack
