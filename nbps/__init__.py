@@ -61,10 +61,15 @@ __all__ = [
     "errors",
     "init",
 ]
+_SUBMODULES = ("data", "kernels", "models", "sim", "testing", "transport")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_SUBMODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    # Workers need Numba; who only defines a job does not, and its import takes half a second.
+    # Workers need Numba; a driver that only defines a job does not, and its import takes half a second.
     if name == "Worker":
         from nbps.job.worker import Worker
 
@@ -73,7 +78,7 @@ def __getattr__(name: str) -> Any:
         from nbps.tables.worker import WorkerTable
 
         return WorkerTable
-    if name in ("data", "kernels", "models", "sim", "testing", "transport"):
+    if name in _SUBMODULES:
         return importlib.import_module(f"nbps.{name}")
     if name == "__version__":
         from importlib.metadata import version

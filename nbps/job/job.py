@@ -112,6 +112,14 @@ class Job:
         self._report: Report | None = None
         self._cleanup: weakref.finalize[Any, Any] | None = None
 
+    def __repr__(self) -> str:
+        settings = self.settings
+        state = "open" if self._open is not None else "closed" if self._cleanup is not None else "not started"
+        nodes = "" if settings.nodes.count == 1 else f" on node {settings.nodes.rank} of {settings.nodes.count}"
+        tables = ", ".join(repr(table.name) for table in settings.tables) or "none"
+        workers = f"{settings.workers} worker{'s' * (settings.workers > 1)}"
+        return f"<Job: {workers}{nodes}, {settings.consistency}, tables {tables}; {state}>"
+
     def __enter__(self) -> Self:
         if self._cleanup is not None:
             raise JobClosedError("this job was started before; make a new Job to run again")

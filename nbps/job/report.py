@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ class WorkerReport:
         return {**plain, "clock_differential": self._differential and self._differential.to_dict()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What `Job.report` returns; ``str(report)`` is a table.
 
@@ -176,25 +177,42 @@ class Report:
             "workers": [worker.to_dict() for worker in self.workers],
         }
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
-        bounded = self.transit_share is not None
-        heading = "worker  clocks  compute s   wait s  differential mean  variance"
-        lines = [self.consistency, heading + "  in transit" * bounded]
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+        return "\n".join([self.consistency, *lines, *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        heading, *rows = self._cells()
+        head = "".join(f"<th>{cell}</th>" for cell in heading)
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
+        return f"<p>{html.escape(self.consistency)}</p><table><tr>{head}</tr>{body}</table>{notes}"
+
+    def _cells(self) -> list[list[str]]:
+        """Return headings, and what stands below them for each worker."""
+        heading = ["worker", "clocks", "compute s", "wait s", "differential mean", "variance"]
+        cells = [heading + ["in transit"] * (self.transit_share is not None)]
         for worker in self.workers:
             seen = worker._differential
-            mean, variance = ("-", "-") if seen is None else (f"{seen.mean:.2f}", f"{seen.variance:.2f}")
-            lines.append(
-                f"{worker.rank:6}  {worker.clocks:6}  {worker.compute_seconds:9.3f}  {worker.wait_seconds:7.3f}"
-                f"  {mean:>17}  {variance:>8}"
-                + ("" if worker.transit_share is None else f"  {worker.transit_share:10.2f}")
-            )
-        if self.traffic is not None:
-            sent, received, rows_sent, rows_received = self.traffic
-            lines.append(
-                f"other nodes: sent {sent / 1e6:,.2f} MB, {rows_sent:,} rows; "
-                f"received {received / 1e6:,.2f} MB, {rows_received:,} rows"
-            )
-        return "\n".join(lines)
+            row = [str(worker.rank), str(worker.clocks), f"{worker.compute_seconds:.3f}", f"{worker.wait_seconds:.3f}"]
+            row += ["-", "-"] if seen is None else [f"{seen.mean:.2f}", f"{seen.variance:.2f}"]
+            cells.append(row + ([] if worker.transit_share is None else [f"{worker.transit_share:.2f}"]))
+        return cells
+
+    def _notes(self) -> list[str]:
+        if self.traffic is None:
+            return []
+        sent, received, rows_sent, rows_received = self.traffic
+        return [
+            f"other nodes: sent {sent / 1e6:,.2f} MB, {rows_sent:,} rows; "
+            f"received {received / 1e6:,.2f} MB, {rows_received:,} rows"
+        ]
 
 
 def _recorded(differential: ClockDifferential | None) -> ClockDifferential:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,14 @@ class Worker:
             return LiveTable(self._clock, table, values, marks)
         staleness = table.definition.staleness_under(spec.consistency)
         return CachedTable(self._clock, table, values, marks, staleness, first=int(table.layout.rows * share))
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.rank} of {self.size}, at clock {self.current_clock}>"
+
+    @property
+    def tables(self) -> Mapping[str, WorkerTable]:
+        """All tables of the job, by name."""
+        return MappingProxyType(self._tables)
 
     @property
     def current_clock(self) -> int:

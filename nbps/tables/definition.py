@@ -175,8 +175,9 @@ class Table(TableDefinition):
     asks for a fresher state, and under `VAP` wherever the worker waits; a row of a live table may be seen while another
     worker is in the middle of adding to it.
 
-    *Overflow.* Initial values and deltas that do not fit the dtype are refused: 0.5 or 2**40 for an ``int32`` table,
-    1e300 for ``float32``. Sums are those of the dtype: integers wrap around, floats become infinite, and nobody checks.
+    *Overflow.* Initial values that do not fit the dtype are refused, and deltas that do not fit integers: 0.5 and 2**40
+    for ``int32``. A delta that is too large for ``float32``, as 1e300, is infinite there, which `check_finite` refuses.
+    Sums are those of the dtype, and nobody checks them: integers wrap around, floats become infinite.
     """
 
     init: Initializer | npt.ArrayLike = dataclasses.field(default_factory=zeros, repr=False, kw_only=True)

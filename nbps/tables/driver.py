@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,13 @@ from nbps.memory.files import write_files
 from nbps.memory.layout import Layout
 from nbps.memory.segments import Segment, attach
 from nbps.tables.definition import Table
+from nbps.tables.dense import whole_copy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_SHOWN_ROWS, _SHOWN_COLUMNS = 10, 12  # in a notebook
 
 
 class JobTable:
@@ -39,6 +44,30 @@ class JobTable:
     def to_numpy(self) -> npt.NDArray[Any]:
         """Return a copy of the values, shape (rows, width)."""
         return self._live().copy()
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return what `to_numpy` does: this is what ``numpy.asarray(table)`` is."""
+        return whole_copy(self.table.name, self.to_numpy(), dtype, copy)
+
+    def __repr__(self) -> str:
+        closed = "" if self._values is not None else "; its job was closed"
+        return f"<JobTable {self._title()}{closed}>"
+
+    def _repr_html_(self) -> str:
+        """Return the first rows and columns for a notebook."""
+        table, values = self.table, self._live()[:_SHOWN_ROWS, :_SHOWN_COLUMNS]
+        more = "<td>...</td>" if table.width > _SHOWN_COLUMNS else ""
+        lines = [
+            f"<tr><th>{row}</th>{''.join(f'<td>{value:g}</td>' for value in each)}{more}</tr>"
+            for row, each in enumerate(values)
+        ]
+        left = table.rows - len(values)
+        note = f"<p>and {left:,} more rows</p>" if left else ""
+        return f"<p>{html.escape(self._title())}</p><table>{''.join(lines)}</table>{note}"
+
+    def _title(self) -> str:
+        table = self.table
+        return f"{table.name!r}: {table.rows} x {table.width} {table.dtype}, {table.access}"
 
     def rows(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return a copy of rows `ids`, shape (ids.size, width)."""

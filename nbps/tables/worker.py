@@ -13,6 +13,7 @@ from nbps.errors import TableError
 from nbps.kernels import replica, rows
 from nbps.memory.segments import attach
 from nbps.runtime.clock import Clock
+from nbps.tables.dense import whole_copy
 from nbps.tables.placed import PlacedTable
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,13 @@ class WorkerTable:
         self._copy: int | None = None  # the clock's number of this table's copy, if it has one
         self._check_finite = definition.check_finite
         self._states = None if placed.states is None else attach(placed.states)
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
+        """Return a copy of all rows, as `get` reads them: this is what ``numpy.asarray(table)`` is."""
+        return whole_copy(self.name, self.get(np.arange(self.shape[0])), dtype, copy)
+
+    def __repr__(self) -> str:
+        return f"<WorkerTable {self.name!r}: {self.shape[0]} x {self.shape[1]} {self.dtype}, {self.definition.access}>"
 
     def get(self, ids: npt.ArrayLike, staleness: float | None = None) -> Array:
         """Return a copy of rows.
