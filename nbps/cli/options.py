@@ -41,6 +41,7 @@ class FormatName(enum.StrEnum):
     TSV = "tsv"
     CSV = "csv"
     LIBMF = "libmf"
+    JSONL = "jsonl"
     PARQUET = "parquet"
     ARROW = "arrow"
 
@@ -74,6 +75,12 @@ DataFile = Annotated[
 ]
 FileFormat = Annotated[
     FormatName | None, typer.Option("--format", help="Its format. Default: detected.", rich_help_panel=_DATA)
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter", help="What separates the columns, where it is nothing usual: '|', say.", rich_help_panel=_DATA
+    ),
 ]
 ColumnNames = Annotated[
     str | None,

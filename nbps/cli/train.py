@@ -21,6 +21,7 @@ def mf(
     context: typer.Context,
     data: o.DataFile = None,
     format: o.FileFormat = None,  # noqa: A002
+    delimiter: o.Delimiter = None,
     columns: o.ColumnNames = None,
     test: o.TestFile = None,
     test_fraction: o.TestFraction = None,
@@ -53,7 +54,7 @@ def mf(
     from nbps.cli.training_data import DataOptions
 
     run(
-        DataOptions(data, format, columns, test, test_fraction, seed),
+        DataOptions(data, format, delimiter, columns, test, test_fraction, seed),
         ModelOptions(
             rank=rank,
             epochs=epochs,

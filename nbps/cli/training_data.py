@@ -18,6 +18,7 @@ class DataOptions:
 
     data: Path | None
     format: str | None
+    delimiter: str | None
     columns: str | None
     test: Path | None
     test_fraction: float | None
@@ -27,6 +28,7 @@ class DataOptions:
         if self.data is None:
             for name, value in (
                 ("--format", self.format),
+                ("--delimiter", self.delimiter),
                 ("--columns", self.columns),
                 ("--test", self.test),
             ):
@@ -72,20 +74,27 @@ def load(options: DataOptions) -> TrainingData:
     nbps.errors.ConfigError
         If a split leaves nothing to train or to test on.
     """
-    columns = _columns(options.columns)
+    columns, delimiter = _columns(options.columns), _delimiter(options.delimiter)
     if options.data is None:
         name, ratings = "generated ratings (MovieLens-shaped)", generate_ratings(seed=options.seed)
     else:
         name = str(options.data)
-        ratings = read_ratings(options.data, format=options.format, columns=columns)
+        ratings = read_ratings(options.data, format=options.format, columns=columns, delimiter=delimiter)
     if options.test is not None:
         # --format is about both files; a test file in another format is detected by leaving it out.
-        test, dropped = read_test_ratings(options.test, ratings, format=options.format, columns=columns)
+        test, dropped = read_test_ratings(
+            options.test, ratings, format=options.format, columns=columns, delimiter=delimiter
+        )
         return TrainingData(name, ratings, test, dropped)
     fraction = _DEFAULT_TEST_FRACTION if options.test_fraction is None else options.test_fraction
     if fraction == 0.0:
         return TrainingData(name, ratings, None, 0)
     return TrainingData(name, *ratings.split(fraction, options.seed), 0)
+
+
+def _delimiter(text: str | None) -> str | None:
+    r"""Return what the option's text means; ``\t`` is a tab, as it is in most shells' quotes."""
+    return None if text is None else text.replace("\\t", "\t")
 
 
 def _columns(text: str | None) -> list[str | int] | None:

@@ -1,11 +1,14 @@
-"""A data file as a stream of bytes: whether it can be read at all, and whether it is compressed.
+"""A data file as a stream of bytes: whether it can be read at all, and how it is compressed.
 
-Everything that opens a file of ratings goes through here, so that gzip works for every format.
+Everything that opens a file of ratings goes through here, so that each compression works for every format.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
+import re
 import stat
 import zlib
 from dataclasses import dataclass
@@ -18,7 +21,13 @@ from nbps.errors import DataError
 
 # Detection looks at this much of the content; also the sample that decides whether ids are integers.
 HEAD_BYTES = 64 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
+# How files of each compression, by Arrow's names, begin; bzip2's three letters alone could be text.
+_MAGIC = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", re.DOTALL),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+}
+_MAGIC_BYTES = 10
 
 
 def data_error(path: Path, what: str, *, line: int | None = None, row: int | None = None) -> DataError:
@@ -32,7 +41,7 @@ class Source:
     """A file that exists, is not empty and can be opened."""
 
     path: Path
-    is_gzip: bool
+    compression: str | None  # "gzip", "bz2", "zstd", or None for a plain file
     head: bytes  # the first HEAD_BYTES of the content, decompressed
 
     def error(self, what: str, *, line: int | None = None, row: int | None = None) -> DataError:
@@ -42,15 +51,19 @@ class Source:
     def open(self) -> pa.NativeFile:
         """Open the content as a stream, decompressed."""
         file = pa.OSFile(str(self.path))
-        return pa.CompressedInputStream(file, "gzip") if self.is_gzip else file
+        return file if self.compression is None else pa.CompressedInputStream(file, self.compression)
 
     def open_python(self) -> BinaryIO:
         """Open the content for code that goes through it line by line."""
-        return cast(BinaryIO, gzip.open(self.path)) if self.is_gzip else self.path.open("rb")
+        return _open(self.path, self.compression)
+
+    def damage(self, error: Exception, *, line: int | None = None) -> DataError | None:
+        """Make the error for a compressed file that ends early or does not decompress; None if `error` is another."""
+        return _damage(self.path, self.compression, error, line)
 
     def read_all(self) -> pa.Buffer:
         """Return the content in memory, for the binary formats, which seek; a plain file is mapped."""
-        if not self.is_gzip:
+        if self.compression is None:
             with pa.memory_map(str(self.path)) as file:
                 return file.read_buffer()
         with self.open() as stream:
@@ -63,9 +76,9 @@ def open_source(path: str | Path) -> Source:
     Raises
     ------
     DataError
-        If the file is missing, a folder, not a regular file, not readable, empty, or a broken gzip file.
+        If the file is missing, a folder, not a regular file, not readable, empty, or damaged in its compression.
     """
-    path = Path(path)
+    path, compression = Path(path), None
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -73,21 +86,33 @@ def open_source(path: str | Path) -> Source:
         if not stat.S_ISREG(mode):
             raise data_error(path, "expected a regular file, found a pipe or device. Save it first.")
         with path.open("rb") as file:
-            is_gzip = file.read(2) == _GZIP_MAGIC
-        with gzip.open(path) if is_gzip else path.open("rb") as stream:
+            start = file.read(_MAGIC_BYTES)
+        compression = next((name for name, magic in _MAGIC.items() if magic.match(start)), None)
+        with _open(path, compression) as stream:
             head = stream.read(HEAD_BYTES)
     except FileNotFoundError:
         raise data_error(path, f"there is no such file (looked in {path.absolute().parent}).") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise broken_gzip(path, error) from None
-    except OSError as error:
-        raise data_error(path, f"the file cannot be opened: {error.strerror or error}.") from None
+    except (EOFError, OSError, zlib.error) as error:
+        damage = _damage(path, compression, error)
+        what = error.strerror if isinstance(error, OSError) else None
+        raise damage or data_error(path, f"the file cannot be opened: {what or error}.") from None
     if not head:
         raise data_error(path, "expected ratings, found an empty file.")
-    return Source(path, is_gzip, head)
+    return Source(path, compression, head)
 
 
-def broken_gzip(path: Path, error: Exception, *, line: int | None = None) -> DataError:
-    """Make the error for a gzip file that ends early or does not decompress."""
-    found = "a file that ends early" if isinstance(error, EOFError) else f"damaged data ({error})"
-    return data_error(path, f"expected a whole gzip file, found {found}. Copy it again.", line=line)
+def _open(path: Path, compression: str | None) -> BinaryIO:
+    if compression is None:
+        return path.open("rb")
+    if compression == "zstd":  # Python has none before 3.14
+        return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), compression)))
+    return cast(BinaryIO, (gzip if compression == "gzip" else bz2).open(path))
+
+
+def _damage(path: Path, compression: str | None, error: Exception, line: int | None = None) -> DataError | None:
+    # What the system says has a number; what a decompressor says has none.
+    if compression is None or (isinstance(error, OSError) and error.errno is not None):
+        return None
+    early = isinstance(error, EOFError) or "Truncated" in str(error)
+    found = "a file that ends early" if early else f"damaged data ({error})"
+    return data_error(path, f"expected a whole {compression} file, found {found}. Copy it again.", line=line)

@@ -143,8 +143,9 @@ def _too_small(label: str, size: int) -> SharedMemoryError:
     usage = shared_memory_usage()
     return SharedMemoryError(
         f"shared memory is too small for {label!r}: needed {size:,} bytes, free {usage.free_bytes:,} of "
-        f"{usage.total_bytes:,} in {FOLDER}; make the tables smaller, remove what is left over (`nbps doctor "
-        f"--clean`), or enlarge it (`mount -o remount,size=... {FOLDER}`; docker: --shm-size)"
+        f"{usage.total_bytes:,} in {FOLDER}; enlarge it (docker run --shm-size=..., mount -o remount,size=... "
+        f"{FOLDER}), remove what is left over (nbps doctor --clean), or share less: smaller tables, smaller arrays "
+        f"given to run"
     )
 
 

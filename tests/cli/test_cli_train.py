@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -133,6 +135,46 @@ def test_columns_and_no_test_ratings(nbps, tmp_path, data_file):
     assert result["data"]["train_ratings"] == 6_000
     assert result["test_rmse"] is None
     assert all(record["validation_rmse"] is None for record in result["history"])
+
+
+def test_other_formats_of_data(nbps, tmp_path, data_file):
+    """--delimiter says what separates the columns, of both files; JSON lines need nothing."""
+    path = tmp_path / "x.txt"
+    path.write_text(data_file.read_text().replace("\t", "|"))
+    done = nbps("train", "mf", "--data", path, *QUICK)
+    assert done.returncode == 1
+    assert "--delimiter" in done.stderr
+    expected = result_of(nbps("train", "mf", "--data", data_file, "--test", data_file, *QUICK, "--json"))
+    options = [*QUICK, "--json", "--delimiter", "|"]
+    assert (
+        result_of(nbps("train", "mf", "--data", path, "--test", path, *options))["test_rmse"] == expected["test_rmse"]
+    )
+    options[-1] = r"\t"
+    assert result_of(nbps("train", "mf", "--data", data_file, *options))["data"]["users"] == 300
+    assert nbps("train", "mf", "--delimiter", "|").returncode == 2
+    lines = tmp_path / "x.json"
+    rows = [line.split("\t") for line in data_file.read_text().splitlines()]
+    names = ("user", "item", "rating")
+    lines.write_text("\n".join(json.dumps(dict(zip(names, map(float, row), strict=False))) for row in rows))
+    done = nbps("train", "mf", "--data", lines, *QUICK)
+    assert "line 1: expected the user's id in 'user', an integer or string" in done.stderr
+    lines.write_text("\n".join(json.dumps(dict(zip(names, map(int, row), strict=False))) for row in rows))
+    assert result_of(nbps("train", "mf", "--data", lines, *QUICK, "--json"))["data"]["users"] == 300
+
+
+def test_too_little_shared_memory_says_how_much_is_needed(tmp_path):
+    """Bytes needed and free, and how to enlarge it: a user of this command has no tables to make smaller."""
+    mount = "mount -t tmpfs -o size=4m tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("mounting a small /dev/shm needs root and mount namespaces")
+    command = f'{mount} && exec "$0" -m nbps train mf --epochs 1 --rank 4 --workers 1 -q; ls /dev/shm'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command, sys.executable], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(
+        r"training on 899,942 ratings of 3,706 items by 6,040 users at rank 4 needs [\d,]+ bytes of shared memory; "
+        r"free are [\d,]+ of 4,194,304 in /dev/shm\. Enlarge it \(docker run --shm-size=\d\dm, mount",
+        " ".join(done.stderr.split()),
+    )
 
 
 def test_recommend_leaves_out_what_the_user_has_rated(nbps, trained, data_file):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -151,7 +153,7 @@ def test_zip_archive(tmp_path):
     refuse(tmp_path / "ml-1m.zip", "found a zip archive. Unpack it")
 
 
-@pytest.mark.parametrize("text", ["hello\n", "1|2|3\n", "{}\n"])
+@pytest.mark.parametrize("text", ["hello\n", "1|2|3\n", "{hello}\n"])
 def test_no_known_format(tmp_path, text):
     """What was found is shown beside what would have been understood."""
     (tmp_path / "x.txt").write_text(text)
@@ -180,6 +182,54 @@ def test_implicit_feedback(tmp_path, name, text):
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}\n", "expected the user column, found no columns"),
+        (
+            '[{"user": 1, "item": 2, "rating": 3}]',
+            "line 1: expected a JSON object, found list: .* on a line of its own",
+        ),
+        ("[\n", "line 1: expected a JSON object, found Expecting value"),
+        ('{"user": 1, "item": 2, "rating": 3}\n{"user": 1,\n', "line 2: expected a JSON object, found Expecting"),
+        ('{"user": 1, "item": 2, "rating": 3}\n7\n', "line 2: expected a JSON object, found int: '7'"),
+        (
+            '{"user": 1, "item": 2, "rating": 3}\n{"user": 1, "rating": 3}',
+            "line 2: .*'item', an integer .*, found None",
+        ),
+        ('{"user": 1, "item": 2, "rating": 3}\n{"user": "a", "item": 2, "rating": 3}', "line 2: .*, found 'a'"),
+        (
+            '{"user": "b", "item": 2, "rating": 3}\n{"user": 5, "item": 2, "rating": 3}',
+            "line 2: .* a string .* found 5",
+        ),
+        ('{"user": "", "item": 2, "rating": 3}\n', "line 1: expected the user's id in 'user', a string"),
+        ('{"user": 1.0, "item": 2, "rating": 3}\n', "line 1: .* an integer or string .*, found 1.0"),
+        ('{"user": null, "item": 2, "rating": 3}\n', "line 1: .* found None"),
+        ('{"user": 9223372036854775808, "item": 2, "rating": 3}\n', "line 1: .* an integer of 64 bits"),
+        (
+            '{"user": 1, "item": 2, "rating": "3"}\n',
+            "line 1: expected a rating that float32 holds in 'rating', found '3'",
+        ),
+        ('{"user": 1, "item": 2, "rating": true}\n', "line 1: expected a rating .* found True"),
+        ('{"user": 1, "item": 2, "rating": 1e39}\n', "line 1: expected a rating .* found 1e\\+39"),
+        ('{"user": 1, "item": 2, "rating": NaN}\n', "line 1: expected a rating .* found nan"),
+        ('{"user": 1, "item": 2, "rating": 3}\n\n{"user": 1, "item": 2}\n', "line 3: expected a rating .* found None"),
+        ('{"who": 1, "item": 2, "rating": 3}\n', "expected the user column, found the columns 'who', 'item', 'rating'"),
+    ],
+)
+def test_bad_json_lines(tmp_path, content, words):
+    """What is no object on a line, and what is no id or rating in it; ids are what they are in the first line."""
+    (tmp_path / "x.jsonl").write_text(content)
+    refuse(tmp_path / "x.jsonl", words)
+
+
+@pytest.mark.parametrize("head", ["", "a\t10\t5\n" * 20_000])
+def test_a_nul_byte_is_named_by_its_line(tmp_path, head):
+    """In the first block and beyond it, where an id is text; one in a column that is not read does not matter."""
+    (tmp_path / "x.tsv").write_text(head + "a\t10\t5\nb\t20\t4\nc\0d\t30\t3\n")
+    refuse(tmp_path / "x.tsv", rf"line {3 + head.count(chr(10))}: expected .* found a NUL byte")
+
+
 @pytest.mark.parametrize("size", [30, 100_000, 400_000])
 def test_truncated_gzip(tmp_path, size):
     """A download that broke off, in the head and beyond it; the line where it ends is named beyond it."""
@@ -199,6 +249,18 @@ def test_corrupt_gzip(tmp_path, flipped):
     content[place] ^= flipped
     (tmp_path / "x.gz").write_bytes(content)
     refuse(tmp_path / "x.gz", "expected a whole gzip file, found damaged data")
+
+
+@pytest.mark.parametrize("name", ["bz2", "zstd"])
+@pytest.mark.parametrize("size", [30, 20_000, 400_000])
+def test_other_compressions_that_end_early(tmp_path, name, size):
+    """As with gzip: a part of the file is never taken for the whole."""
+    random = np.random.default_rng(0).integers(0, 10**9, (60_000, 2))
+    rows = "".join(f"{user}\t{item}\t3\n" for user, item in random).encode()
+    content = bz2.compress(rows) if name == "bz2" else pa.compress(rows, name, asbytes=True)
+    assert len(content) > 400_000
+    (tmp_path / "x").write_bytes(content[:size])
+    refuse(tmp_path / "x", rf"x'(, line \d+)?: expected a whole {name} file, found a file that ends early")
 
 
 def test_not_the_format_claimed(tmp_path):
@@ -272,7 +334,7 @@ def test_a_test_file_of_other_data(tmp_path):
         read_test_ratings(tmp_path / "x", train)
 
 
-@given(st.binary(max_size=200), st.sampled_from([None, "tsv", "dat", "csv", "libmf", "parquet", "arrow"]))
+@given(st.binary(max_size=200), st.sampled_from([None, "tsv", "dat", "csv", "libmf", "jsonl", "parquet", "arrow"]))
 def test_arbitrary_bytes_are_read_or_refused(tmp_path_factory, content, format_name):
     """No bytes make anything but ratings or a DataError."""
     path = tmp_path_factory.mktemp("bytes") / "x"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +59,7 @@ TEXTS = {
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_formats_are_recognised(tmp_path, name, compressed):
-    """Each text form is read without being told which it is; gzip under any name."""
+    """Each text form is read without being told which it is; compressed under any name."""
     path = tmp_path / name
     path.write_bytes(gzip.compress(TEXTS[name]) if compressed else TEXTS[name])
     ratings = read_ratings(path)
@@ -151,8 +153,84 @@ def test_format_can_be_given(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a,b 1 4\na,b 2 3\nc 1 5\n")
     assert rows_of(read_ratings(path, format="libmf")) == [("a,b", 1, 4), ("a,b", 2, 3), ("c", 1, 5)]
-    with pytest.raises(ConfigError, match="format: expected one of dat, tsv, csv, libmf, parquet, arrow"):
+    with pytest.raises(ConfigError, match="format: expected one of dat, tsv, csv, libmf, jsonl, parquet, arrow"):
         read_ratings(path, format="excel")
+
+
+@pytest.mark.parametrize("delimiter", ["|", "^", "~~", "¦", " | ", "\t", ";", "::", " ", "\x01"])
+def test_the_delimiter_can_be_given(tmp_path, delimiter):
+    """Whatever stands between the columns, with a header or not; fields may be quoted where it is one character."""
+    path = tmp_path / "x.txt"
+    path.write_bytes(lines(delimiter))
+    assert rows_of(read_ratings(path, delimiter=delimiter)) == ROWS
+    if delimiter not in ("::", " "):
+        path.write_bytes(lines(delimiter, header=delimiter.join(["userId", "movieId", "rating"])))
+        assert rows_of(read_ratings(path, delimiter=delimiter)) == ROWS
+    if delimiter in ("|", "^"):
+        path.write_text(f'"a{delimiter}b"{delimiter}x{delimiter}1\nc{delimiter}y{delimiter}2\n')
+        assert rows_of(read_ratings(path, delimiter=delimiter, format="csv")) == [
+            (f"a{delimiter}b", "x", 1),
+            ("c", "y", 2),
+        ]
+
+
+@pytest.mark.parametrize("delimiter", ["", "a", "1", ".", "-", "\n", '"', "\0", 7])
+def test_what_cannot_separate_columns_is_refused(tmp_path, delimiter):
+    """Before the file is opened; so is a format that knows other separators."""
+    with pytest.raises(ConfigError, match="delimiter: expected what stands between two columns"):
+        read_ratings(tmp_path / "absent", delimiter=delimiter)
+    for other in ("dat", "libmf", "jsonl", "parquet"):
+        with pytest.raises(ConfigError, match=f"'|' is not what separates columns in the {other} format"):
+            read_ratings(tmp_path / "absent", delimiter="|", format=other)
+
+
+def test_json_lines(tmp_path):
+    """An object on each line, its fields in any order, found by names; compressed or not, under any name."""
+    rows = [
+        {"userId": 10, "movieId": "x", "rating": 4, "at": "2020-01-01"},
+        {"rating": 3.5, "movieId": "é", "userId": 3},
+    ]
+    text = "\n".join(map(json.dumps, rows)) + "\n\n"
+    for name, content in (("x.jsonl", text.encode()), ("x.csv", gzip.compress(text.encode()))):
+        (tmp_path / name).write_bytes(content)
+        for options in ({}, {"format": "jsonl"}, {"columns": ("userId", "movieId", "rating")}, {"columns": (0, 1, 2)}):
+            assert rows_of(read_ratings(tmp_path / name, **options)) == [(10, "x", 4.0), (3, "é", 3.5)]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lambda raw: pa.compress(raw, "zstd", asbytes=True)])
+@pytest.mark.parametrize("copies", [1, 60_000])
+def test_every_compression_of_every_kind_of_format(tmp_path, compress, copies):
+    """Text, JSON lines and Parquet, whatever the file is called, also beyond the first block."""
+    table = pa.table({"user": [1, 2] * copies, "item": [3, 4] * copies, "rating": [5.0, 1.0] * copies})
+    pa.parquet.write_table(table, tmp_path / "plain")
+    for content in (
+        b"1::3::5::0\n2::4::1::0\n" * copies,
+        b'{"user": 1, "item": 3, "rating": 5}\n{"user": 2, "item": 4, "rating": 1}\n' * copies,
+        (tmp_path / "plain").read_bytes(),
+    ):
+        (tmp_path / "x").write_bytes(compress(content))
+        assert rows_of(read_ratings(tmp_path / "x")) == [(1, 3, 5.0), (2, 4, 1.0)] * copies
+
+
+def test_text_may_begin_as_bzip2_does(tmp_path):
+    """Three letters do not make a compressed file."""
+    (tmp_path / "x").write_text("BZh9,x,1\nBZh9,y,2\n")
+    assert rows_of(read_ratings(tmp_path / "x")) == [("BZh9", "x", 1), ("BZh9", "y", 2)]
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_whole_numbers_are_integers_however_they_are_written(tmp_path, beyond):
+    """1 and 1.0 are one user, where all ids are numbers; where they are not, ids stay as they are written."""
+    head = "1\t7.0\t3\n" * (HEAD_BYTES if beyond else 1)
+    path = tmp_path / "x.tsv"
+    path.write_text(head + "1.0\t7\t4\n2.00\t8.\t5\n-3\t0.0\t1\n")
+    ratings = read_ratings(path)
+    assert ratings.user_ids.ids.to_pylist() == [-3, 1, 2]
+    assert ratings.item_ids.ids.to_pylist() == [0, 7, 8]
+    path.write_text(head + "1.0\t7\t4\nx\t1.5\t1\n")
+    ratings = read_ratings(path)
+    assert ratings.user_ids.ids.to_pylist() == ["1", "1.0", "x"]
+    assert ratings.item_ids.ids.to_pylist() == ["1.5", "7", "7.0"]
 
 
 def test_the_name_decides_where_content_allows_two(tmp_path):

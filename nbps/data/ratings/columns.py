@@ -74,7 +74,8 @@ def locate(fail: Fail, names: Sequence[str], columns: Columns | None) -> tuple[i
             advice = "Say which to use: columns=(user, item, rating), or --columns user,item,rating in a shell."
             if len(names) == 2:
                 advice = NO_RATINGS
-            raise fail(f"expected {what}, found the columns {', '.join(map(repr, names))}. {advice}")
+            there = f"the columns {', '.join(map(repr, names))}" if names else "no columns"
+            raise fail(f"expected {what}, found {there}. {advice}")
         found.append(position)
     return found[0], found[1], found[2]
 

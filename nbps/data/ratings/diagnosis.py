@@ -7,49 +7,47 @@ and field) and only run on the way to an error.
 from __future__ import annotations
 
 import collections
-import gzip
 import io
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
 from nbps.data.ratings.columns import ROLES
 from nbps.data.ratings.layout import NOT_FINITE, NUMBER, Layout
-from nbps.data.source import Source, broken_gzip, data_error
+from nbps.data.source import Source
 from nbps.errors import DataError
 
-_SHOWN_CHARACTERS = 80
+SHOWN_CHARACTERS = 80
 
 
-def first_bad_line(source: Source, layout: Layout) -> DataError | None:
-    """Make the error that names the first line that is not as `layout` says; None if every line is."""
+def first_bad_line(source: Source, what_is_wrong: Callable[[int, str], str | None]) -> DataError | None:
+    """Make the error that names the first line, counted from 1, with which something is wrong; None if all are good."""
     number = 0
     try:
         with source.open_python() as stream:
             # pyarrow ends lines at \n, \r\n and \r as well.
             lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=None)
             for number, line in enumerate(lines, 1):
-                line = line.removesuffix("\n")
-                is_blank = not (line.strip() if layout.format == "libmf" else line)
-                wrong = None if is_blank or number <= layout.header_lines else _what_is_wrong(line, layout)
+                wrong = what_is_wrong(number, line.removesuffix("\n"))
                 if wrong is not None:
-                    if source.is_gzip:  # to the end, where the checksum is: damage explains any bad line
+                    if source.compression:  # to the end, where the checksum is: damage explains any bad line
                         collections.deque(lines, maxlen=0)
-                    return data_error(source.path, f"{wrong}. Correct or remove the line.", line=number)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        return broken_gzip(source.path, error, line=number + 1)
-    except OSError as error:
-        return data_error(source.path, f"it cannot be read: {error.strerror or error}.", line=number + 1)
+                    return source.error(f"{wrong}. Correct or remove the line.", line=number)
+    except (EOFError, OSError, zlib.error) as error:
+        what = error.strerror if isinstance(error, OSError) else None
+        damage = source.damage(error, line=number + 1)
+        return damage or source.error(f"it cannot be read: {what or error}.", line=number + 1)
     return None
 
 
-def _what_is_wrong(line: str, layout: Layout) -> str | None:
-    shown = repr(line[:_SHOWN_CHARACTERS])
-    if not line.isascii():
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            return f"expected UTF-8 text, found other bytes: {shown}"
+def what_is_wrong(number: int, line: str, layout: Layout) -> str | None:
+    """Say what is wrong with line `number` of a file of this layout; None if nothing is."""
+    if number <= layout.header_lines or not (line.strip() if layout.format == "libmf" else line):
+        return None
+    shown = repr(line[:SHOWN_CHARACTERS])
+    if (wrong := not_text(line)) is not None:
+        return wrong
     fields = layout.split(line)
     if len(fields) != layout.field_count:
         mark = "blanks" if layout.format == "libmf" else repr(layout.separator)
@@ -57,6 +55,8 @@ def _what_is_wrong(line: str, layout: Layout) -> str | None:
     for role, position in zip(ROLES[:2], layout.positions, strict=False):
         if not fields[position]:
             return f"expected the {role}'s id, found an empty field: {shown}"
+        if "\0" in fields[position]:
+            return f"expected the {role}'s id, found a NUL byte in it: {shown}"
     rating = fields[layout.positions[2]]
     if NUMBER.fullmatch(rating):
         if np.isfinite(_float32(rating)):
@@ -67,6 +67,15 @@ def _what_is_wrong(line: str, layout: Layout) -> str | None:
     if NUMBER.fullmatch(rating.replace(",", ".")):
         return f"expected a rating with a decimal point, found {rating!r}: {shown}"
     return f"expected a number as rating, found {rating!r}: {shown}"
+
+
+def not_text(line: str) -> str | None:
+    """Say that a line is not UTF-8, if it is not."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return f"expected UTF-8 text, found other bytes: {line[:SHOWN_CHARACTERS]!r}"
+    return None
 
 
 def _float32(text: str) -> np.float32:

@@ -14,6 +14,7 @@ NUMBER = re.compile(r"[ \t]*-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t]*", re.ASCII)
 NOT_FINITE = re.compile(r"[ \t]*[+-]?(nan|inf|infinity)[ \t]*", re.ASCII | re.IGNORECASE)
 # Integers as `str` writes them: an id 007 or +7 is a string, because 7 would be another id.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
+WHOLE_NUMBER = r"-?(0|[1-9][0-9]*)(\.0*)?"  # an integer, as programs write it that hold it as a float, too
 # Formats that the data sets publish with a header line.
 _WITH_HEADER = ("csv", "tsv")
 
@@ -28,6 +29,7 @@ class Layout:
     header_lines: int  # lines up to and with the header; 0 where there is none
     positions: tuple[int, int, int]  # of user, item and rating, each < field_count
     is_integer: tuple[bool, bool]  # whether the ids of the sampled users and items are all integers
+    is_whole: tuple[bool, bool]  # whether they are, if 1.0 is one
     is_irregular: bool  # libmf only: the sample has runs of blanks, or blanks at a line's end
 
     def split(self, line: str) -> list[str]:
@@ -35,8 +37,10 @@ class Layout:
         return split(line, self.separator)
 
 
-def find_layout(source: Source, format_name: str, columns: Columns | None) -> Layout:
-    """Find the layout of a text file in a known format.
+def find_layout(
+    source: Source, format_name: str, columns: Columns | None = None, delimiter: str | None = None
+) -> Layout:
+    """Find the layout of a text file in a known format, with its usual separators or `delimiter`.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def find_layout(source: Source, format_name: str, columns: Columns | None) -> La
     number, first = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not number:
         raise data_error(source.path, "expected ratings, found only empty lines.")
-    separator = separator_of(format_name, first)
+    separator = separator_of(format_name, first) if delimiter is None else delimiter
     names = [name.strip() for name in split(first, separator)]
     if len(names) < 3:
         what = f"{len(names)} field{'s' * (len(names) != 1)}: {first[:80]!r}"
@@ -63,8 +67,10 @@ def find_layout(source: Source, format_name: str, columns: Columns | None) -> La
         number = 0
         positions = locate(source.error, [f"column {i}" for i in range(len(names))], columns or (0, 1, 2))
     sample = [split(line, separator) for line in lines[number:] if line.strip()]
-    is_integer = tuple(
-        all(len(fields) > p and _INTEGER.fullmatch(fields[p].strip()) for fields in sample) for p in positions[:2]
+    ids = [[fields[p].strip() for fields in sample if len(fields) > p] for p in positions[:2]]
+    users_are, items_are = (
+        (all(map(_INTEGER.fullmatch, column)), all(re.fullmatch(WHOLE_NUMBER, i, re.ASCII) for i in column))
+        for column in ids
     )
     return Layout(
         format=format_name,
@@ -72,7 +78,8 @@ def find_layout(source: Source, format_name: str, columns: Columns | None) -> La
         field_count=len(names),
         header_lines=number,
         positions=positions,
-        is_integer=(is_integer[0], is_integer[1]),
+        is_integer=(users_are[0], items_are[0]),
+        is_whole=(users_are[1], items_are[1]),
         is_irregular=format_name == "libmf" and any(line != " ".join(line.split()) for line in lines),
     )
 

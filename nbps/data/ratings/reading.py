@@ -7,21 +7,28 @@ from typing import Any
 
 from nbps.data.ratings.columnar import read_columnar
 from nbps.data.ratings.columns import ROLES, Columns, check_columns
-from nbps.data.ratings.formats import SEPARATORS, detect_format
+from nbps.data.ratings.formats import SEPARATORS, check_format, detect_format
 from nbps.data.ratings.ids import IdMap
+from nbps.data.ratings.json_lines import read_json_lines
 from nbps.data.ratings.layout import find_layout
 from nbps.data.ratings.ratings import Ratings
 from nbps.data.ratings.text import read_text
 from nbps.data.source import data_error, open_source
 
 
-def read_ratings(path: str | Path, *, format: str | None = None, columns: Columns | None = None) -> Ratings:  # noqa: A002
+def read_ratings(
+    path: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002
+    columns: Columns | None = None,
+    delimiter: str | None = None,
+) -> Ratings:
     """Read a file of ratings.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        The file; it may be compressed with gzip, under any name.
+        The file; it may be compressed with gzip, bzip2 or Zstandard, under any name.
     format : str, optional
         One of
 
@@ -29,6 +36,7 @@ def read_ratings(path: str | Path, *, format: str | None = None, columns: Column
         - ``"dat"``: separated by ``::``, as MovieLens 1M's and 10M's ``ratings.dat``
         - ``"csv"``: separated by commas or semicolons, with or without a header line, as MovieLens' ``ratings.csv``
         - ``"libmf"``: separated by blanks, as LIBMF's and FilmTrust's files
+        - ``"jsonl"``: JSON lines, an object on each
         - ``"parquet"``
         - ``"arrow"``: Arrow IPC file or stream
 
@@ -36,13 +44,16 @@ def read_ratings(path: str | Path, *, format: str | None = None, columns: Column
     columns : sequence of three str or int, optional
         The columns of user, item and rating: names in the header, or positions from 0. By default the first
         three, or where there is a header those with usual names (``userId``, ``user_id``, ``item``, ...).
+    delimiter : str, optional
+        What separates the columns of a text file, where it is nothing usual, as ``"|"``; its rules are those of
+        ``"csv"`` otherwise.
 
     Returns
     -------
     Ratings
         In file order. Pairs (user, item) that occur more than once are kept. Ids are integers where all ids
-        of the column are, otherwise strings. Whether ``007`` is an integer or a string is decided by the
-        first 64 KiB: a leading zero there makes the column strings.
+        of the column are, otherwise strings; ``1.0`` is the integer 1 there. Whether ``007`` is an integer or a string
+        is decided by the first 64 KiB: a leading zero there makes the column strings.
 
     Raises
     ------
@@ -50,13 +61,16 @@ def read_ratings(path: str | Path, *, format: str | None = None, columns: Column
         If the file is missing, empty, damaged or not in the format, a column is missing, or a line is bad
         (the message has its number, from 1).
     ConfigError
-        If `format` or `columns` cannot be used.
+        If `format`, `columns` or `delimiter` cannot be used.
     """
     check_columns(columns)
+    requested = check_format(format, delimiter)
     source = open_source(path)
-    found = detect_format(source, format)
+    found = detect_format(source, requested)
     if found in SEPARATORS:
-        table = read_text(source, find_layout(source, found, columns))
+        table = read_text(source, find_layout(source, found, columns, delimiter))
+    elif found == "jsonl":
+        table = read_json_lines(source, columns)
     else:
         table = read_columnar(source, found, columns)
     return Ratings.from_columns(*(table[role] for role in ROLES))
@@ -68,12 +82,13 @@ def read_test_ratings(
     *,
     format: str | None = None,  # noqa: A002
     columns: Columns | None = None,
+    delimiter: str | None = None,
 ) -> tuple[Ratings, int]:
     """Read ratings to test with, in the codes of the training ratings.
 
     Parameters
     ----------
-    path, format, columns
+    path, format, columns, delimiter
         As for `read_ratings`.
     train : Ratings
         Whose id maps to use.
@@ -90,7 +105,7 @@ def read_test_ratings(
     DataError
         As for `read_ratings`, and if no rating is left.
     """
-    own = read_ratings(path, format=format, columns=columns)
+    own = read_ratings(path, format=format, columns=columns, delimiter=delimiter)
     test, dropped = own.recode(train.user_ids, train.item_ids)
     if not len(test):
         raise data_error(

@@ -6,6 +6,7 @@ rewritten block by block on their way to it.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, BinaryIO, cast
 
@@ -14,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from nbps.data.ratings.columns import ROLES
-from nbps.data.ratings.diagnosis import first_bad_line
-from nbps.data.ratings.layout import Layout
-from nbps.data.source import Source, data_error
+from nbps.data.ratings.diagnosis import first_bad_line, what_is_wrong
+from nbps.data.ratings.formats import is_quoted
+from nbps.data.ratings.layout import WHOLE_NUMBER, Layout
+from nbps.data.source import Source
 
 # ASCII's own field separator: no id contains it.
 _FIELD_MARK = "\x1f"
@@ -31,9 +33,11 @@ def read_text(source: Source, layout: Layout) -> pa.Table:
     DataError
         If a line is not as `layout` says, or a rating is not finite; the message has the line's number.
     """
-    rewrite = layout.format == "dat" or layout.is_irregular
+    rewrite = len(layout.separator.encode()) > 1 or layout.is_irregular
     try:
         table = _read(source, layout, layout.is_integer, rewrite)
+        if any(layout.is_whole):
+            table = _narrow(table)
     except (pa.ArrowInvalid, OSError):
         # An id that is not an integer after a sample that had only integers, or blanks after none.
         try:
@@ -42,8 +46,8 @@ def read_text(source: Source, layout: Layout) -> pa.Table:
         except (pa.ArrowInvalid, OSError) as error:
             raise _explained(source, layout, error) from None
     if table.num_rows == 0:
-        raise data_error(source.path, "expected ratings, found only a header line.")
-    if not pc.all(pc.is_finite(table["rating"])).as_py() or _has_empty_ids(table):
+        raise source.error("expected ratings, found only a header line.")
+    if not pc.all(pc.is_finite(table["rating"])).as_py() or _has_bad_ids(table):
         raise _explained(source, layout, None)
     return table
 
@@ -59,7 +63,7 @@ def _read(source: Source, layout: Layout, is_integer: tuple[bool, bool], rewrite
             read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=layout.header_lines),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=_FIELD_MARK if rewrite else layout.separator,
-                quote_char='"' if layout.format == "csv" else False,
+                quote_char='"' if is_quoted(layout.separator) else False,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict(zip(wanted, [*id_types, pa.float32()], strict=True)),
@@ -71,27 +75,28 @@ def _read(source: Source, layout: Layout, is_integer: tuple[bool, bool], rewrite
 
 
 def _narrow(table: pa.Table) -> pa.Table:
-    """Return the table with integer ids wherever all ids of a column are integers."""
+    """Return the table with integer ids wherever all ids of a column are whole numbers, 1.0 as 1."""
     for position, role in enumerate(ROLES[:2]):
         column = table[role]
-        if not pc.any(pc.match_substring_regex(column, r"^[-+]?0[0-9]|^\+|[^-0-9]")).as_py():
+        if pa.types.is_string(column.type) and pc.all(pc.match_substring_regex(column, f"^{WHOLE_NUMBER}$")).as_py():
             try:
-                column = column.cast(pa.int64())
+                column = pc.replace_substring_regex(column, r"\..*", "").cast(pa.int64())
             except pa.ArrowInvalid:
-                continue  # more digits than 64 bits hold, or an empty id, which the caller finds
+                continue  # more digits than 64 bits hold
             table = table.set_column(position, role, column)
     return table
 
 
-def _has_empty_ids(table: pa.Table) -> bool:
+def _has_bad_ids(table: pa.Table) -> bool:
     columns = (table[role] for role in ROLES[:2])
-    return any(pc.any(pc.equal(c, "")).as_py() for c in columns if pa.types.is_string(c.type))
+    # Empty, or with a NUL byte.
+    return any(pc.any(pc.match_substring_regex(c, "^$|\x00")).as_py() for c in columns if pa.types.is_string(c.type))
 
 
 def _explained(source: Source, layout: Layout, error: Exception | None) -> Exception:
     """Make the error with the number of the first bad line, or with pyarrow's words where none is found."""
-    found = first_bad_line(source, layout)
-    return found or data_error(source.path, f"expected the {layout.format} format, found: {error}.")
+    found = first_bad_line(source, functools.partial(what_is_wrong, layout=layout))
+    return found or source.error(f"expected the {layout.format} format, found: {error}.")
 
 
 class _Rewritten:

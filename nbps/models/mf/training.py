@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from nbps.consistency import SSP
 from nbps.data import Ratings
-from nbps.errors import ConfigError, DataError
+from nbps.errors import ConfigError, DataError, SharedMemoryError
 from nbps.job.job import Job
 from nbps.job.report import Report
 from nbps.job.settings import default_workers
 from nbps.kernels.models.mf_layout import LANES, STATE_WIDTH
+from nbps.memory.segments import FOLDER, shared_memory_usage
 from nbps.models.mf import worker as mf_worker
 from nbps.models.mf.blocks import Partition, Schedule, build_schedule
 from nbps.models.mf.history import EpochRecord
@@ -78,6 +79,12 @@ class Trainer:
         )
 
     def __enter__(self) -> Self:
+        try:
+            return self._enter()
+        except SharedMemoryError as error:
+            raise self._too_large() from error
+
+    def _enter(self) -> Self:
         self._job.__enter__()
         try:
             if self._job.size != self._workers:
@@ -95,6 +102,19 @@ class Trainer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._job.close()
+
+    def _too_large(self) -> SharedMemoryError:
+        """Make the error for shared memory that does not hold tables and ratings."""
+        given, usage = self._assignment, shared_memory_usage()
+        needed = sum(table.nbytes for table in self._job.settings.tables) + given.nbytes
+        factors = self._start
+        size = -(-(usage.total_bytes - usage.free_bytes + needed) * 5 // (4 << 20))  # a quarter more, in MiB
+        return SharedMemoryError(
+            f"training on {self._ratings:,} ratings of {len(factors.item_ids):,} items by {len(factors.user_ids):,} "
+            f"users at rank {factors.rank} needs {needed:,} bytes of shared memory; free are {usage.free_bytes:,} of "
+            f"{usage.total_bytes:,} in {FOLDER}. Enlarge it (docker run --shm-size={size}m, mount -o "
+            f"remount,size={size}m {FOLDER}), remove what is left over (nbps doctor --clean), or lower rank"
+        )
 
     def report(self) -> Report:
         """Return what the job measured so far."""

@@ -48,6 +48,12 @@ class Assignment:
     test_ratings: Floats
     test_starts: npt.NDArray[np.int64]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its arrays."""
+        parts = self, self.schedule, self.schedule.users, self.schedule.items
+        return sum(value.nbytes for part in parts for value in vars(part).values() if isinstance(value, np.ndarray))
+
 
 def _requests(access: str) -> list[Request]:
     def constant(dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
