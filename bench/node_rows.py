@@ -26,9 +26,9 @@ from nbps.agent.batch import AS_IT_IS, OVERWRITE
 from nbps.agent.memory import NodeMemory
 from nbps.agent.share import TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship
-from nbps.kernels import checksum
+from nbps.kernels import checksum, shards
 from nbps.kernels import rows as row_kernels
-from nbps.kernels.prepare import agent_requests, prepare
+from nbps.kernels.prepare import prepare
 from nbps.memory.heap import tune_heap
 from nbps.transport import get_transport
 from nbps.transport.interface import Connection, Options
@@ -162,7 +162,7 @@ class Side:
         self._memories: dict[tuple[int, Case], Worked] = {}
         tune_heap()
         node_raw.compile_loops()
-        prepare(agent_requests("float32"))
+        prepare(shards.requests("float32"))
 
     def memory(self, rank: int, case: Case) -> Worked:
         """Return the rows of `case` as node `rank` has them in this process."""

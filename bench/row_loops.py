@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from nbps.kernels import get_rows, inc_rows
-from nbps.kernels.atomics import PACK_BYTES, add_pack_relaxed, add_relaxed
+from nbps.kernels.relaxed import PACK_BYTES, add_pack_relaxed, add_relaxed
 
 if TYPE_CHECKING:
     from nbps import Worker

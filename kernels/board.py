@@ -4,9 +4,7 @@ A worker at clock c may read under staleness s when the lowest committed slot is
 where slots lie).
 
 Memory model: a worker adds to tables, then stores its slot with release order; who loads the slot with acquire order
-sees those additions. Parking follows the futex protocol: a waiter announces itself, reads the sequence word, looks
-at the slots again and only then sleeps; a ticker stores its slot, fences, and looks for waiters. The fences make it
-impossible that both look too early.
+sees those additions. How workers sleep and are woken says `nbps.kernels.parking`.
 
 An agent that exchanges rows with other nodes sleeps in the kernel on sockets, so workers wake it by a write to a
 descriptor. It announces that it sleeps, fences and looks at the board again, as a parked worker does; who changed the
@@ -18,23 +16,13 @@ are then all committed slots, so every tick wakes it, not only one that raises t
 
 from __future__ import annotations
 
-from .atomics import exchange, fence, fetch_add, load_acquire, pause, store_release
-from .futex import futex_wait, futex_wake, write_one
-from .jit import kernel
-from .layout import (
-    ABORT,
-    AGENT_SLEEPS,
-    DOORBELL,
-    FINISHED,
-    HEADER_LINES,
-    INSTALLS,
-    LINE,
-    ONE,
-    SEQUENCE,
-    TIMEOUT,
-    WAITERS,
-    WANTED,
-)
+import numpy as np
+
+from .atomics import exchange, fence, load_acquire, pause, store_release
+from .futex import write_one
+from .jit import Request, kernel
+from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, HEADER_LINES, INSTALLS, LINE, ONE, WANTED, board_words
+from .parking import announce, has_waiters, park, wake
 
 OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
 
@@ -63,10 +51,8 @@ def tick(board, first, count, slot, clock):
     """Publish `clock` in word `slot`; wake who waits for the lowest of `count` slots from `first` on, if it rose."""
     before = load_acquire(board, slot)
     store_release(board, slot, clock)
-    fence()
-    if load_acquire(board, WAITERS) > 0 and lowest(board, first, count) > before:
-        fetch_add(board, SEQUENCE, 1)
-        futex_wake(board, SEQUENCE)
+    if has_waiters(board) and lowest(board, first, count) > before:
+        wake(board)
 
 
 @kernel
@@ -128,18 +114,15 @@ def doze(board, workers, sources, known, out):
 def publish(board, word, value):
     """Set `word` and wake everybody who waits: it is one of the rare news that are no clock."""
     store_release(board, word, value)
-    fence()
-    if load_acquire(board, WAITERS) > 0:
-        fetch_add(board, SEQUENCE, 1)
-        futex_wake(board, SEQUENCE)
+    if has_waiters(board):
+        wake(board)
 
 
 @kernel
 def gate(board, first, count, target, spins):
     """Wait until the lowest of `count` slots from word `first` on is >= `target`.
 
-    Looks `spins` times, then sleeps until woken, but no longer than the board's time limit: the caller is Python
-    and must get to its signal handlers.
+    Looks `spins` times, then parks.
 
     Returns
     -------
@@ -152,13 +135,8 @@ def gate(board, first, count, target, spins):
         if load_acquire(board, ABORT) != 0:
             return ABORTED
         pause()
-    fetch_add(board, WAITERS, 1)
-    fence()
-    seen = load_acquire(board, SEQUENCE)
-    if lowest(board, first, count) < target and load_acquire(board, ABORT) == 0:
-        futex_wait(board, SEQUENCE, seen, TIMEOUT)
-    fetch_add(board, WAITERS, -1)
-    if load_acquire(board, ABORT) != 0:
+    sequence = announce(board)
+    if park(board, sequence, lowest(board, first, count) < target):
         return ABORTED
     return OPEN if lowest(board, first, count) >= target else TIMED_OUT
 
@@ -183,10 +161,8 @@ def publish_seen(board, first, sources, workers, reader, committed):
         if k != reader and committed[k] > load_acquire(board, slot):
             store_release(board, slot, committed[k])
             rose = True
-    fence()
-    if rose and load_acquire(board, WAITERS) > 0:
-        fetch_add(board, SEQUENCE, 1)
-        futex_wake(board, SEQUENCE)
+    if rose and has_waiters(board):
+        wake(board)
 
 
 @kernel
@@ -215,17 +191,42 @@ def poll(board, first, count, target, spins, committed, seen, sources, workers, 
         if load_acquire(board, ABORT) != 0:
             return ABORTED
         pause()
-    fetch_add(board, WAITERS, 1)
-    fence()
-    sequence = load_acquire(board, SEQUENCE)
+    sequence = announce(board)
     waits = lowest(board, first, count) < target
     if waits and has_news(board, committed, seen, sources, workers, reader, ships):
         waits = False
-    if waits and load_acquire(board, ABORT) == 0:
-        futex_wait(board, SEQUENCE, sequence, TIMEOUT)
-    fetch_add(board, WAITERS, -1)
-    if load_acquire(board, ABORT) != 0:
+    if park(board, sequence, waits):
         return ABORTED
     if lowest(board, first, count) >= target:
         return OPEN
     return NEWS if has_news(board, committed, seen, sources, workers, reader, ships) else TIMED_OUT
+
+
+def requests(bounded: bool) -> list[Request]:
+    """Kernels of the clock; `bounded` is whether there is a value bound."""
+    words, slots = np.zeros(board_words(1, bounded=True), np.int64), np.zeros(1, np.int64)
+    always = [
+        (tick, (words, 0, 1, 0, 0)),
+        (gate, (words, 0, 1, 0, 0)),
+        (lowest_other, (words, 0, 1, 0)),
+    ]
+    if not bounded:
+        return always
+    return [
+        *always,
+        (poll, (words, 0, 1, 0, 0, 0, 0, 1, 1, 0, -1)),
+        (snapshot, (words, 0, 1, slots)),
+        (publish_seen, (words, 0, 1, 1, 0, slots)),
+    ]
+
+
+def agent_requests() -> list[Request]:
+    """Kernels with which workers wake an agent, and it looks at their clocks."""
+    words, seen = np.zeros(board_words(2, bounded=True), np.int64), np.zeros(6, np.int64)
+    return [
+        (ring, (words,)),
+        (publish, (words, 0, 0)),
+        (survey, (words, 1, 2, seen)),
+        (differs, (words, 1, 2, seen, seen)),
+        (doze, (words, 1, 2, seen, seen)),
+    ]

@@ -13,15 +13,13 @@ The state is uint64[`STATE_WORDS`]: the lanes, then bytes that do not fill a blo
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .jit import kernel
+from .jit import Request, kernel
 
 _LANES = 16
 _TAIL, _TOTAL = _LANES, 2 * _LANES  # where in the state the waiting bytes and their count lie
@@ -84,8 +82,8 @@ def checksum(state, data, first):
     return finish(state)
 
 
-def requests() -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return what `nbps.kernels.prepare.prepare` is to compile: for bytes that can be written to and that cannot."""
+def requests() -> list[Request]:
+    """Kernels of checksums, for bytes that can be written to and that cannot."""
     state, writable = np.zeros(STATE_WORDS, np.uint64), np.zeros(1, np.uint8)
     fixed = np.frombuffer(b"1", np.uint8)
     start(state)

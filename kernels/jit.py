@@ -1,77 +1,26 @@
-"""`kernel`: the decorator of all compiled code here, and the folder where the machine code is kept.
+"""`kernel`: the decorator of all compiled code here. Its machine code is kept by `nbps.kernels.cache`.
 
-Numba's own cache looks at the file of one function only: when a callee in another file changes, stale machine
-code is loaded. So the folder carries a hash of every file of this package, and a change anywhere in it starts
-an empty one. Nothing global in Numba is changed: the user's own functions keep their cache.
+Nothing global in Numba is changed: the user's own functions keep their cache.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
-import platformdirs
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-from .atomics import PACK_BYTES
+from .cache import CodeFiles, cache_folder, source_hash
 
-
-@functools.cache
-def source_hash() -> str:
-    """Hash of every source file of this package and of what else decides the machine code."""
-    # Numba itself does not tell apart code with and without bounds checks.
-    flags = f"{numba.__version__} {numba.config.BOUNDSCHECK} {PACK_BYTES}"
-    digest = hashlib.sha256(flags.encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def cache_root() -> Path:
-    """Folder that holds one folder of machine code for each version of the kernels.
-
-    ``NBPS_CACHE_DIR``, else ``NUMBA_CACHE_DIR``, else the user's cache folder, else (where that cannot be
-    written) one in the temporary folder.
-    """
-    chosen = os.environ.get("NBPS_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("nbps", appauthor=False)
-
-
-@functools.cache
-def cache_folder() -> Path:
-    """Folder of the machine code of these kernels; made on first use."""
-    name = f"kernels-{source_hash()}"
-    for root in (cache_root(), Path(tempfile.gettempdir()) / f"nbps-cache-{os.getuid()}"):
-        folder = root / name
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-            status = folder.stat()
-            # Machine code is loaded from here: not from a folder that somebody else made or can write to.
-            if status.st_uid == os.getuid() and not status.st_mode & 0o022:
-                return folder
-    return Path(tempfile.mkdtemp(prefix="nbps-cache-"))
-
-
-@contextlib.contextmanager
-def compile_lock() -> Iterator[None]:
-    """Hold the cache folder's lock, so that only one process on this machine compiles."""
-    with (cache_folder() / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+# A kernel and arguments on which it ends at once. `requests` of a file of kernels says which its callers in Python use.
+Request = tuple[Any, tuple[Any, ...]]
 
 
 class _Locator(_CacheLocator):
-    """Puts the machine code of every kernel into `cache_folder`."""
+    """What Numba asks for before it makes a cache; files are named and written by `CodeFiles`."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._py_file = py_file
@@ -98,6 +47,19 @@ class _CacheImpl(CompileResultCacheImpl):
 class _Cache(FunctionCache):
     _impl_class = _CacheImpl
 
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        super().__init__(function)
+        self._cache_file = CodeFiles(folder, self._impl.filename_base)
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        # As Numba does, but without looking first whether the folder can be written: `CodeFiles.save` takes care.
+        if self._enabled and self._impl.check_cachable(data):
+            self._cache_file.save(self._index_key(sig, data.codegen), self._impl.reduce(data))
+
+    def path(self, sig: Any, target: Any) -> Path:
+        """File of the machine code for argument types `sig`."""
+        return self._cache_file.path(self._index_key(sig, target.codegen()))
+
 
 def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False, inline: bool = False) -> Any:
     """Compile `function` without the GIL, cached in `cache_folder`; ``.py_func`` is the plain Python form.
@@ -110,5 +72,28 @@ def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False
     if numba.config.DISABLE_JIT:
         return function
     dispatcher = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy", forceinline=inline)(function)
-    dispatcher._cache = _Cache(function)
+    folder = cache_folder()
+    if folder is not None:
+        dispatcher._cache = _Cache(function, folder)
     return dispatcher
+
+
+def argument_types(request: Request) -> tuple[Any, ...]:
+    """Numba's types of the arguments of a request."""
+    return tuple(numba.typeof(argument) for argument in request[1])
+
+
+def code_file(request: Request) -> Path | None:
+    """File where the machine code of a request lies or would lie; None without a folder for it."""
+    dispatcher = request[0]
+    cache = dispatcher._cache
+    return cache.path(argument_types(request), dispatcher.targetctx) if isinstance(cache, _Cache) else None
+
+
+def is_compiled(request: Request) -> bool:
+    """Whether there is machine code for a request, in this process or in the cache."""
+    dispatcher = request[0]
+    if not isinstance(dispatcher, numba.core.dispatcher.Dispatcher) or argument_types(request) in dispatcher.overloads:
+        return True
+    path = code_file(request)
+    return path is not None and path.exists()

@@ -9,12 +9,14 @@ the reader's clock has not moved.
 
 from __future__ import annotations
 
-from .atomics import compare_exchange, fence, fetch_add, load_acquire, pause, store_release
+import numpy as np
+
+from .atomics import compare_exchange, fetch_add, load_acquire, pause, store_release
 from .board import ABORTED, OPEN, TIMED_OUT
-from .futex import futex_wait
-from .jit import kernel
-from .layout import ABORT, SEQUENCE, TIMEOUT, WAITERS, WANTED
+from .jit import Request, kernel
+from .layout import ABORT, WANTED, board_words
 from .marks import EIGHT, next_one
+from .parking import announce, park
 
 ABSENT, WANTED_ROW, ASKED, PRESENT, USED = 0, 1, 2, 3, 4  # `marks.next_one` looks for wanted rows
 
@@ -63,14 +65,9 @@ def await_rows(board, states, ids, spins):
         if load_acquire(board, ABORT) != 0:
             return ABORTED
         pause()
-    fetch_add(board, WAITERS, 1)
-    fence()
-    seen = load_acquire(board, SEQUENCE)
+    sequence = announce(board)
     state = _lowest_state(states, ids)
-    if ABSENT < state < PRESENT and load_acquire(board, ABORT) == 0:
-        futex_wait(board, SEQUENCE, seen, TIMEOUT)
-    fetch_add(board, WAITERS, -1)
-    if load_acquire(board, ABORT) != 0:
+    if park(board, sequence, ABSENT < state < PRESENT):
         return ABORTED
     return OPEN if _lowest_state(states, ids) >= PRESENT else TIMED_OUT
 
@@ -114,3 +111,16 @@ def take_unused(states, ids, out):
             out[found] = ids[n]
             found += 1
     return found
+
+
+def requests() -> list[Request]:
+    """Kernels that fetch rows of other nodes, and let go of them."""
+    words, states, none = np.zeros(board_words(2, bounded=True), np.int64), np.zeros(8, np.uint8), np.zeros(0, np.int64)
+    ids = np.zeros(0, np.uint8).view(np.int64)
+    return [
+        (want_rows, (words, states, none)),
+        (await_rows, (words, states, none, 0)),
+        (take_wanted, (states, states.view(np.int64), states, 0, 0, 0, none)),
+        (make_present, (states, ids)),
+        (take_unused, (states, none, none)),
+    ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import kernel
-from .rows import add_row_lossless, mark_row
+from .jit import Request, kernel
+from .rows import NOBODY_LOOKS, add_row_lossless, mark_row
 
 
 @kernel
@@ -81,3 +81,12 @@ def refresh(values, base, parent):
         old = known[n]
         mine[n] = seen if mine[n] == old else mine[n] + (seen - old)
         known[n] = seen
+
+
+def requests(dtype: str) -> list[Request]:
+    """Kernels with which a worker's copy of a table exchanges rows with the shared one."""
+    values = np.zeros((2, 4), dtype)
+    return [
+        (flush, (values, values, values, NOBODY_LOOKS, 0, values[0], np.zeros(0))),
+        (refresh, (values, values, values)),
+    ]

@@ -16,8 +16,6 @@ a system call, which is the caller's.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 from llvmlite import ir
@@ -26,7 +24,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .atomics import exchange, fence, load_acquire, store_release
-from .jit import kernel
+from .jit import Request, kernel
 from .layout import LINE
 
 # Words, each on a line of its own; the last two are counts that are waited for, 0 if none is.
@@ -164,8 +162,8 @@ def _(target, target_index, source, source_index, count):
     )
 
 
-def ring_requests() -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return kernels with arguments for `nbps.kernels.prepare.prepare`: frames are in memory that may be read-only."""
+def requests() -> list[Request]:
+    """Kernels that carry frames, which may lie in memory that is read-only."""
     words, data = np.zeros(RING_WORDS, np.int64), np.zeros(8, np.uint8)
     return [
         (write, (words, data, 0, data[:0], 0)),

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .atomics import PACK_BYTES, add_pack_relaxed, add_relaxed, address, pack_lanes, store_release
-from .jit import kernel
+from .atomics import address, store_release
+from .jit import Request, kernel
+from .relaxed import PACK_BYTES, add_pack_relaxed, add_relaxed, pack_lanes
 
 NOBODY_LOOKS = np.zeros(0, np.uint8)
 
@@ -138,3 +139,19 @@ def first_not_finite(deltas):
         if not np.isfinite(flat[n]):
             return n
     return -1
+
+
+def requests(dtype: str, access: str, check_finite: bool) -> list[Request]:
+    """Kernels that a table uses when called from Python."""
+    values, deltas, ids = np.zeros((2, 4), dtype), np.zeros((1, 4), dtype), np.zeros(1, np.int64)
+    table = TableKernel(values, 0)
+    found: list[Request] = [
+        (first_bad_id, (ids, 2)),
+        (get_rows, (table, ids, deltas)),
+        (inc_rows, (table, ids, deltas)),
+    ]
+    if check_finite:
+        found.append((first_not_finite, (deltas,)))
+    if access == "exclusive":
+        found.append((put_rows, (table, ids, deltas)))
+    return found

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .atomics import PACK_BYTES, address, exchange, fetch_add, pack_lanes, shift_pack_relaxed, shift_relaxed
-from .jit import kernel
+from .atomics import address, exchange, fetch_add
+from .jit import Request, kernel
 from .marks import EIGHT, next_one, owned
+from .relaxed import PACK_BYTES, pack_lanes, shift_pack_relaxed, shift_relaxed
 from .rows import add_row_lossless
 
 _BLOCK_SHIFT, _WORD_SHIFT = 6, 12  # rows of a bit of the summary, and of a word of it, as powers of two
@@ -304,3 +305,30 @@ def first_foreign_id(ids, owners, owner):
             return n
         last = row
     return -1
+
+
+def requests(dtype: str) -> list[Request]:
+    """Kernels with which an agent exchanges rows of a table."""
+    values, marks, bits = np.zeros((2, 4), dtype), np.zeros(8, np.uint8), np.zeros(2, np.uint64)
+    none, node, eights, batch = np.zeros(0, np.int64), np.uint64(1), marks.view(np.int64), np.zeros(0, np.uint8)
+    ids, rows = batch.view(np.int64), batch.view(dtype).reshape(0, 4)  # as they lie in a batch
+    return [
+        (take_marked, (marks, eights, marks, 0, 0, 0, none)),
+        (take_marks_of, (marks, none, none)),
+        (take_differences, (values, values, none, ids, rows)),
+        (weigh_marked, (marks, values, values, none, none, np.zeros(0))),
+        (take_values, (values, values, none, ids, rows)),
+        (overwrite_rows, (values, ids, rows)),
+        (install_unchanged, (values, values, ids, rows)),
+        (read_differences, (values, values, none, values)),
+        (add_to_base, (values, none, values)),
+        (apply_rows, (values, ids, rows)),
+        *((add_pending, (bits, bits, which, node)) for which in (none, ids)),
+        (take_pending, (bits, bits, bits, node, False, none)),
+        (subscribe, (bits, ids, node)),
+        (unsubscribe, (bits, ids, node)),
+        (copy_rows, (values, ids, rows)),
+        (merge_common, (ids, rows, ids, rows, False)),
+        (install_rows, (values, values, ids, rows)),
+        (first_foreign_id, (ids, marks, 0)),
+    ]

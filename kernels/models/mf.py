@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..atomics import add_relaxed
-from ..jit import kernel
+from ..jit import Request, kernel
+from ..relaxed import add_relaxed
 from ..rows import add_row_lossless
-from .mf_layout import ACCUMULATOR, BIAS
+from .mf_layout import ACCUMULATOR, BIAS, LANES, STATE_WIDTH
 from .vectors import dot, dot4, update, update4
 
 BIAS_RATE = np.float32(0.35)  # 0.2 to 0.6 are alike; from 1.5 on the first epoch overshoots
@@ -209,3 +209,25 @@ def sort_into_cells(
             other = starts[c] + np.int64((random >> np.uint64(32)) * np.uint64(last - starts[c] + 1) >> np.uint64(32))
             rows_out[last], rows_out[other] = rows_out[other], rows_out[last]
             ratings_out[last], ratings_out[other] = ratings_out[other], ratings_out[last]
+
+
+def requests(access: str) -> list[Request]:
+    """Kernels that train on item tables of access mode `access`, and weigh the model."""
+
+    def constant(dtype):
+        array = np.zeros(1, dtype)
+        array.flags.writeable = False  # as what arrives with a call
+        return array
+
+    rows, state = np.zeros((1, LANES), np.float32), np.zeros((1, STATE_WIDTH), np.float32)
+    f32, i64 = constant(np.float32), constant(np.int64)
+    side = (rows, state, f32)
+    block = (i64, constant(np.int32), f32, *side, *side, rows[0], np.float32(0), np.float32(0))
+    train = (sgd_block_lossless, (*block, rows[0])) if access == "direct" else (sgd_block, block)
+    return [train, (squared_error, (i64[:0], i64[:0], f32[:0], rows, state, rows, state))]
+
+
+def sort_requests() -> list[Request]:
+    """Kernels that sort ratings before the training."""
+    i32, i64, f32 = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    return [(sort_into_cells, (i32, i32, f32, i64, i64, i32, i32, 0.0, 1.0, 0, np.zeros(2, np.int64), i32, f32))]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbps.kernels import board, layout
+from nbps.kernels import board, layout, parking
 from support.sharing import peers
 
 FIRST = layout.committed(0)
@@ -170,6 +170,10 @@ def test_no_wake_up_is_lost(rounds, spins, pauses):
         assert words[layout.WAITERS] == 0
 
 
+def plain(kernel):
+    return getattr(kernel, "py_func", kernel)
+
+
 @pytest.mark.parametrize(("call", "slot"), [("gate", 1), ("poll", 1), ("poll", 0), ("gate", None), ("poll", None)])
 def test_what_comes_while_a_waiter_announces_itself_keeps_it_awake(monkeypatch, call, slot):
     """A target, news or an abort between the last look and the sleep: the look after the announcement finds it."""
@@ -184,11 +188,12 @@ def test_what_comes_while_a_waiter_announces_itself_keeps_it_awake(monkeypatch, 
     def sleep(*arguments):
         raise AssertionError("it slept")
 
-    monkeypatch.setattr(board, "fence", meanwhile)
-    monkeypatch.setattr(board, "futex_wait", sleep)
+    monkeypatch.setattr(parking, "fence", meanwhile)
+    monkeypatch.setattr(parking, "futex_wait", sleep)
+    for name in ("announce", "park"):
+        monkeypatch.setattr(board, name, plain(getattr(parking, name)))
     more = (FIRST, layout.seen(2, 0, 0), 2, 2, 1, -1) if call == "poll" else ()  # worker 1 waits for its own slot
-    kernel = getattr(board, call)
-    status = getattr(kernel, "py_func", kernel)(words, layout.committed(1), 1, 1, 0, *more)
+    status = plain(getattr(board, call))(words, layout.committed(1), 1, 1, 0, *more)
     assert status == {1: board.OPEN, 0: board.NEWS, None: board.ABORTED}[slot]
     assert waiting == [1]
     assert words[layout.WAITERS] == 0

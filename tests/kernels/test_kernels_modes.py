@@ -15,6 +15,7 @@ from nbps import kernels
 HERE = Path(__file__).parent
 FILES = [
     "test_kernels_atomics.py",
+    "test_kernels_relaxed.py",
     "test_kernels_rows.py",
     "test_kernels_replica.py",
     "test_kernels_ring.py",
@@ -41,9 +42,9 @@ def run(command: list[str], **environment: str) -> str:
 @pytest.mark.parametrize(
     ("mode", "files"),
     [
-        ({"NUMBA_DISABLE_JIT": "1"}, FILES[:4]),
-        ({"NUMBA_BOUNDSCHECK": "1", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[:4]),
-        ({"NBPS_CAS_BYTES": "8", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[1:2]),
+        ({"NUMBA_DISABLE_JIT": "1"}, FILES[:5]),
+        ({"NUMBA_BOUNDSCHECK": "1", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[:5]),
+        ({"NBPS_CAS_BYTES": "8", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[1:3]),
     ],
     ids=["plain Python", "bounds checks", "narrow compare-and-swap"],
 )
@@ -61,7 +62,7 @@ def test_narrow_packs_lose_no_update():
 def test_a_wrong_pack_width_is_named(tmp_path):
     """NBPS_CAS_BYTES accepts 8 and 16 and names what else it found."""
     done = subprocess.run(
-        [sys.executable, "-c", "import nbps.kernels.atomics"],
+        [sys.executable, "-c", "import nbps.kernels.relaxed"],
         env={**os.environ, "NBPS_CAS_BYTES": "12"}, capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert "NBPS_CAS_BYTES is '12'; expected 8 or 16" in done.stderr

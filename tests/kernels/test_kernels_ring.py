@@ -143,9 +143,9 @@ def test_no_words_lead_out_of_the_arrays(which, data):
 
 def test_requests_compile_what_a_connection_calls():
     """After preparation neither frames of bytes nor of arrays need the compiler."""
-    for kernel, arguments in ring.ring_requests():
+    for kernel, arguments in ring.requests():
         kernel(*arguments)
-    before = {kernel: len(getattr(kernel, "signatures", ())) for kernel, _ in ring.ring_requests()}
+    before = {kernel: len(getattr(kernel, "signatures", ())) for kernel, _ in ring.requests()}
     ends = Ends(8)
     assert ends.write(b"abc") == (3, ring.DONE)
     ring.write(ends.words, ends.data, ends.tail, np.zeros(3, np.uint8), 0)

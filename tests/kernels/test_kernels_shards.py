@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbps.kernels import rows, shards
-from nbps.kernels.atomics import add_relaxed, compare_exchange, load_acquire, store_release
+from nbps.kernels.atomics import compare_exchange, load_acquire, store_release
+from nbps.kernels.relaxed import add_relaxed
 from nbps.testing.consistency.interleave import Machine, Order, Shared
 from support.twins import DTYPES, placed
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nbps.kernels.atomics import add_relaxed, exchange, fence, load_acquire, store_release
+from nbps.kernels.atomics import exchange, fence, load_acquire, store_release
+from nbps.kernels.relaxed import add_relaxed
 
 
 def add_in_two_steps(row, delta):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from nbps.kernels import atomics, board, layout, replica, rows
+from nbps.kernels import board, layout, relaxed, replica, rows
 from nbps.kernels.rows import NOBODY_LOOKS
 from nbps.testing.consistency.interleave import Machine, Order
 from support import small_programs
@@ -180,7 +180,7 @@ def test_lossless_additions_lose_nothing(order):
     """`add_row_lossless` in every schedule of twice two rows."""
     result = explore_additions(order)
     assert result.failures == []
-    accesses = 2 * (3 if atomics.PACK_BYTES == 16 else 5)
+    accesses = 2 * (3 if relaxed.PACK_BYTES == 16 else 5)
     assert result.schedules == math.comb(2 * accesses, accesses)
 
 
@@ -188,7 +188,7 @@ def test_additions_in_two_steps_lose_something():
     """Planted: a pack that is loaded, added and stored."""
 
     def add_pack(array, index, deltas, delta_index):
-        for lane in range(atomics.PACK_BYTES // 8):
+        for lane in range(relaxed.PACK_BYTES // 8):
             array[index + lane] = array[index + lane] + deltas[delta_index + lane]
 
     assert explore_additions(Order.SC, times=1, add_pack_relaxed=add_pack).failures
@@ -279,7 +279,7 @@ def test_flush_and_refresh_lose_nothing_and_show_ones_own(order):
     """`replica.flush` and `refresh` of two workers on one row: exact sums, read-my-writes, monotone reads."""
     result = explore_exchange(order, replica.refresh)
     assert result.failures == []
-    accesses = 2 * (2 if atomics.PACK_BYTES == 16 else 3) + 2 * 3  # per clock packs and a rest, and three loads
+    accesses = 2 * (2 if relaxed.PACK_BYTES == 16 else 3) + 2 * 3  # per clock packs and a rest, and three loads
     assert result.schedules == math.comb(2 * accesses, accesses)
 
 

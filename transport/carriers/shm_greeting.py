@@ -50,7 +50,7 @@ _OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 def listen(where: str, address: str, options: Options) -> ShmListener:
     """Listen at the socket called `where`, for `address`."""
-    prepare(ring.ring_requests())
+    prepare(ring.requests())
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)
@@ -169,7 +169,7 @@ def _owner(connected: socket.socket) -> tuple[int, int]:
 
 def attempt(where: str, address: str, options: Options, timeout_s: float) -> Connection:
     """Connect, make the memory and pass it on; all of it goes again if anything fails."""
-    prepare(ring.ring_requests())
+    prepare(ring.requests())
     with contextlib.ExitStack() as undo:
         connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         undo.callback(connecting.close)

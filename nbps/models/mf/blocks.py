@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.kernels.models import mf
-from nbps.kernels.prepare import Request, prepare
+from nbps.kernels.prepare import prepare
 
 if TYPE_CHECKING:
     from nbps.data import Ratings
@@ -126,12 +126,6 @@ def build_schedule(ratings: Ratings, workers: int, per_worker: int, mean: float,
         np.require(ratings.values, requirements="W"), cells[worker] + users.row_in_part, worker_users[worker],
         items.part, items.row_in_part, mean, 1.0 / scale, seed, starts, item_rows, standardised,
     )  # fmt: skip
-    prepare([_sort_request()])
+    prepare(mf.sort_requests())
     mf.sort_into_cells(*arguments)
     return Schedule(users, items, per_worker, starts[:-1], cells, item_rows, standardised)
-
-
-def _sort_request() -> Request:
-    """Return what `prepare` needs to have `mf.sort_into_cells` ready."""
-    i32, i64, f32 = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32)
-    return mf.sort_into_cells, (i32, i32, f32, i64, i64, i32, i32, 0.0, 1.0, 0, np.zeros(2, np.int64), i32, f32)

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.kernels.models import mf
-from nbps.kernels.models.mf_layout import LANES
-from nbps.kernels.prepare import Request, prepare
+from nbps.kernels.prepare import prepare
 from nbps.models.mf.blocks import Schedule
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ TABLES = ("user_factors", "user_state", "item_factors", "item_state")
 
 def preload(access: str) -> None:
     """Prepare, before the workers are forked, what they need for item tables of access mode `access`."""
-    prepare(_requests(access))
+    prepare(mf.requests(access))
 
 
 @dataclass(frozen=True)
@@ -53,24 +52,6 @@ class Assignment:
         """Bytes of all its arrays."""
         parts = self, self.schedule, self.schedule.users, self.schedule.items
         return sum(value.nbytes for part in parts for value in vars(part).values() if isinstance(value, np.ndarray))
-
-
-def _requests(access: str) -> list[Request]:
-    def constant(dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
-        array = np.zeros(1, dtype)
-        array.flags.writeable = False  # as what arrives with a call
-        return array
-
-    rows, state, f32, i64 = (
-        np.zeros((1, LANES), np.float32),
-        np.zeros((1, 2), np.float32),
-        constant("f4"),
-        constant("i8"),
-    )
-    side = (rows, state, f32)
-    block = (i64, constant("i4"), f32, *side, *side, rows[0], np.float32(0), np.float32(0))
-    train = (mf.sgd_block_lossless, (*block, rows[0])) if access == "direct" else (mf.sgd_block, block)
-    return [train, (mf.squared_error, (i64[:0], i64[:0], f32[:0], rows, state, rows, state))]
 
 
 def set_up(worker: Worker, assignment: Assignment, watched: bool) -> bool:

@@ -1,7 +1,8 @@
 """Every interleaving of a few threads that run kernels, with the memory orders of real machines.
 
 A thread runs the Python form of a kernel on shared arrays (`Shared`). Every access to one is a switch point: the
-atomics of `nbps.kernels.atomics`, the futexes, and plain reads and writes, which `atomics.step` alone would not show.
+atomics of `nbps.kernels.atomics` and `nbps.kernels.relaxed`, the futexes, and plain reads and writes, which
+`atomics.step` alone would not show.
 
 How it is complete and yet fast: what a thread does next depends only on what its accesses have returned so far. So a
 thread is run again from its start for each new list of answers, stops at the access after the last, and is never run
@@ -27,77 +28,18 @@ that nobody wakes is reported), and arrays that are not `Shared`.
 
 from __future__ import annotations
 
-import enum
 import functools
-import itertools
 import math
 import types
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbps.kernels import atomics, futex
+from nbps.kernels import atomics, futex, relaxed
+from nbps.testing.consistency.exploration import Access, Answers, Check, Exploration, Failure, Order, Result
 
-Cells = tuple[Any, ...]
-Answers = tuple[Any, ...]
-_DEPTH_LIMIT = 2000  # accesses on one path; a kernel that spins would go on for good
-
-
-class Order(enum.Enum):
-    """Which orders of memory a machine allows."""
-
-    SC = "sequentially consistent"
-    TSO = "total store order"
-    PSO = "partial store order"
-
-
-class Access(NamedTuple):
-    """One access to shared memory.
-
-    Attributes
-    ----------
-    kind : str
-        Name of the atomic, or ``load``, ``store``, ``futex_wait``, ``futex_wake``.
-    cell : int
-        Which element; -1 for none.
-    arguments : tuple
-        Values to store, add or compare.
-    """
-
-    kind: str
-    cell: int
-    arguments: tuple[Any, ...] = ()
-
-
-class Failure(NamedTuple):
-    """A schedule that ends wrongly."""
-
-    message: str
-    schedule: tuple[str, ...]  # one line for each access
-
-
-@dataclass
-class Result:
-    """What an exploration found.
-
-    Attributes
-    ----------
-    schedules : int
-        Different orders of accesses (and, with store buffers, of stores becoming visible), all of them covered.
-    states : int
-        Visited, each once.
-    ends : int
-        Different final states.
-    failures : list of Failure
-        One for each wrong final state: what `check` says, or a deadlock.
-    """
-
-    schedules: int = 0
-    states: int = 0
-    ends: int = 0
-    failures: list[Failure] = field(default_factory=list)
+__all__ = ["Access", "Failure", "Machine", "Order", "Result", "Shared"]
 
 
 class _Stop(BaseException):  # no kernel catches it
@@ -148,15 +90,6 @@ class Shared:
 _HARMLESS = (Shared, int, float, np.generic, tuple)
 
 
-class _State(NamedTuple):
-    """Everything that decides what can happen next."""
-
-    answers: tuple[Answers, ...]  # by thread, shortened
-    cells: Cells
-    buffers: tuple[tuple[tuple[int, Any, bool], ...], ...]  # by thread: cell, value and whether it is a release
-    asleep: tuple[int | None, ...]  # by thread: the cell on which it sleeps
-
-
 class Machine:
     """Shared memory and threads.
 
@@ -187,20 +120,20 @@ class Machine:
         self._depth = 0  # of calls in it
         self._atomics = {
             **{
-                getattr(atomics, kind): functools.partial(self._on_element, kind)
-                for kind in (
-                    "load_acquire",
-                    "store_release",
-                    "fetch_add",
-                    "exchange",
-                    "compare_exchange",
-                    "add_relaxed",
+                atomic: functools.partial(self._on_element, atomic.__name__)
+                for atomic in (
+                    atomics.load_acquire,
+                    atomics.store_release,
+                    atomics.fetch_add,
+                    atomics.exchange,
+                    atomics.compare_exchange,
+                    relaxed.add_relaxed,
                 )
             },
-            atomics.add_pack_relaxed: self._add_pack,
+            relaxed.add_pack_relaxed: self._add_pack,
             atomics.fence: lambda: self._access("fence", -1),
             atomics.pause: lambda: None,  # accesses nothing
-            atomics.pack_lanes: lambda array: atomics.PACK_BYTES // array.itemsize,
+            relaxed.pack_lanes: lambda array: relaxed.PACK_BYTES // array.itemsize,
             atomics.address: lambda array, index: (array.first + index) * array.itemsize,
             futex.futex_wait: lambda array, index, expected, _: self._on_element("futex_wait", array, index, expected),
             futex.futex_wake: functools.partial(self._on_element, "futex_wake"),
@@ -208,7 +141,7 @@ class Machine:
 
     def array(self, *shape: int, fill: Any = 0, itemsize: int = 8) -> Shared:
         """Return a shared array of one or two dimensions, at an address that is a multiple of `PACK_BYTES`."""
-        lanes = atomics.PACK_BYTES // itemsize
+        lanes = relaxed.PACK_BYTES // itemsize
         self._initial += [0] * (-len(self._initial) % lanes)
         found = Shared(self, len(self._initial), shape, itemsize)
         self._initial += [fill] * found.size
@@ -264,9 +197,9 @@ class Machine:
         self._bodies.append(body)
         self._known.append({})
 
-    def explore(self, check: Callable[[Cells, tuple[Any, ...]], str | None]) -> Result:
+    def explore(self, check: Check) -> Result:
         """Follow every schedule; `check` says what is wrong with the final memory and the threads' return values."""
-        return _Exploration(self, check).result
+        return Exploration(self.order, tuple(self._initial), len(self._bodies), self.advance, check).result
 
     # ----------------------------------------------------------------- replaying a thread
 
@@ -311,144 +244,6 @@ class Machine:
         return self._access(kind, array.cell(index), *arguments)
 
     def _add_pack(self, array: Shared, index: int, deltas: Any, delta_index: int) -> None:
-        lanes = range(atomics.PACK_BYTES // array.itemsize)
+        lanes = range(relaxed.PACK_BYTES // array.itemsize)
         array.cell(index + lanes[-1])
         self._access("add_pack_relaxed", array.cell(index), *[deltas[delta_index + lane] for lane in lanes])
-
-
-@dataclass
-class _Visit:
-    """A state on the path that is followed."""
-
-    state: _State
-    moves: list[tuple[tuple[int, Access], _State]]  # not taken yet
-    taken: tuple[int, Access] | None = None  # the last one that was
-    schedules: int = 0  # from here to the end, over the moves taken
-
-
-class _Exploration:
-    """Visits every state once, depth first."""
-
-    def __init__(self, machine: Machine, check: Callable[[Cells, tuple[Any, ...]], str | None]) -> None:
-        self.machine = machine
-        self.check = check
-        self.result = Result()
-        self._counts: dict[_State, int] = {}  # schedules from a state to the end
-        self._ends: set[tuple[Any, ...]] = set()
-        n = len(machine._bodies)
-        answers = tuple(machine.advance(thread, ())[0] for thread in range(n))
-        self.result.schedules = self._follow(_State(answers, tuple(machine._initial), ((),) * n, (None,) * n))
-        self.result.states = len(self._counts)
-        self.result.ends = len(self._ends)
-
-    def _follow(self, start: _State) -> int:
-        """Visit what can be reached from `start`; return the number of schedules."""
-        path = [_Visit(start, self._moves(start))]
-        while True:
-            here = path[-1]
-            if here.moves:
-                here.taken, following = here.moves.pop()
-                known = self._counts.get(following)
-                if known is not None:
-                    here.schedules += known
-                elif len(path) > _DEPTH_LIMIT:
-                    raise RecursionError(f"a schedule has more than {_DEPTH_LIMIT} accesses; does a kernel spin?")
-                else:
-                    path.append(_Visit(following, self._moves(following)))
-                continue
-            if here.schedules == 0:
-                here.schedules = 1
-                self._end(here.state, path[:-1])
-            self._counts[here.state] = here.schedules
-            path.pop()
-            if not path:
-                return here.schedules
-            path[-1].schedules += here.schedules
-
-    def _end(self, state: _State, path: Sequence[_Visit]) -> None:
-        doing = [self.machine.advance(thread, answers)[1] for thread, answers in enumerate(state.answers)]
-        end = (state.cells, tuple(doing))
-        if end in self._ends:
-            return
-        self._ends.add(end)
-        stuck = [f"thread {n} sleeps in {found}" for n, found in enumerate(doing) if isinstance(found, Access)]
-        if stuck:
-            message: str | None = "deadlock: " + ", ".join(stuck)
-        else:
-            message = self.check(state.cells, tuple(found[0] for found in doing))
-        if message is not None:
-            schedule = tuple(f"thread {visit.taken[0]}: {visit.taken[1]}" for visit in path if visit.taken)
-            self.result.failures.append(Failure(message, schedule))
-
-    def _moves(self, state: _State) -> list[tuple[tuple[int, Access], _State]]:
-        """Return what each thread, or its store buffer, may do next; the first thread's last."""
-        moves = []
-        for thread, buffer in reversed(list(enumerate(state.buffers))):
-            for n in self._drainable(buffer):
-                cell, value, _ = buffer[n]
-                cells = _with(state.cells, cell, value)
-                rest = buffer[:n] + buffer[n + 1 :]
-                following = state._replace(cells=cells, buffers=_with(state.buffers, thread, rest))
-                moves.append(((thread, Access("becomes visible", cell, (value,))), following))
-            if state.asleep[thread] is None:
-                access = self.machine.advance(thread, state.answers[thread])[1]
-                if isinstance(access, Access) and self._may(access, buffer):
-                    moves.append(((thread, access), self._perform(state, thread, access)))
-        return moves
-
-    def _drainable(self, buffer: Sequence[tuple[int, Any, bool]]) -> list[int]:
-        """Return which stores of a buffer may become visible next."""
-        if self.machine.order is not Order.PSO:
-            return [0] if buffer else []
-        return [
-            n
-            for n, (cell, _, release) in enumerate(buffer)
-            if not any(release or earlier == cell for earlier, _, _ in buffer[:n])
-        ]
-
-    def _may(self, access: Access, buffer: Sequence[tuple[int, Any, bool]]) -> bool:
-        """Whether an access does not have to wait for stores of its own thread to become visible."""
-        if access.kind in ("load", "load_acquire", "store", "store_release") or not buffer:
-            return True
-        if self.machine.order is Order.PSO and access.kind in ("add_relaxed", "add_pack_relaxed"):
-            touched = range(access.cell, access.cell + len(access.arguments))
-            return not any(cell in touched for cell, _, _ in buffer)
-        return False
-
-    def _perform(self, state: _State, thread: int, access: Access) -> _State:
-        kind, cell, arguments = access
-        cells, buffers, asleep, answer = state.cells, state.buffers, list(state.asleep), None
-        woken: list[int] = []
-        match kind:
-            case "load" | "load_acquire":
-                own = [value for at, value, _ in buffers[thread] if at == cell]
-                answer = own[-1] if own else cells[cell]
-            case "store" | "store_release" if self.machine.order is Order.SC:
-                cells = _with(cells, cell, arguments[0])
-            case "store" | "store_release":
-                entry = (cell, arguments[0], kind == "store_release")
-                buffers = _with(buffers, thread, (*buffers[thread], entry))
-            case "fence":
-                pass
-            case "futex_wait":
-                if cells[cell] == arguments[0]:
-                    asleep[thread] = cell  # answered by who wakes it
-                    return state._replace(asleep=tuple(asleep))
-            case "futex_wake":
-                woken = [n for n, at in enumerate(asleep) if at == cell]
-            case "add_pack_relaxed":
-                for lane, delta in enumerate(arguments):
-                    cells = _with(cells, cell + lane, cells[cell + lane] + delta)
-            case _:
-                changed = list(cells)
-                answer = getattr(atomics, kind)(changed, cell, *arguments)  # its plain Python meaning
-                cells = tuple(changed)
-        answers = list(state.answers)
-        for n in itertools.chain([thread], woken):
-            answers[n] = self.machine.advance(n, (*answers[n], answer))[0]
-            asleep[n] = None
-        return _State(tuple(answers), cells, buffers, tuple(asleep))
-
-
-def _with(values: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...]:
-    return (*values[:index], value, *values[index + 1 :])
