@@ -17,7 +17,7 @@ from nbps.runtime.cores import usable_cores
 def _left_by_a_dead_process() -> str:
     """Return the name of a segment whose process has ended, as ``kill -9`` leaves one."""
     code = (
-        "import os; from nbps.runtime import segments as s; "
+        "import os; from nbps.memory import segments as s; "
         "print(f'nbps_{s._pid_namespace()}_{os.getpid()}_{s._start_time(os.getpid())}_0_orphan')"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
