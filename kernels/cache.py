@@ -16,8 +16,10 @@ import functools
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -31,8 +33,9 @@ from numba.core.serialize import dumps
 
 from .relaxed import PACK_BYTES
 
-_PREFIX, _SUFFIX, _LOCK = "kernels-", ".nbc", "lock"
+_PREFIX, _SUFFIX, _PART, _LOCK = "kernels-", ".nbc", ".tmp", "lock"
 _DIGEST_BYTES = 32  # of SHA-256, before the pickle
+_PART_S = 3600.0  # a file is written within seconds: one that is still a part after an hour has been left
 
 
 @functools.cache
@@ -123,7 +126,7 @@ class CodeFiles:
         """Return what was saved for `key`; None if nothing was, or if the file is damaged."""
         path = self.path(key)
         try:
-            pickled = intact(path)
+            pickled = _intact(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -139,7 +142,7 @@ class CodeFiles:
         """Keep `code` for `key`, in place of what was there; without room for it the next process compiles again."""
         path = self.path(key)
         pickled = dumps((key, code))
-        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PART}")
         try:
             _make(self._folder)
             part.write_bytes(hashlib.sha256(pickled).digest() + pickled)
@@ -154,8 +157,8 @@ class CodeFiles:
             )
 
 
-def intact(path: Path) -> bytes | None:
-    """Return what a file of machine code holds, without its checksum; None if that is another."""
+def _intact(path: Path) -> bytes | None:
+    """Return what a file of machine code holds, without its checksum; None if it has another."""
     content = path.read_bytes()
     digest, pickled = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return pickled if hashlib.sha256(pickled).digest() == digest else None
@@ -169,3 +172,48 @@ def _warn(subject: str, text: str) -> None:
     if subject not in _warned:
         _warned.add(subject)
         print(f"nbps: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+# --------------------------------------------------------------------------- looking after them
+
+
+def damaged_files(folder: Path) -> dict[Path, str]:
+    """Return the files in a folder of machine code that are of no use, and why."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
+            try:
+                if path.suffix == _SUFFIX and _intact(path) is None:
+                    found[path] = "its checksum is another"
+                elif path.suffix == _PART and time.time() - path.stat().st_mtime > _PART_S:
+                    found[path] = "left by a process that was killed"
+            except (PermissionError, IsADirectoryError) as error:
+                found[path] = str(error.strerror)
+    return found
+
+
+def other_folders() -> list[Path]:
+    """Folders of this user with machine code of other versions of the kernels, or of Numba."""
+    found = []
+    for root in cache_roots():
+        for folder in sorted(root.glob(_PREFIX + "[0-9a-f]" * 16)):
+            mine = folder != cache_folder() and not folder.is_symlink() and folder.is_dir()
+            if mine and folder.stat().st_uid == os.getuid():
+                found.append(folder)
+    return found
+
+
+def remove_folder(folder: Path) -> str | None:
+    """Remove a folder of machine code; return why that cannot be done, None if it was.
+
+    Not while a process compiles into it. One that runs has loaded what it needs, and compiles what else it calls.
+    """
+    try:
+        with (folder / _LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+    except BlockingIOError:
+        return "a process compiles into it right now"
+    except OSError as error:
+        return error.strerror
+    return None

@@ -149,6 +149,7 @@ def requests(dtype: str, access: str, check_finite: bool) -> list[Request]:
         (first_bad_id, (ids, 2)),
         (get_rows, (table, ids, deltas)),
         (inc_rows, (table, ids, deltas)),
+        (mark_rows, (table, 0, 0)),
     ]
     if check_finite:
         found.append((first_not_finite, (deltas,)))

@@ -86,15 +86,16 @@ def weigh_marked(dirty, values, base, ids, out_ids, out_weights):
 
 
 @kernel
-def take_differences(values, base, ids, out_ids, out_deltas):
+def take_differences(values, base, ids, out_ids, out_deltas, seen):
     """Take what was added to rows `ids`: ``d = values - base; base += d``; return how many rows had a difference.
 
     Where ``base + d`` is rounded the value becomes that too: a replica has the bits of its owner.
 
-    Writes their numbers and differences to `out_ids` and `out_deltas`, shape (ids.size, width).
+    Writes their numbers and differences to `out_ids` and `out_deltas`, shape (ids.size, width). `seen` is scratch of
+    shape (width,): what was read, which may have changed since.
     """
     width = values.shape[1]
-    found, seen = 0, np.empty(width, values.dtype)  # what was read: it may have changed since
+    found = 0
     for n in range(ids.size):
         mine, known, delta = values[ids[n]], base[ids[n]], out_deltas[found]
         changed = rounded = False
@@ -315,7 +316,7 @@ def requests(dtype: str) -> list[Request]:
     return [
         (take_marked, (marks, eights, marks, 0, 0, 0, none)),
         (take_marks_of, (marks, none, none)),
-        (take_differences, (values, values, none, ids, rows)),
+        (take_differences, (values, values, none, ids, rows, values[0])),
         (weigh_marked, (marks, values, values, none, none, np.zeros(0))),
         (take_values, (values, values, none, ids, rows)),
         (overwrite_rows, (values, ids, rows)),

@@ -60,6 +60,7 @@ class _Rows:
         everybody = (1 << nodes) - 1 if share.replicated else 0
         self.subscribers = np.full(rows, everybody, np.uint64)
         self.taken = np.empty(rows, np.int64)
+        self.seen = np.empty(width, share.values.dtype)
         # Rows not sent as a whole; of floats, base + (values - base) need not be the values.
         overwrites, is_float = share.encoding == OVERWRITE, share.values.dtype.kind == "f"
         self.carried = np.zeros(rows, np.bool_) if is_float and not overwrites else None
@@ -89,8 +90,9 @@ class _Rows:
 
     def take(self, ids: Ids, out_ids: Ids, out: npt.NDArray[Any]) -> int:
         """Take what local workers did to rows `ids`: differences, or values where a row has one writer."""
-        kernel = shards.take_values if self.share.encoding == OVERWRITE else shards.take_differences
-        return int(kernel(self.values, self.base, ids, out_ids, out))
+        if self.share.encoding == OVERWRITE:
+            return int(shards.take_values(self.values, self.base, ids, out_ids, out))
+        return int(shards.take_differences(self.values, self.base, ids, out_ids, out, self.seen))
 
     def take_carried(self, owner: int, count: int) -> int:
         """Put the rows of `owner` that were not sent as a whole to the first `count` of `taken`; return how many."""

@@ -8,9 +8,13 @@ import typer
 
 from nbps.cli.failure import Debug
 
+_CLEAN = (
+    "Remove shared memory whose process no longer runs, and compiled kernels that are damaged or of other versions."
+)
+
 
 def doctor(
-    clean: Annotated[bool, typer.Option("--clean", help="Remove shared memory whose process no longer runs.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help=_CLEAN)] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -53,12 +57,21 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("processor", processor["model"]),
         ("cores", f"{processor['usable_cores']} usable of {processor['cores']}{_quota(processor)}"),
         ("compare and swap", f"{processor['compare_and_swap_bytes']} bytes"),
-        ("compiled kernels", f"{size(cache['bytes'])} in {cache['files']} files in {cache['folder']}"),
+        ("compiled kernels", f"{size(cache['bytes'])} in {cache['files']} files in {cache['folder'] or 'no folder'}"),
+        *([("outdated kernels", _outdated(cache["outdated"]))] if cache["outdated"] else []),
+        *(("removed", path) for path in cache["removed"]),
+        *(("not removed", f"{path}: {reason}") for path, reason in cache["kept"].items()),
     ]
     for name, value in limits.items():
         text = "no limit" if value is None else size(value) if name.endswith("_bytes") else f"{value:,}"
         rows.append((name.removesuffix("_bytes").replace("_", " "), text))
     return rows
+
+
+def _outdated(folders: dict[str, int]) -> str:
+    from nbps.cli.advice import size
+
+    return f"{size(sum(folders.values()))} in {len(folders)} folders of other versions (--clean removes them)"
 
 
 def _quota(processor: dict[str, Any]) -> str:

@@ -6,12 +6,14 @@ import contextlib
 import os
 import platform
 import resource
+import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nbps.cli.versions import version_of
-from nbps.kernels import atomics, jit
+from nbps.kernels import cache, relaxed
 from nbps.memory import segments
 from nbps.runtime.cores import quota_cores, usable_cores
 
@@ -20,12 +22,12 @@ _PACKAGES = ("nbps", "numpy", "numba", "pyarrow")
 
 
 def inspect(clean: bool) -> dict[str, Any]:
-    """Return every section of the report; with `clean`, remove orphaned shared memory first."""
+    """Return every section of the report; with `clean`, first remove what is left over or damaged."""
     return {
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
         "shared_memory": _shared_memory(clean),
         "processor": _processor(),
-        "compiler_cache": _compiler_cache(),
+        "compiler_cache": _compiler_cache(clean),
         "limits": _limits(),
     }
 
@@ -51,7 +53,7 @@ def _processor() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "quota_cores": quota_cores(),
-        "compare_and_swap_bytes": atomics.PACK_BYTES,
+        "compare_and_swap_bytes": relaxed.PACK_BYTES,
     }
 
 
@@ -69,10 +71,48 @@ def _cgroup_words(name: str) -> list[str]:
     return []
 
 
-def _compiler_cache() -> dict[str, Any]:
-    folder = jit.cache_folder()
-    sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
-    return {"folder": str(folder), "files": len(sizes), "bytes": sum(sizes)}
+def _compiler_cache(clean: bool) -> dict[str, Any]:
+    folder, rejected = cache.chosen_folder()
+    damaged = {} if folder is None else cache.damaged_files(folder)
+    outdated = {str(other): _bytes_in(other) for other in cache.other_folders()}
+    removed, kept = _clean_cache(damaged, outdated) if clean else ([], {})
+    files = [] if folder is None else [path for path in folder.iterdir() if path.is_file()]
+    return {
+        "folder": None if folder is None else str(folder),
+        "rejected": list(rejected),
+        "files": len(files),
+        "bytes": sum(path.stat().st_size for path in files),
+        "free_bytes": None if folder is None else shutil.disk_usage(folder).free,
+        "damaged": {path.name: reason for path, reason in damaged.items() if str(path) not in removed},
+        "outdated": {other: size for other, size in outdated.items() if other not in removed},
+        "removed": removed,
+        "kept": kept,
+    }
+
+
+def _clean_cache(damaged: Iterable[Path], outdated: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Remove these files and folders; return which are gone, and why the others are not."""
+    removed: list[str] = []
+    kept: dict[str, str] = {}
+    for path in damaged:
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            removed.append(str(path))
+        except OSError as error:
+            kept[str(path)] = error.strerror
+    for folder in outdated:
+        reason = cache.remove_folder(Path(folder))
+        if reason is None:
+            removed.append(folder)
+        else:
+            kept[folder] = reason
+    return removed, kept
+
+
+def _bytes_in(folder: Path) -> int:
+    with contextlib.suppress(OSError):  # removed meanwhile
+        return sum(path.stat().st_size for path in folder.iterdir())
+    return 0
 
 
 def _limits() -> dict[str, Any]:

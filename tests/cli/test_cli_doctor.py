@@ -1,17 +1,30 @@
-"""nbps doctor: what it says is what the machine has, and cleaning removes orphans only."""
+"""nbps doctor: what it says is what the machine has, and cleaning removes what is left over or damaged, only that."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from nbps.kernels import cache
 
 from nbps.cli.advice import advise, size
 from nbps.memory import segments
 from nbps.runtime.cores import usable_cores
+
+
+@pytest.fixture(autouse=True)
+def _folders_of_its_own(tmp_path, monkeypatch):
+    """Keep ``--clean`` away from what this machine has in its caches."""
+    monkeypatch.setenv("NBPS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(cache, "cache_roots", lambda: (tmp_path / "cache", tmp_path / "temporary"))
+    cache.chosen_folder.cache_clear()
+    yield
+    cache.chosen_folder.cache_clear()
 
 
 def _left_by_a_dead_process() -> str:
@@ -90,6 +103,82 @@ def test_cache_folder_is_the_one_in_use(process, tmp_path):
     assert facts["compiler_cache"]["bytes"] == 0
 
 
+def _filled_cache(tmp_path):
+    """Return the folder in use, with an intact, a damaged and a half-written file, and one of another version."""
+    folder, other = tmp_path / "cache" / f"kernels-{cache.source_hash()}", tmp_path / "cache" / f"kernels-{'0' * 16}"
+    for path in (folder, other):
+        path.mkdir(mode=0o700, parents=True)
+        cache.CodeFiles(path, "intact").save("key", b"code")
+        (path / "get_rows.nbc").write_bytes(b"")
+    (folder / "left.nbc.0.tmp").write_bytes(b"half")
+    os.utime(folder / "left.nbc.0.tmp", (0, 0))
+    (folder / "new.nbc.1.tmp").write_bytes(b"half")  # somebody may be writing it
+    return folder, other
+
+
+def test_clean_removes_damaged_and_outdated_kernels(nbps, tmp_path):
+    """Without --clean they are told apart and stay; with it, what is of use stays, and a job's part of a file."""
+    folder, other = _filled_cache(tmp_path)
+    before = json.loads(nbps("doctor", "--json").stdout)
+    assert before["compiler_cache"]["damaged"] == {
+        "get_rows.nbc": "its checksum is another",
+        "left.nbc.0.tmp": "left by a process that was killed",
+    }
+    assert list(before["compiler_cache"]["outdated"]) == [str(other)]
+    (problem,) = [text for text in before["problems"] if "damaged" in text]
+    assert problem.startswith(f"2 of the files in {folder} are damaged (get_rows.nbc: its checksum is another; left")
+    assert problem.endswith("Remove them: nbps doctor --clean.")
+    assert "in 1 folders of other versions (--clean removes them)" in nbps("doctor").stdout
+    after = json.loads(nbps("doctor", "--clean", "--json").stdout)
+    assert after["compiler_cache"]["removed"] == [
+        str(folder / "get_rows.nbc"), str(folder / "left.nbc.0.tmp"), str(other)
+    ]  # fmt: skip
+    assert (after["compiler_cache"]["damaged"], after["compiler_cache"]["outdated"]) == ({}, {})
+    assert not any("damaged" in text for text in after["problems"])
+    assert not other.exists()
+    assert len(list(folder.glob("intact-*.nbc"))) == 1
+    assert (folder / "new.nbc.1.tmp").exists()
+    assert "removed" not in nbps("doctor", "--clean").stdout
+
+
+def test_clean_leaves_a_folder_into_which_a_process_compiles(nbps, tmp_path):
+    """It says so; what is no folder of kernels is not looked at."""
+    _, other = _filled_cache(tmp_path)
+    (tmp_path / "cache" / "kernels-of-my-own").mkdir()
+    (tmp_path / "cache" / f"kernels-{'1' * 16}").symlink_to(tmp_path)
+    with (other / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        facts = json.loads(nbps("doctor", "--clean", "--json").stdout)
+    assert facts["compiler_cache"]["kept"] == {str(other): "a process compiles into it right now"}
+    assert list(facts["compiler_cache"]["outdated"]) == [str(other)]
+    assert (other / "get_rows.nbc").exists()
+    assert (tmp_path / "cache" / "kernels-of-my-own").exists()
+    assert tmp_path.exists()
+
+
+def test_clean_says_what_it_cannot_remove(nbps, tmp_path):
+    """A file that is a folder goes too; one that stays is a problem."""
+    folder, _ = _filled_cache(tmp_path)
+    (folder / "rows.nbc").mkdir()
+    facts = json.loads(nbps("doctor", "--clean", "--json").stdout)
+    assert str(folder / "rows.nbc") in facts["compiler_cache"]["removed"]
+    assert not (folder / "rows.nbc").exists()
+
+
+def test_a_cache_that_cannot_be_used_is_a_problem(nbps, tmp_path, monkeypatch):
+    """One that is replaced by the temporary folder as well; both name the folder and the reason."""
+    (tmp_path / "cache").write_text("")
+    (problem,) = [text for text in json.loads(nbps("doctor", "--json").stdout)["problems"] if "kernels" in text]
+    assert problem.startswith(f"Compiled kernels are kept in {tmp_path}/temporary/kernels-")
+    assert f"({tmp_path}/cache/kernels-{cache.source_hash()}: Not a directory)" in problem
+    monkeypatch.setattr(cache, "cache_roots", lambda: (tmp_path / "cache",))
+    cache.chosen_folder.cache_clear()
+    (problem,) = [text for text in json.loads(nbps("doctor", "--json").stdout)["problems"] if "kernels" in text]
+    assert problem.startswith("Compiled kernels cannot be kept (")
+    assert "set NBPS_CACHE_DIR to a folder that only you can write to" in problem
+    assert "in no folder" in nbps("doctor").stdout
+
+
 def test_text_is_readable(nbps):
     """Every section has its line."""
     done = nbps("doctor")
@@ -104,9 +193,10 @@ def test_advice_for_a_poor_machine():
         "shared_memory": {"folder": "/dev/shm", "total_bytes": 64 << 20, "segments": []},
         "processor": {"compare_and_swap_bytes": 8},
         "limits": {"open_files": 100},
+        "compiler_cache": {"folder": "/cache", "rejected": [], "damaged": {}, "free_bytes": 1 << 20},
     }
     text = " ".join(advise(facts))
-    for words in ("64 MiB", "--shm-size", "8 bytes at a time", "ulimit -n"):
+    for words in ("64 MiB", "--shm-size", "8 bytes at a time", "ulimit -n", "1 MiB are free for compiled"):
         assert words in text
     facts["shared_memory"]["total_bytes"] = 0
     assert "There is no /dev/shm" in " ".join(advise(facts))

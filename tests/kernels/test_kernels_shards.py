@@ -84,10 +84,10 @@ def test_differences_are_taken_once(dtype, form):
         values, base, ids = drawn
         before, live = base.copy(), values.copy()
         out_ids, out = np.full(ids.size, -7, np.int64), np.zeros((ids.size, values.shape[1]), dtype)
-        read = out.copy()
+        read, seen = out.copy(), np.zeros(values.shape[1], dtype)
         kernel_of(shards.read_differences, form)(values, base, ids, read)
         assert np.array_equal(read, values[ids] - base[ids])
-        count = kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out)
+        count = kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out, seen)
         changed = [row for row in ids if (live[row] != before[row]).any()]
         assert out_ids[:count].tolist() == changed
         assert np.array_equal(out[:count], live[changed] - before[changed])
@@ -95,7 +95,7 @@ def test_differences_are_taken_once(dtype, form):
         assert np.array_equal(values, live)
         before[ids] = live[ids]
         assert np.array_equal(base, before)
-        assert kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out) == 0
+        assert kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out, seen) == 0
 
     check()
 
@@ -332,10 +332,11 @@ def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype):
     rows.inc_rows(table, order[:0], ones[:0])
     sent, shipped = np.zeros((height, width)), np.zeros((height, width), dtype)
     taken, out_ids, out = np.zeros(height, np.int64), np.zeros(height, np.int64), np.zeros((height, width), dtype)
+    seen = np.zeros(width, dtype)
 
     def collect():
         count = shards.take_marked(dirty, dirty.view(np.int64), owners, 0, 0, height - 1, taken)
-        count = shards.take_differences(values, base, taken[:count], out_ids, out)
+        count = shards.take_differences(values, base, taken[:count], out_ids, out, seen)
         sent[out_ids[:count]] += out[:count]
 
     collect()
@@ -433,7 +434,7 @@ def mark_then_read(take_marked, take_differences, table, out):
     values, base, dirty, owners = table
     taken, out_ids, deltas = out
     count = take_marked(dirty, eights_of(dirty), owners, 0, 0, 0, taken)
-    count = take_differences(values, base, taken[:count], out_ids, deltas)
+    count = take_differences(values, base, taken[:count], out_ids, deltas, np.zeros(1, np.int64))
     return int(deltas[:count].sum())
 
 
@@ -441,7 +442,7 @@ def read_then_mark(take_marked, take_differences, table, out):
     """Clear marks after the rows were read: what is added between is lost."""
     values, base, dirty, owners = table
     taken, out_ids, deltas = out
-    count = take_differences(values, base, np.array([0]), out_ids, deltas)
+    count = take_differences(values, base, np.array([0]), out_ids, deltas, np.zeros(1, np.int64))
     take_marked(dirty, eights_of(dirty), owners, 0, 0, 0, taken)
     return int(deltas[:count].sum())
 

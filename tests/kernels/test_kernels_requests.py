@@ -1,0 +1,94 @@
+"""What files of kernels ask for: everything that is called from Python, and nothing of it allocates."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+
+import numba
+import numpy as np
+import pytest
+from nbps.kernels import board, checksum, presence, replica, ring, rows, shards
+from nbps.kernels.jit import code_file
+from nbps.kernels.models import mf
+from numba.core.dispatcher import Dispatcher
+from numba.core.serialize import dumps
+
+from nbps import kernels
+
+REQUESTS = [
+    *board.requests(bounded=True),
+    *board.agent_requests(),
+    *presence.requests(),
+    *ring.requests(),
+    *checksum.requests(),
+    *mf.requests("direct"),
+    *mf.requests("exclusive"),
+    *mf.sort_requests(),
+    *(
+        request
+        for dtype in ("float32", "int64")
+        for requests in (rows.requests(dtype, "exclusive", True), replica.requests(dtype), shards.requests(dtype))
+        for request in requests
+    ),
+]
+MODULES = [
+    importlib.import_module(found.name) for found in pkgutil.walk_packages(kernels.__path__, f"{kernels.__name__}.")
+]
+
+
+def all_kernels():
+    """Return every kernel of the package."""
+    return {
+        value
+        for module in MODULES
+        for value in vars(module).values()
+        if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__
+    }
+
+
+def called_by(kernel):
+    """Return the kernels that `kernel` calls: they are compiled with it."""
+    found = {kernel.py_func.__globals__.get(name) for name in kernel.py_func.__code__.co_names}
+    return {value for value in found if isinstance(value, Dispatcher)}
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_every_kernel_is_asked_for_or_part_of_one_that_is():
+    """A kernel that nobody asked for would be compiled by all workers at once, in the middle of a run."""
+    parts = set().union(*map(called_by, all_kernels()))
+    asked = {kernel for kernel, _ in REQUESTS}
+    assert len(asked) > 40
+    assert {kernel.py_func.__qualname__ for kernel in all_kernels() - parts - asked} == set()
+
+
+def allocations(code):
+    """Return the functions of Numba's runtime that machine code calls to allocate memory."""
+    return set(re.findall(rb"NRT_(?:Re)?[Aa]lloc|NRT_MemInfo_(?:varsize_)?(?:alloc|new)", code))
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_no_kernel_allocates():
+    """None calls for memory: what it works in, its caller gives it."""
+    found = {}
+    for kernel, arguments in REQUESTS:
+        kernel(*arguments)
+        if calls := allocations(code_file((kernel, arguments)).read_bytes()):
+            found[kernel.py_func.__qualname__] = calls
+    assert found == {}
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_a_kernel_that_allocates_is_found():
+    """Planted: scratch of its own."""
+
+    @numba.njit
+    def allocates(array):
+        scratch = np.empty(array.size, array.dtype)
+        scratch[:] = array
+        return scratch[0]
+
+    allocates(np.zeros(3))
+    (compiled,) = allocates.overloads.values()
+    assert allocations(dumps(compiled._reduce()))
