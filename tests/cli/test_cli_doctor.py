@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from nbps.kernels import cache
 
 from nbps.cli.advice import advise, size
+from nbps.kernels import cache
 from nbps.memory import segments
 from nbps.runtime.cores import usable_cores
 

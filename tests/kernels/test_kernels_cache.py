@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nbps.kernels import cache
 
 from nbps import kernels
+from nbps.kernels import cache
 
 SOURCE = Path(kernels.__path__[0])
 COMPILING = "nbps: compiling kernels for this machine (only once) ..."

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nbps.kernels import relaxed
-from twins import DTYPES, placed
+from support.twins import DTYPES, placed
 
 INTEGERS = [dtype for dtype in DTYPES if dtype.startswith("int")]
 small = st.integers(-1000, 1000)

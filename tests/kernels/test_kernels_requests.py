@@ -9,13 +9,13 @@ import re
 import numba
 import numpy as np
 import pytest
-from nbps.kernels import board, checksum, presence, replica, ring, rows, shards
-from nbps.kernels.jit import code_file
-from nbps.kernels.models import mf
 from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
 
 from nbps import kernels
+from nbps.kernels import board, checksum, presence, replica, ring, rows, shards
+from nbps.kernels.jit import code_file
+from nbps.kernels.models import mf
 
 REQUESTS = [
     *board.requests(bounded=True),
