@@ -28,7 +28,7 @@ def add(worker):
         worker.clock()
     return worker.size
 
-with nbps.Job([nbps.Table("sums", 4, 1, "int64", "cached")], workers=1) as job:
+with nbps.Job([nbps.Table("sums", 4, 1, dtype="int64", access="cached")], workers=1) as job:
     print(json.dumps([job.run(add), job.table("sums").to_numpy().ravel().tolist()]))
 """
 
