@@ -270,6 +270,8 @@ class Worker:
             yield from self._await_value_bound(self.terms.v0)
         self.gate_owed = False
         yield from self._take_in()
+        if self.visible < target:
+            raise LocalProtocolError(self._broken(f"the visible clock, {self.visible}, satisfies the gate, {target}"))
         if self.terms.ordered:
             yield Publish(_REFRESHED, self.now)
 
@@ -277,7 +279,9 @@ class Worker:
         """Refresh the copies that are due, and say so to those whose values are bounded by it."""
         bounded = self.terms.v0 is not None
         committed = (yield _SNAPSHOT) if bounded else None
-        self.visible = yield _LOWEST
+        before, self.visible = self.visible, (yield _LOWEST)
+        if self.visible < before:
+            raise LocalProtocolError(self._broken(f"clocks of others, {self.visible} after {before}, never fall"))
         for copy, staleness in enumerate(self.copies):
             if self.terms.eager or is_too_old(self.copy_visible[copy], self.now, staleness):
                 yield Refresh(copy)
@@ -322,6 +326,9 @@ class Worker:
         self.state = _IN_STEP
         return after
 
+    def _broken(self, rule: str) -> str:
+        return f"worker {self.rank} at clock {self.now} ({self.state.value}) breaks: {rule}"
+
     def validate(self) -> None:
         """Raise `LocalProtocolError` if a field breaks its invariant; for tests and the simulator."""
         terms, ready = self.terms, self.state is State.RUNNING and not self.gate_owed
@@ -340,4 +347,4 @@ class Worker:
         }
         for rule, holds in checks.items():
             if not holds:
-                raise LocalProtocolError(f"worker {self.rank} at clock {self.now} ({self.state.value}) breaks: {rule}")
+                raise LocalProtocolError(self._broken(rule))

@@ -24,7 +24,7 @@ from nbps.core.worker import (
     Snapshot,
     Worker,
 )
-from nbps.errors import ProtocolError
+from nbps.errors import LocalProtocolError, ProtocolError
 from support.core_drivers import Typed
 
 
@@ -62,6 +62,20 @@ def test_a_tick_flushes_then_publishes_then_waits_then_refreshes():
         Lowest(Group.COMMITTED),
         Refresh(0),
     ]
+
+
+def test_a_board_that_lies_is_noticed_at_once():
+    """A gate that opens too early, or a clock that falls, ends the worker in production too, not only in tests."""
+    worker = started(Terms(staleness=1))
+    walk(worker.tick(), {Flush: 0.0})
+    with pytest.raises(LocalProtocolError, match=r"worker 0 at clock 2 .* the visible clock, 0, satisfies the gate, 1"):
+        walk(worker.tick(), {Flush: 0.0})
+    worker = started(Terms(staleness=math.inf))
+    walk(worker.tick(), {Flush: 0.0, Lowest: 3})
+    with pytest.raises(
+        LocalProtocolError, match=r"worker 0 at clock 2 .* breaks: clocks of others, 2 after 3, never f"
+    ):
+        walk(worker.tick(), {Flush: 0.0, Lowest: 2})
 
 
 def test_a_lazy_copy_is_refreshed_only_when_too_old():
