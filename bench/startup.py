@@ -1,6 +1,7 @@
 """Start-up: ``import nbps``, and a job with 2 workers from the call to the first line of the user's function.
 
-Every sample is a fresh process. *Cold* starts with an empty folder of compiled kernels, *warm* with a filled one.
+Every sample is a fresh process. *Cold* starts with an empty folder of compiled kernels, *warm* with a filled one. The
+second job of a process has the same tables, the third one a table of another dtype besides.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from measure import Line, Options, in_turn, options, report
 
-_TARGET_IMPORT_S, _TARGET_WARM_S, _TARGET_COLD_S = 0.6, 1.5, 20.0
+_TARGET_IMPORT_S, _TARGET_WARM_S, _TARGET_COLD_S, _TARGET_SECOND_S = 0.6, 1.5, 20.0, 0.1
 
 _IMPORT = """
 import time
@@ -46,8 +47,13 @@ with tempfile.TemporaryDirectory() as folder:
         ran = time.monotonic()
     closed = time.monotonic()
     prepared = float(open(path).read())
+later = []
+for more in ([], [nbps.Table("more", rows=1000, width=32, dtype="float64")]):
+    again = time.monotonic()
+    with nbps.Job([*tables, *more], workers=2) as job:
+        later.append(max(job.run(first_line)) - again)
 print(json.dumps({"first": first - start, "prepared": prepared - start, "entered": entered - start,
-                  "close": closed - ran}))
+                  "close": closed - ran, "second": later[0], "third": later[1]}))
 """
 
 
@@ -92,6 +98,8 @@ def measure(given: Options) -> list[Line]:
         Line("job, 2 workers, warm: call to first line", "s", seconds(warm, "first"), target=_TARGET_WARM_S),
         Line("  of it: kernels imported and loaded", "s", seconds(warm, "prepared")),
         Line("  of it: workers forked, opened, called", "s", ready),
+        Line("second job of a process: call to first line", "s", seconds(warm, "second"), target=_TARGET_SECOND_S),
+        Line("third job, with another table", "s", seconds(warm, "third")),
         Line("job, 2 workers, cold: call to first line", "s", seconds(cold, "first"), target=_TARGET_COLD_S),
         Line("job, closing", "s", seconds(warm, "close")),
     ]

@@ -45,6 +45,18 @@ def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) 
 
     With `agent` what exchanges them with other nodes, too.
     """
+    prepare(_job_requests(tables, bounded, agent))
+
+
+def load_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+    """Load what `prepare_job` prepares into this process, as far as it is compiled."""
+    for request in _job_requests(tables, bounded, agent):
+        if is_compiled(request):
+            kernel, args = request
+            kernel(*args)
+
+
+def _job_requests(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> list[Request]:
     requests = board.requests(bounded)
     for dtype, access, check_finite in sorted(tables):
         requests += rows.requests(dtype, access, check_finite)
@@ -54,4 +66,4 @@ def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) 
         requests += board.agent_requests() + presence.requests()
         for dtype in sorted({table[0] for table in tables}):
             requests += shards.requests(dtype)
-    prepare(requests)
+    return requests

@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from nbps.memory.segments import find_segments
+from nbps.runtime import forkserver
 
 _PASSED = pytest.StashKey[bool]()
 # Nodes, drivers and workers of tests are processes of their own: they find `support` too.
@@ -60,8 +61,9 @@ def _functions_of_test_files_travel() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _helpers_that_stay() -> None:
-    """Start what Python itself starts once and keeps: the resource tracker and Arrow's descriptors."""
+    """Start what is started once and kept: Python's resource tracker, the fork server, and Arrow's descriptors."""
     resource_tracker.ensure_running()
+    forkserver.current()
     import pyarrow as pa
     import pyarrow.csv
 
@@ -75,6 +77,7 @@ def _segments() -> set[str]:
 
 def _processes() -> set[str]:
     tracker = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+    stay = {tracker, forkserver._current.pid}  # type: ignore[union-attr]
     found = set()
     for task in Path("/proc/self/task").iterdir():
         try:
@@ -82,7 +85,7 @@ def _processes() -> set[str]:
         except FileNotFoundError:  # a thread that ended meanwhile; Python joins them a little before the kernel
             continue
         for child in children:
-            if int(child) != tracker:
+            if int(child) not in stay:
                 found.add(f"process {child}")  # without its name, which changes a little after it began
     return found
 
@@ -101,7 +104,10 @@ def _threads() -> set[str]:
 
 def _descriptors() -> set[str]:
     found = set()
+    stay = {str(number) for number in forkserver._current.descriptors}  # type: ignore[union-attr]
     for link in Path("/proc/self/fd").iterdir():
+        if link.name in stay:
+            continue
         try:
             found.add(f"descriptor {link.name} -> {link.readlink()}")
         except FileNotFoundError:  # the one that listed the folder

@@ -75,7 +75,7 @@ def run(
     """
     from nbps.cli.launch import Launch, describe
     from nbps.nodes.nodes import Nodes
-    from nbps.runtime.group import fill_standard_descriptors
+    from nbps.runtime.descriptors import fill_standard_descriptors
 
     _check_script(script, module)
     if node_rank is None:

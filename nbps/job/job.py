@@ -30,7 +30,7 @@ from nbps.job.open import OpenJob
 from nbps.job.report import Report
 from nbps.job.settings import JobSettings, taking
 from nbps.memory.segments import remove_orphans
-from nbps.runtime.group import fill_standard_descriptors
+from nbps.runtime.descriptors import fill_standard_descriptors
 from nbps.tables.definition import Table
 from nbps.tables.driver import JobTable
 from nbps.tables.sharding import row_owners
@@ -43,7 +43,8 @@ class Job:
     """Parameter tables and worker processes that share them under one consistency model.
 
     Use it as a context manager: entering creates the tables and starts the workers, leaving ends them and gives the
-    memory back.
+    memory back. The first job of a process also starts one that stays, with Numba and kernels loaded, from which the
+    later ones fork their workers in less than a tenth of a second; it ends with this process.
 
     All arguments but the first two are given by name; `settings` holds what they came to (`JobSettings`).
 

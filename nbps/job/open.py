@@ -22,6 +22,7 @@ from nbps.job.settings import JobSettings
 from nbps.job.worker_spec import WorkerSpec
 from nbps.memory.segments import Segment
 from nbps.nodes.nodes import Nodes
+from nbps.runtime import forkserver
 from nbps.runtime.board import Board
 from nbps.runtime.cores import own_cores
 from nbps.runtime.group import WorkerGroup
@@ -59,6 +60,7 @@ class OpenJob:
         self._met: _Meeting | None = None
         self.agent = AgentControl() if settings.nodes.count > 1 or settings.checkpoints is not None else None
         self.group: WorkerGroup | None = None
+        self._server = forkserver.current()  # before there are segments: it removes them if this process is killed
         self._alone = later_life(self._lineage, new_attempt())
 
     @property
@@ -87,17 +89,18 @@ class OpenJob:
         self.board = board = Board(settings.workers, bounded, shards, doorbell)
         self._segments.append(board.segment)
         kinds = {(table.dtype, table.access, table.check_finite) for table in settings.tables}
-        prepared: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-            (remote.prepare, (kinds, bounded, agent is not None))
-        ]
+        kernels = kinds, bounded, agent is not None
+        prepared: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, kernels)]
         if settings.preload is not None:
             prepared.append((settings.preload, ()))
         self.group = group = WorkerGroup(
+            self._server,
             settings.workers,
+            (remote.load, kernels),
             prepared,
             on_stop=functools.partial(_stop, board, agent),
             describe=functools.partial(_describe, board, self._sizes, nodes.rank),
-            companions=0 if agent is None else 1,
+            companions=() if agent is None else ("nbps-agent",),
             inherited=inherited,
         )
         initial = {table.name: self._create(table) for table in settings.tables}

@@ -1,4 +1,7 @@
-"""What the driver has its supervisor and workers do. Free of Numba: the driver imports it to name these functions."""
+"""What the driver has its fork server, supervisor and workers do.
+
+Free of Numba: the driver imports it to name these functions.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,18 @@ if TYPE_CHECKING:
 _worker: Worker | None = None  # the one worker of this process
 
 
+def load(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+    """Import what workers, and with `agent` an agent, need, and load kernels that are compiled; in the fork server."""
+    import nbps.job.worker
+    from nbps.kernels.prepare import load_job
+
+    if agent:
+        import nbps.agent.process  # noqa: F401
+    load_job(tables, bounded, agent)
+
+
 def prepare(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
-    """Import what workers, and with `agent` an agent, need and prepare kernels; in the supervisor."""
+    """As `load`, and compile kernels where that is needed; in the supervisor."""
     import numba
 
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]

@@ -5,11 +5,10 @@ instant at which the segment does, so that a segment whose owner was killed at a
 inside it could be missing. A pid counts as the owner only together with its start time, and only in the same pid
 namespace: containers that share ``/dev/shm`` do not remove each other's segments.
 
-`multiprocessing.shared_memory` serves where its behaviour is sound: it creates the name and has its resource tracker
-unlink it should this process be killed. Around it: space is reserved by ``posix_fallocate``, because ``ftruncate``
-past the size of ``/dev/shm`` succeeds and a later write is SIGBUS; attaching is ``mmap`` alone, because on Python
-before 3.13 a process that attaches has the segment deleted when it exits; and arrays hold the mapping, so that a
-forgotten array reads old memory, never unmapped memory.
+Not `multiprocessing.shared_memory`: its resource tracker says that segments of a killed process leaked, though they are
+removed; it makes them with ``ftruncate``, which succeeds past the size of ``/dev/shm``, where a later write is SIGBUS,
+while ``posix_fallocate`` reserves the space; and on Python before 3.13 a process that attaches deletes the segment when
+it exits. Arrays hold the mapping, so that a forgotten array reads old memory, never unmapped memory.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import mmap
 import os
 import re
 from dataclasses import dataclass
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +32,12 @@ FOLDER = Path("/dev/shm")
 _NAME = re.compile(r"nbps_(?P<space>\d+)_(?P<pid>\d+)_(?P<start>\d+)_(?P<number>\d+)_(?P<label>.*)")
 _LABEL_LIMIT = 64  # of the 255 bytes that a file name may have
 _numbers = itertools.count()
+_HINTS = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the whole machine has too many open files",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.ENOMEM: "raise the limit of a process's memory (ulimit -v), or of the container",
+}
 
 
 @dataclass(frozen=True)
@@ -95,18 +99,14 @@ class Segment:
         check_free(label, size)
         pid = os.getpid()
         name = f"nbps_{_pid_namespace()}_{pid}_{_start_time(pid)}_{next(_numbers)}_{label}"
-        self._shared = SharedMemory(name, create=True, size=size)
+        self.name = name
+        self.size = size
         self._linked = True
         try:
-            _reserve(name, size, label)
+            _create(name, size, label)
         except BaseException:
             self.unlink()
             raise
-        finally:
-            # Only the name and its tracked life are used of this object; the mapping is `attach`'s.
-            self._shared.close()
-        self.name = name
-        self.size = size
 
     @property
     def path(self) -> Path:
@@ -117,20 +117,20 @@ class Segment:
         """Remove the name; the memory is given back when the last array over it is gone. Idempotent."""
         if self._linked:
             self._linked = False
-            with contextlib.suppress(FileNotFoundError):
-                self._shared.unlink()
+            self.path.unlink(missing_ok=True)
 
 
-def _reserve(name: str, size: int, label: str) -> None:
-    descriptor = os.open(FOLDER / name, os.O_RDWR)
+def _create(name: str, size: int, label: str) -> None:
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        descriptor = os.open(FOLDER / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
-            raise
-        raise _too_small(label, size) from error
-    finally:
-        os.close(descriptor)
+        if error.errno == errno.ENOSPC:
+            raise _too_small(label, size) from error
+        raise _refused(f"made for {label!r}", size, error) from error
 
 
 def check_free(label: str, size: int) -> None:
@@ -149,23 +149,33 @@ def _too_small(label: str, size: int) -> SharedMemoryError:
     )
 
 
+def _refused(what: str, size: int, error: OSError) -> SharedMemoryError:
+    """Return what to raise where the system gives another reason than a full ``/dev/shm``."""
+    hint = _HINTS.get(error.errno or 0, f"look at the permissions of {FOLDER}")
+    return SharedMemoryError(f"a segment of {size:,} bytes could not be {what}: {error.strerror}; {hint}")
+
+
 def attach(name: str, *, writable: bool = True) -> npt.NDArray[np.uint8]:
     """Map segment `name` of any process; the array holds the mapping as long as it, or a view of it, lives.
 
     Raises
     ------
     SharedMemoryError
-        If there is no segment of that name (any more).
+        If there is no segment of that name (any more), or this process may not map it.
     """
+    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+    size = 0
     try:
         descriptor = os.open(FOLDER / name, os.O_RDWR if writable else os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            return np.frombuffer(mmap.mmap(descriptor, 0, access=access), np.uint8)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise SharedMemoryError(f"segment {name!r} does not exist in {FOLDER}; its job has ended") from None
-    try:
-        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        return np.frombuffer(mmap.mmap(descriptor, 0, access=access), np.uint8)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise _refused(f"mapped, {name!r}", size, error) from error
 
 
 def shared_memory_usage() -> Usage:

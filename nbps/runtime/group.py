@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import signal
-import socket
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from nbps.errors import NodeError, SharedMemoryError, TransportError, WorkerDiedError, WorkerError
 from nbps.runtime import calls
+from nbps.runtime.descriptors import send_descriptors
+from nbps.runtime.forkserver import ForkServer, Load
+from nbps.runtime.supervisor import Equipment
+from nbps.runtime.surroundings import Surroundings
 
-_BOOT = """
-import json, sys
-path, driver, control, workers = json.loads(sys.argv[1])
-sys.path[:] = path
-from nbps.runtime.supervisor import main
-main(driver, control, workers)
-"""
 Listen = tuple[Connection, Callable[[], None]]  # something else to listen to, and who does
-# One worker is one core: libraries that would start a thread for each core in every worker are told so (as torchrun
-# does).
-_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def fill_standard_descriptors() -> None:
-    """Open ``/dev/null`` where descriptors 0 to 2 are closed: else a worker's print goes to what opens next."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
 
 
 class WorkerGroup:
@@ -44,13 +27,17 @@ class WorkerGroup:
 
     Parameters
     ----------
+    server : ForkServer
+        From which the supervisor is forked.
     count : int
         Number of workers.
-    companions : int
-        Processes beside the workers, forked from the same supervisor: ranks `count` and up. Each carries out one call,
-        which is to last as long as the group; the end of one of them ends the group.
+    companions : sequence of str
+        What ``ps`` calls processes beside the workers, forked from the same supervisor: ranks `count` and up. Each
+        carries out one call, which is to last as long as the group; the end of one of them ends the group.
     inherited : sequence of int
         Descriptors that all these processes have under the same numbers.
+    load : (callable, args)
+        Called in the fork server: loads what is ready for this job and for others.
     preload : sequence of (callable, args)
         Called in the supervisor before it forks.
     on_stop : callable
@@ -64,17 +51,19 @@ class WorkerGroup:
 
     def __init__(
         self,
+        server: ForkServer,
         count: int,
+        load: Load,
         preload: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]],
         on_stop: Callable[[str, BaseException], None],
         describe: Callable[[int], str],
         grace_s: float = 5.0,
-        companions: int = 0,
+        companions: Sequence[str] = (),
         inherited: Sequence[int] = (),
     ) -> None:
         self.pids: list[int] = []
         self._workers = range(count)
-        self._companions = set(range(count, count + companions))
+        self._companions = set(range(count, count + len(companions)))
         self._on_stop = on_stop
         self._describe = describe
         self._grace_s = grace_s
@@ -82,17 +71,22 @@ class WorkerGroup:
         self._closed = False
         self._failed = ""  # whose error is being raised
         self._preload = calls.dumps(list(preload))
-        pairs = [socket.socketpair() for _ in range(count + companions + 1)]
-        remote = [theirs.fileno() for _, theirs in pairs]
-        # -P: a json.py in the working directory is not the one that is meant.
-        path = [str(folder) for folder in sys.path]
-        command = [sys.executable, "-P", "-c", _BOOT, json.dumps([path, os.getpid(), remote[0], remote[1:]])]
-        environment = {**dict.fromkeys(_THREAD_LIMITS, "1"), **os.environ}
-        # A process group of its own: Ctrl-C reaches the driver only, which decides.
-        self._supervisor = subprocess.Popen(command, pass_fds=[*remote, *inherited], process_group=0, env=environment)
-        for _, theirs in pairs:
-            theirs.close()
-        self._control, *self._connections = (Connection(ours.detach()) for ours, _ in pairs)
+        names = [*(f"nbps-worker-{rank}" for rank in self._workers), *companions]
+        pipes = [Pipe() for _ in names]
+        self._connections = [ours for ours, _ in pipes]
+        folder = os.open(".", os.O_PATH)
+        try:
+            self._supervisor = server.fork(load)
+            self._control = self._supervisor.control
+            sockets = [theirs.fileno() for _, theirs in pipes]
+            equipment = Equipment(Surroundings.of_now(folder), names, sockets, list(inherited))
+            with contextlib.suppress(BrokenPipeError, ConnectionError):  # `start` tells of its end
+                self._control.send_bytes(pickle.dumps(equipment))
+                send_descriptors(self._control, equipment.descriptors)
+        finally:
+            os.close(folder)
+            for _, theirs in pipes:
+                theirs.close()
 
     @property
     def closed(self) -> bool:
@@ -254,7 +248,7 @@ class WorkerGroup:
             connection.close()
         try:
             self._supervisor.wait(self._grace_s if self.pids else 0.0)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             self.kill()
         except BaseException:
             self.kill()
@@ -268,9 +262,10 @@ class WorkerGroup:
         self._control.close()
         try:
             self._supervisor.wait(0.5)
-        except subprocess.TimeoutExpired:  # it still runs the preload
-            os.killpg(self._supervisor.pid, signal.SIGKILL)
-            self._supervisor.wait()
+        except TimeoutError:  # it still runs the preload
+            self._supervisor.kill()
+            with contextlib.suppress(TimeoutError):  # the fork server is busy, but will
+                self._supervisor.wait(self._grace_s)
 
 
 def _remote_error(worker: str, pickled: bytes, name: str, text: str) -> Exception:

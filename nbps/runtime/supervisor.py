@@ -1,14 +1,16 @@
-"""The process between the driver and its workers: imports and compiles once, forks the workers, and outlives none.
+"""The process between the driver and the workers of one job: forks the workers, and outlives none.
 
-One import of Numba and one copy of the machine code serve all workers (copy-on-write). The supervisor has one thread,
-so forking is sound, and its workers can ask the kernel to be killed with it. When the driver dies, by whatever signal,
-the supervisor kills the workers, also those that sit in a kernel, and removes the driver's segments. It learns of that
-death from a pidfd: processes that the driver forked keep its end of the control socket open.
+It is forked from `nbps.runtime.forkserver`, takes on what the driver would hand to a process that it started now, and
+runs the preload. It has one thread, so forking is sound, and its workers can ask the kernel to be killed with it, as it
+is with the fork server. When the driver dies, by whatever signal, the supervisor kills the workers, also those that sit
+in a kernel. It learns of that death from a pidfd: processes that the driver forked keep its end of the control socket
+open.
 
 Messages on the control socket (``multiprocessing.connection``, between our own processes only):
-driver sends the preload; supervisor answers ``("started", pids)`` or ``("failed", traceback)``, and later
-``("exit", rank, wait status)`` for each worker that ended. The driver asks for signals, which only the parent of a
-process can send to it for certain: ``interrupt`` for SIGINT, ``stop`` for SIGKILL.
+driver sends a pickled `Equipment`, the descriptors named in it, and the preload; supervisor answers ``("started",
+pids)`` or ``("failed", traceback)``, and later ``("exit", rank, wait status)`` for each worker that ended. The driver
+asks for signals, which only the parent of a process can send to it for certain: ``interrupt`` for SIGINT, ``stop`` for
+SIGKILL.
 """
 
 from __future__ import annotations
@@ -20,43 +22,82 @@ import pickle
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from nbps.errors import AbortedError
 from nbps.memory.segments import remove_orphans
 from nbps.runtime import child
+from nbps.runtime.descriptors import beside, receive_descriptors, renumber
+from nbps.runtime.surroundings import Surroundings
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main(driver_pid: int, control_fd: int, worker_fds: list[int]) -> None:
-    """Run the supervisor until every worker has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        driver = os.pidfd_open(driver_pid)
-    except ProcessLookupError:
-        remove_orphans()
-        return
-    control = Connection(control_fd)
-    _watch(control, driver, _start(control, driver, worker_fds))
-    if wait([driver], 0):
-        remove_orphans()
-    _flush_output()
+@dataclass(frozen=True)
+class Equipment:
+    """What a supervisor is given.
+
+    Attributes
+    ----------
+    surroundings : Surroundings
+    names : list of str
+        Of its workers and companions, by rank, as ``ps`` shows them.
+    sockets : list of int
+        Descriptors of theirs, one for each.
+    inherited : list of int
+        Descriptors that all of them have.
+    """
+
+    surroundings: Surroundings
+    names: list[str]
+    sockets: list[int]
+    inherited: list[int]
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Numbers of all descriptors, here and there."""
+        return [self.surroundings.folder, *self.sockets, *self.inherited]
+
+
+def main(control: Connection, driver: int) -> None:
+    """Run the supervisor until every worker has ended; `driver` is a pidfd."""
+    os.setpgid(0, 0)
+    Path("/proc/self/comm").write_text("nbps-supervisor")
+    message = _receive(control, driver)
+    if message is not None:
+        equipment: Equipment = pickle.loads(message)
+        control = _out_of_the_way(control, equipment.descriptors)
+        _watch(control, driver, _start(equipment, control, driver))
+    remove_orphans()  # of a driver or an agent that was killed
+    flush_output()
     os._exit(0)  # the driver waits for this end, and taking down Numba's machine code in order is 0.3 s
 
 
-def _start(control: Connection, driver: int, worker_fds: list[int]) -> list[int]:
+def _out_of_the_way(control: Connection, numbers: list[int]) -> Connection:
+    descriptor = beside(control.fileno(), numbers)
+    if descriptor == control.fileno():
+        return control
+    control.close()
+    return Connection(descriptor)
+
+
+def _start(equipment: Equipment, control: Connection, driver: int) -> list[int]:
     """Preload and fork; return the pids of the workers, none if that failed or is not wanted any more."""
     pids: list[int] = []
-    preload = _receive(control, driver)
-    if preload is None or preload == b"stop":
-        return pids
     try:
+        equipment.surroundings.take_limits()
+        renumber(receive_descriptors(control, len(equipment.descriptors)), equipment.descriptors)
+        equipment.surroundings.take_rest()
+        preload = _receive(control, driver)
+        if preload is None or preload == b"stop":
+            return pids
         for function, args in pickle.loads(preload):
             function(*args)
-        for rank in range(len(worker_fds)):
-            pids.append(_fork_worker(rank, control, worker_fds))
+        for rank in range(len(equipment.names)):
+            pids.append(_fork_worker(rank, equipment, control))
         answer: tuple[str, Any] = "started", pids
     except BaseException:
         for pid in pids:
@@ -64,8 +105,8 @@ def _start(control: Connection, driver: int, worker_fds: list[int]) -> list[int]
             os.waitpid(pid, 0)
         pids = []
         answer = "failed", traceback.format_exc()
-    for fd in worker_fds:
-        os.close(fd)
+    for descriptor in equipment.sockets if pids else ():
+        os.close(descriptor)
     with contextlib.suppress(OSError):
         control.send(answer)
     return pids
@@ -82,32 +123,40 @@ def _receive(control: Connection, driver: int) -> bytes | None:
         return None
 
 
-def _fork_worker(rank: int, control: Connection, worker_fds: list[int]) -> int:
-    _flush_output()  # else both processes print what is buffered
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies; ends it if it is not `parent` any more."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _fork_worker(rank: int, equipment: Equipment, control: Connection) -> int:
+    flush_output()  # else both processes print what is buffered
     supervisor = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == supervisor:  # else it died before the request
-            control.close()
-            for other, fd in enumerate(worker_fds):
-                if other != rank:
-                    os.close(fd)
-            child.serve(rank, Connection(worker_fds[rank]))
-            status = 0
+        die_with(supervisor)
+        Path("/proc/self/comm").write_text(equipment.names[rank])
+        control.close()
+        for other, descriptor in enumerate(equipment.sockets):
+            if other != rank:
+                os.close(descriptor)
+        child.serve(rank, Connection(equipment.sockets[rank]))
+        status = 0
     except AbortedError:
         status = 128 + signal.SIGINT  # as a shell says it
     except BaseException:
         traceback.print_exc()
     finally:
-        _flush_output()
+        flush_output()
         os._exit(status)
 
 
-def _flush_output() -> None:
+def flush_output() -> None:
+    """Write what standard output and error have buffered."""
     for stream in (sys.stdout, sys.stderr):
         # None if the driver's was closed; an error if its reader is gone.
         with contextlib.suppress(AttributeError, OSError, ValueError):

@@ -135,10 +135,8 @@ def test_a_full_shared_memory_is_an_error_with_both_numbers():
 
 _OWNER = """
 import os, signal
-from multiprocessing import resource_tracker
 from nbps.memory.segments import Segment
 names = [Segment(label, 10).name for label in ("one", "two")]
-os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
 print(*names, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

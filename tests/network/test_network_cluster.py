@@ -120,14 +120,16 @@ def test_members_of_a_real_job_have_roles():
         assert set(node.pids("worker")) == said
         assert {member.parent for member in node.members("worker")} == {supervisor}
         assert node.pids("driver") == [node.pid]
-        assert [each.parent for each in node.members("supervisor")] == [node.pid]
+        (server,) = node.members("forkserver")
+        assert [each.parent for each in node.members("supervisor")] == [server.pid]
+        assert server.parent == node.pid
         victim = node.pids("worker")[0]
         assert node.send_to(victim, signal.SIGSTOP)
         eventually(lambda: state(victim) == "T", "the worker to stop")
         assert node.send(signal.SIGKILL, "worker") == 2
         assert node.wait() == 1
         assert "WorkerDiedError" in node.errors
-        eventually(lambda: cluster.left_behind() == [], "all of the node to end")  # Python's resource tracker is last
+        eventually(lambda: cluster.left_behind() == [], "all of the node to end")
 
 
 def test_the_agents_of_nodes_have_a_role():
@@ -138,7 +140,8 @@ def test_the_agents_of_nodes_have_a_role():
             node.until("worker")
         for node in cluster.nodes:
             roles = [member.role for member in node.members()]
-            assert [roles.count(role) for role in ("driver", "supervisor", "worker", "agent")] == [1, 1, 2, 1]
+            names = ("driver", "forkserver", "supervisor", "worker", "agent")
+            assert [roles.count(role) for role in names] == [1, 1, 1, 2, 1]
 
 
 def test_a_node_killed_whole_leaves_only_its_segments():

@@ -72,7 +72,7 @@ def main(which):
 
         def start():
             job = nbps.Job(tables, workers=2).__enter__()
-            return job.run(lambda worker: worker.rank), job.table("t").path
+            return job.run(lambda worker: worker.rank), Path(job.table("t").path)
 
         results, path = start()
         say(results, path.exists())

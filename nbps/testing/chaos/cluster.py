@@ -2,8 +2,8 @@
 
 Each node runs the same script, as on machines of their own: only the environment tells them apart. What belongs to a
 node is found by that environment, which every process inherits from the one that started it, also when that one is
-gone: driver, supervisor, workers, agent and whatever else they start. A signal goes to a pidfd whose process was looked
-at after it was opened, so never to another process that got the same pid later.
+gone: driver, fork server, supervisor, workers, agent and whatever else they start. A signal goes to a pidfd whose
+process was looked at after it was opened, so never to another process that got the same pid later.
 
 Nothing survives: leaving a `Cluster` kills all of it, and the drivers are killed with the thread that started them,
 should a test be killed; what they started goes with them, which is nbps's own promise.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -31,8 +32,7 @@ from nbps.transport import get_transport
 T = TypeVar("T")
 
 _MARK = "NBPS_TEST_CLUSTER"
-_SUPERVISOR = b"nbps.runtime.supervisor"  # in the command line
-_AGENT = b"nbps-agent"  # what the agent calls itself, when it begins; until then it passes for a worker
+_ROLE = re.compile("nbps-(forkserver|supervisor|worker|agent)")  # in what nbps has its processes called
 _POLL_S = 0.01
 _LIMIT_S = 60.0
 _DUMP_S = 1.0  # for writing the tracebacks of a node that does not do what is waited for
@@ -60,7 +60,7 @@ class Member:
     ----------
     pid, parent : int
     role : str
-        ``driver``, ``supervisor``, ``worker``, ``agent`` or ``other``.
+        ``driver``, ``forkserver``, ``supervisor``, ``worker``, ``agent`` or ``other``.
     """
 
     pid: int
@@ -191,18 +191,14 @@ class Node:
         """
         mark = f"{_MARK}={self._environment[_MARK]}".encode()
         found = _marked(mark)
-        members = [Member(pid, parent, self._role(pid, found)) for pid, (parent, _) in sorted(found.items())]
+        members = [Member(pid, parent, self._role(pid, name)) for pid, (parent, name) in sorted(found.items())]
         return [member for member in members if role in (None, member.role)]
 
-    def _role(self, pid: int, found: Mapping[int, tuple[int, bytes]]) -> str:
-        parent, command = found[pid]
+    def _role(self, pid: int, name: str) -> str:
         if pid in self._pids:
             return "driver"
-        if command == _AGENT:
-            return "agent"
-        if _SUPERVISOR in command:  # the workers are forked from it
-            return "worker" if _SUPERVISOR in found.get(parent, (0, b""))[1] else "supervisor"
-        return "other"
+        called = _ROLE.match(name)
+        return "other" if called is None else called[1]
 
     def pids(self, role: str | None = None) -> list[int]:
         """Return the pids of `members`."""
@@ -373,16 +369,14 @@ def _environment_of(pid: int) -> list[bytes]:
         return []
 
 
-def _marked(mark: bytes) -> dict[int, tuple[int, bytes]]:
-    """Parent and command line, or `_AGENT`, of every process that runs and was started with variable `mark`."""
+def _marked(mark: bytes) -> dict[int, tuple[int, str]]:
+    """Parent and name of every process that runs and was started with variable `mark`."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and mark in _environment_of(int(folder.name)):
             with contextlib.suppress(OSError):  # it has ended
                 # The second field is the name in parentheses and may hold anything.
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                name = (folder / "comm").read_bytes().strip()
-                command = _AGENT if name == _AGENT else (folder / "cmdline").read_bytes()
                 if fields[0] not in ("Z", "X"):
-                    found[int(folder.name)] = int(fields[1]), command
+                    found[int(folder.name)] = int(fields[1]), (folder / "comm").read_text().strip()
     return found

@@ -225,7 +225,7 @@ def run_on_nodes(jobs: Sequence[NodeJob], nodes: int, timeout_s: float = 120.0, 
         if any(codes):
             stories = "\n".join(node.story() for node in cluster.nodes)
             raise ChildProcessError(f"the nodes ended with exit codes {codes}\n{stories}")
-        # Python's resource tracker ends a moment after the driver that it watches.
+        # The fork server of a driver that was killed ends a moment after it.
         eventually(lambda: not cluster.left_behind(), "all that the nodes left behind to go", _TIDY_S)
         return [cluster.outcome(number) for number in range(len(jobs))]
 
