@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_one_version():
     """The installed version, ``nbps.__version__`` and pyproject.toml agree."""
     assert nbps.__version__ == importlib.metadata.version("nbps") == PROJECT["project"]["version"]
+
+
+def test_every_requirement_says_its_lowest_version():
+    """Continuous integration tests with exactly these."""
+    project = PROJECT["project"]
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        assert re.fullmatch(r"[\w-]+>=[\d.]+", requirement)
 
 
 def test_every_folder_of_code_is_a_package_of_the_project():

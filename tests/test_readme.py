@@ -40,6 +40,7 @@ def test_model_of_the_first_screen_learns(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_training_program_runs(tmp_path):
     """The README's own training function, pasted into a file, converges, and a staleness is chosen for it."""
     (program,) = [block for block in _blocks("python") if "def train(worker" in block]
@@ -51,6 +52,7 @@ def test_training_program_runs(tmp_path):
     assert "clocks on average" in done.stdout
 
 
+@pytest.mark.slow
 def test_checkpoint_program_runs(tmp_path):
     """The README's program with checkpoints goes on at clock 200, with one worker instead of two."""
     (program,) = [block for block in _blocks("python") if "Job.resume" in block]
@@ -64,6 +66,7 @@ def test_checkpoint_program_runs(tmp_path):
     assert "[300. 200.   0." in done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_program_runs_on_two_nodes(tmp_path):
     """``nbps run --nodes 2`` with the README's training program, unchanged, gives every node the true weights."""
     (program,) = [block for block in _blocks("python") if "def train(worker" in block]
@@ -77,6 +80,7 @@ def test_the_same_program_runs_on_two_nodes(tmp_path):
     assert done.stdout.count("other nodes: sent") == 2
 
 
+@pytest.mark.slow
 def test_first_command_trains(tmp_path):
     """``nbps train mf`` without data trains on the generated set and prints the test error."""
     command = Path(sys.executable).with_name("nbps")

@@ -109,6 +109,7 @@ def mutated(batch, random):
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apply", "install", "subscribe", "unsubscribe"])
 def test_no_batch_makes_a_node_write_beside_its_tables(name):
     """16,000 mutated batches in all: each is a ProtocolError that changes nothing, or does what a batch may do."""

@@ -162,6 +162,7 @@ def carry_out(exchange, taken, exact=True):
             exchange.check_own(rank)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [2, 3])
 def test_all_nodes_come_to_the_exact_sum(nodes):
     """Several tables and dtypes, batches in flight both ways; each node sees its own additions after every step."""

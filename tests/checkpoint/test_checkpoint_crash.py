@@ -26,6 +26,7 @@ def memory_path():
         yield folder
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_the_old_or_the_new_checkpoint_is_there(memory_path):
     """One process per step of saving; what each leaves loads as the old or the new one, and the next life goes on."""
     done = subprocess.run([*SCRIPT, "kill", memory_path], capture_output=True, text=True)

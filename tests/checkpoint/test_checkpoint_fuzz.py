@@ -68,6 +68,7 @@ def two_checkpoints(monkeypatch):
         yield root
 
 
+@pytest.mark.slow
 def test_damaged_files_are_errors_or_do_not_matter(two_checkpoints):
     """10,000 files of the newest checkpoint, each damaged once: never wrong values, never another error."""
     draw = random.Random(4)
@@ -154,6 +155,7 @@ def swap_something(draw, record):
         return record
 
 
+@pytest.mark.slow
 def test_forged_checkpoints_cannot_do_harm(two_checkpoints):
     """Data files and JSON changed, all checksums made right again: an error, or values that are in the files."""
     draw = random.Random(5)

@@ -44,6 +44,7 @@ def test_the_first_failure_counts(play, tmp_path, codes, first, code):
     assert err.splitlines()[-1] == f"error: node {first} failed first: exit code {code}"
 
 
+@pytest.mark.slow
 def test_others_are_ended_after_a_failure(play, tmp_path):
     """They may go on for the grace time; then they get SIGTERM, and who stays is killed."""
     code, _, err = play("--nodes", 3, "--grace", 0.2, PROGRAM, "hang", tmp_path)

@@ -98,6 +98,7 @@ def straggle(worker, pause_s):
         worker.clock()
 
 
+@pytest.mark.slow
 def test_a_straggler_gets_slack():
     """With two workers that stumble in turns a staleness is chosen under which they wait far less; tables are fresh."""
     table = nbps.Table("t", 1, 1, dtype="int64", access="cached")

@@ -152,6 +152,7 @@ def test_the_board_gives_every_writer_cache_lines_of_its_own(workers):
     assert layout.board_words(workers, bounded=False) == layout.seen(workers, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rounds", "spins", "pauses"),
     [(10_000, 500, 0), (3_000, 0, 0), (400, 3, 1), (400, 0, 1)],
@@ -199,6 +200,7 @@ def test_what_comes_while_a_waiter_announces_itself_keeps_it_awake(monkeypatch, 
     assert words[layout.WAITERS] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rounds", "spins", "pauses"), [(1_500, 0, 0), (150, 20, 1)])
 def test_no_news_is_lost(rounds, spins, pauses):
     """Three processes that each wait until all have taken in its clock, and take in theirs while they wait."""

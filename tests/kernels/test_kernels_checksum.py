@@ -92,6 +92,7 @@ def test_missing_zeros_and_swapped_words_are_found():
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("NBPS_CHECKSUM_MODE" in os.environ, reason="it runs in another mode already")
 @pytest.mark.parametrize("mode", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
 def test_it_is_the_same_in_every_mode(mode):

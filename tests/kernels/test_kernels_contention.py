@@ -29,6 +29,7 @@ def contend(dtype: str, height: int, width: int, offset: int, atomic: bool, roun
     return values, _PROCESSES * _THREADS * rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_addition_is_lost_under_contention(dtype):
     """Two processes of two threads add ones to three unaligned rows: every element is the exact count."""

@@ -314,6 +314,7 @@ FETCHES = {  # what is planted, and what is found under which orders
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the explorer needs kernels that are compiled")
 @pytest.mark.parametrize("order", [Order.SC, Order.TSO], ids=lambda order: order.name)
 @pytest.mark.parametrize("name", FETCHES)

@@ -112,6 +112,7 @@ print(left())
 """
 
 
+@pytest.mark.slow
 def test_a_full_shared_memory_is_an_error_with_both_numbers():
     """In a /dev/shm of 2 MiB: tables, reservations and arguments that do not fit say so, nothing is left, no SIGBUS."""
     mount = "mount -t tmpfs -o size=2m tmpfs /dev/shm"

@@ -55,6 +55,7 @@ def test_factors_beat_biases(data, schedule, consistency):
     assert model.history_[-1].validation_rmse == pytest.approx(-model.score(test), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adagrad", "sgd"])
 def test_rotation_gives_the_same_bits(data, optimizer):
     """Two fits with rotating blocks are bit-identical, at any staleness, whatever the timing."""
@@ -314,6 +315,7 @@ def test_reference_results(shared_data, name, limit):
     assert model.history_[-1].validation_rmse <= limit
 
 
+@pytest.mark.slow
 def test_scikit_learn_can_search(data):
     """Cloning, cross-validation and grid search of scikit-learn work."""
     base = pytest.importorskip("sklearn.base")

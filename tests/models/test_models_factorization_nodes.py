@@ -7,6 +7,8 @@ import pytest
 from nbps.testing.chaos.cluster import Cluster
 from support import SCRIPTS
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = SCRIPTS / "factorize_on_nodes.py"
 
 

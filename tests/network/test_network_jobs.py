@@ -22,6 +22,8 @@ from nbps.testing.consistency.history import Passed, Read, check
 from nbps.testing.consistency.probe import history_of
 from support import SCRIPTS, lan, network_programs, relay
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = SCRIPTS / "network_programs.py"
 NODES = network_programs.NODES
 LIMIT_S = 100

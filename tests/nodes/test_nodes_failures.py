@@ -20,6 +20,8 @@ import pytest
 from nbps.testing.chaos.cluster import Cluster, Node, eventually
 from support import SCRIPTS
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all scenes
 SCRIPT = SCRIPTS / "node_scripts.py"
 AT_ONCE = 4

@@ -8,6 +8,8 @@ import pytest
 
 from support.planted import FAULTS, SEEDS, first_found
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_faults_are_listed():
     """There are at least twelve, and tests/README.md names each in its table."""

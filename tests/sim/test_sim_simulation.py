@@ -19,6 +19,7 @@ from nbps.sim import Fault, Network, Scenario, Simulation, Speed, StuckError, ra
 SCHEDULES = int(os.environ.get("NBPS_SCHEDULES", "2000"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_random_schedules_keep_every_promise():
     """Delay, loss, repetition, reordering, cuts, partitions, pauses, crashes, restarts: no violation of P1 to P5."""

@@ -6,6 +6,7 @@ There is no ``if __name__ == "__main__"`` guard below, on purpose: workers never
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numba
@@ -15,6 +16,8 @@ import nbps
 
 tables = [nbps.Table("t", 4, 4), nbps.Table("copy", 4, 4, access="cached")]
 kept = []
+# Python from 3.12 on warns where a process forks that has threads, and NumPy has some.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 
 @numba.njit(nogil=True)

@@ -60,6 +60,7 @@ def test_every_form_of_ids_and_deltas_adds_the_same():
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_initial_values_do_not_depend_on_the_number_of_workers():
     """Seed and name decide: equal for 1 and 3 workers, different for another seed or name."""
 
@@ -122,6 +123,7 @@ def count(table, scratch, first, rounds):
         inc_row(table, row, scratch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
 def test_loops_in_compiled_code_add_exactly(dtype):
     """The user's own jitted loop over ``table.kernel``: three workers, exact sums, in both lossless modes."""

@@ -22,6 +22,7 @@ TABLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "workers"), [(nbps.SSP(1), 3), (nbps.ESSP(2), 2), (nbps.ASP(), 3), (nbps.BSP(), 2)], ids=str
 )

@@ -135,6 +135,7 @@ def test_a_killed_worker_ends_the_job_and_corrupts_nothing(seed):
     assert len({entry.worker for entry in outcome.history.entries}) == 3
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_jobs_and_says_how_to_replay_them():
     """``python -m nbps.testing`` for one short job."""
     done = subprocess.run(
@@ -145,6 +146,7 @@ def test_the_command_line_runs_jobs_and_says_how_to_replay_them():
     assert "0 violations" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_jobs_of_several_nodes():
     """Three short jobs, of which one has trouble in the network, if there is time for it."""
     done = subprocess.run(
@@ -158,6 +160,7 @@ def test_the_command_line_runs_jobs_of_several_nodes():
     assert int(found[1].replace(",", "")) > 1000
 
 
+@pytest.mark.slow
 def test_trouble_reaches_the_network_and_the_processes():
     """A job that takes seconds is paused and cut, its worker is killed in the end, and all that is told."""
     runs = [ProbeRun(Plan(clocks=100_000, operations=1, seed=1, sleep_s=0.002))]

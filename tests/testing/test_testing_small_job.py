@@ -19,6 +19,7 @@ SSP, LAZY, ESSP, BSP = Terms(0, eager=False), Terms(1, eager=False), Terms(1), T
 VAP = Terms(math.inf, v0=0.9)  # nothing may be in transit when a worker goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terms", "order", "clocks", "schedules"),
     [

@@ -51,6 +51,7 @@ def test_frames_arrive_whole_and_nobody_sleeps_for_good(monkeypatch, capacity, f
     assert result.states > 10_000
 
 
+@pytest.mark.slow
 def test_who_was_refused_is_told_of_room(monkeypatch):
     """A frame that a full queue refuses is sent after the descriptor polled readable, in every schedule."""
     assert explore_frames(monkeypatch, WEAKEST, 1, [b"", b"", b""], queue_bytes=1).failures == []
@@ -153,6 +154,7 @@ KERNEL_BUGS = {  # what is planted, whether it only costs a wake-up, and the ord
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", Order, ids=lambda order: order.name)
 @pytest.mark.parametrize("name", KERNEL_BUGS)
 def test_a_bug_in_a_kernel_is_found(monkeypatch, name, order):

@@ -21,6 +21,8 @@ from support import SCRIPTS
 from support.shm_peer import FRAME_LIMIT, check
 from support.shm_stranger import name
 
+pytestmark = pytest.mark.slow
+
 RING_BYTES = 4 << 20
 KILLS = int(os.environ.get("NBPS_KILLS", "6"))
 

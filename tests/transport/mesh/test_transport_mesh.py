@@ -100,6 +100,7 @@ def test_frames_are_as_long_as_the_job_allows():
         close_links(mine)
 
 
+@pytest.mark.slow
 def test_processes_find_each_other():
     """Four processes, started in any order with a secret, hear from each other."""
     rendezvous = free_address()
@@ -113,6 +114,7 @@ def test_processes_find_each_other():
         assert node.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_node_killed_while_it_waits_may_start_again(caplog):
     """At the rendezvous a node that is gone leaves its rank free for a new incarnation."""
     caplog.set_level(logging.INFO, "nbps.transport")
@@ -437,6 +439,7 @@ def test_long_cards_arrive():
         assert results[2].members[1] == Member(1, results[2].members[1].address, 1001, card)
 
 
+@pytest.mark.slow
 def test_nodes_with_certificates_find_each_other(certificates):
     """Over TLS: rendezvous, connections, and one that is made again; who has no certificate is not let in."""
     where = [replace(place, tls=certificates(f"node{place.rank}")) for place in places(3, secret=b"secret")]
