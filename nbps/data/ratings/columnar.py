@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from nbps.data.ratings.columns import ROLES, Columns, Fail, locate
 from nbps.data.ratings.formats import ARROW_FILE_MAGIC
-from nbps.data.ratings.ids import is_text, type_name
+from nbps.data.ratings.ids import as_type, is_text, type_name
 from nbps.data.source import Source
 
 
@@ -63,7 +63,7 @@ def checked_ids(fail: Fail, column: pa.ChunkedArray, role: str, name: str) -> pa
         )
     is_integer = pa.types.is_integer(kind)
     try:
-        ids = column.cast(pa.int64() if is_integer else pa.string())
+        ids = as_type(column, pa.int64() if is_integer else pa.string())
     except pa.ArrowInvalid as error:
         raise fail(f"the {role} column {name!r} does not fit 64-bit integers: {error}.") from None
     if not is_integer:
@@ -93,7 +93,7 @@ def _values(fail: Fail, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         raise fail(f"expected numbers in the rating column {name!r}, found {kind}. Convert it or use another.")
     _refuse_row(fail, pc.is_null(column), f"expected the rating in column {name!r}, found a missing value (null)")
     # Whole numbers beyond 2**24 are rounded, as everywhere in float32.
-    values = column.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False)
+    values = as_type(column, pa.float64(), safe=False).cast(pa.float32(), safe=False)
     is_bad = pc.invert(pc.is_finite(values))
     _refuse_row(fail, is_bad, f"expected a finite rating in column {name!r}, found NaN, infinity or beyond float32")
     return values

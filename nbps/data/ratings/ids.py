@@ -268,7 +268,7 @@ def _as_ids(values: Any, name: str = "ids") -> pa.ChunkedArray:
         except pa.ArrowInvalid as error:  # uint64 beyond int64
             raise ConfigError(f"{name}: expected integers that fit 64 bits with a sign: {error}.") from None
     if is_text(chunks.type):
-        return chunks.cast(pa.string())
+        return as_type(chunks, pa.string())
     if chunks.null_count and (pa.types.is_floating(chunks.type) or pa.types.is_null(chunks.type)):
         raise _missing(chunks, name)
     raise ConfigError(f"{name}: expected integers or strings, found {type_name(chunks.type)}. Convert them first.")
@@ -280,6 +280,26 @@ def _missing(chunks: pa.ChunkedArray, name: str) -> ConfigError:
         f"{name}: expected an id everywhere, found {count:,} missing (None or NaN), the first at index {first}. "
         "Drop these entries."
     )
+
+
+def as_type(column: pa.ChunkedArray, kind: pa.DataType, safe: bool = True) -> pa.ChunkedArray:
+    """Cast a column; by way of Python where old releases of Arrow do not.
+
+    Raises
+    ------
+    ConfigError
+        If this one does not even read it: Polars hands out strings that pyarrow 15 does not know.
+    """
+    try:
+        return column.cast(kind, safe=safe)
+    except pa.ArrowNotImplementedError:
+        pass
+    try:
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)])
+    except (KeyError, pa.ArrowNotImplementedError):
+        raise ConfigError(
+            f"pyarrow {pa.__version__} does not read columns of type {column.type}; install a newer one"
+        ) from None
 
 
 def is_text(kind: pa.DataType) -> bool:
