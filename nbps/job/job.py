@@ -26,7 +26,7 @@ from nbps.job.checkpoints import (
     write_checkpoint,
 )
 from nbps.job.cluster import surviving_nodes
-from nbps.job.open import OpenJob
+from nbps.job.open import OpenJob, naming_limits
 from nbps.job.report import Report
 from nbps.job.settings import JobSettings, taking
 from nbps.memory.segments import remove_orphans
@@ -133,14 +133,15 @@ class Job:
         plan = self.settings.checkpoints
         if plan is not None and self.settings.nodes.rank == 0:
             say_if_shared(plan.path, None if self.resumed is None else self.resumed.lineage)
-        self._open = OpenJob(self.settings, self.resumed)
-        self._cleanup = weakref.finalize(self, self._open.release)
-        try:
-            self._open.start(self._number, self._run, self._first_clock())
-        except BaseException:
-            self._open = None
-            self._cleanup()
-            raise
+        with naming_limits():
+            self._open = OpenJob(self.settings, self.resumed)
+            self._cleanup = weakref.finalize(self, self._open.release)
+            try:
+                self._open.start(self._number, self._run, self._first_clock())
+            except BaseException:
+                self._open = None
+                self._cleanup()
+                raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -176,7 +177,7 @@ class Job:
         NodeError
             If another node failed, ended the job, or was lost.
         JobClosedError
-            If the job is not open, has failed before, or is running.
+            If the job is not open, has failed before, is running, or this process is a fork of the one that opened it.
         ConfigError
             If `function` cannot be called.
         KeyboardInterrupt
@@ -299,6 +300,8 @@ class Job:
         JobClosedError
             If the job is not open, or runs: give `Job` ``checkpoints`` to save during a run.
         """
+        if self._open is not None:
+            self._open.check_owner("checkpoint")
         if self._open is None or self._run_lock.locked():
             raise JobClosedError("checkpoint: expected an open job that is not running; use Job(checkpoints=...) there")
         tables, nodes = self.settings.tables, self.settings.nodes
@@ -378,8 +381,8 @@ class Job:
         )
 
     def close(self) -> None:
-        """End the workers and give the shared memory back. Idempotent."""
-        if self._open is not None:
+        """End the workers and give the shared memory back. Idempotent; in a fork of this process it does nothing."""
+        if self._open is not None and self._open.is_owned:
             self._keep_report()
             if self._run_lock.locked():
                 self._open.board.abort()  # workers in a run end at their next wait, not at the end of it
@@ -390,5 +393,6 @@ class Job:
     def _check_running(self) -> None:
         if self._open is None or self._open.group is None:
             raise JobClosedError("run: the job is not open; use it inside `with job:`")
+        self._open.check_owner("run")
         if self._open.group.closed:
             raise JobClosedError("run: the workers were stopped after an error or Ctrl-C; make a new Job to run again")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -14,13 +15,13 @@ from nbps.agent.driver import AgentControl
 from nbps.agent.spec import AgentSpec, SavePlan
 from nbps.checkpoint.format import later_life
 from nbps.consistency import VAP, Consistency
-from nbps.errors import ConfigError, WorkerDiedError
+from nbps.errors import ConfigError, JobClosedError, WorkerDiedError, WorkerError
 from nbps.job import remote
 from nbps.job.checkpoints import Resumed, definitions, new_attempt
 from nbps.job.cluster import place_of
 from nbps.job.settings import JobSettings
 from nbps.job.worker_spec import WorkerSpec
-from nbps.memory.segments import Segment
+from nbps.memory.segments import SYSTEM_HINTS, Segment
 from nbps.nodes.nodes import Nodes
 from nbps.runtime import forkserver
 from nbps.runtime.board import Board
@@ -32,6 +33,18 @@ from nbps.tables.placed import PlacedTable
 
 _Meeting = tuple[int, str, str | None, int]
 _meetings: set[_Meeting] = set()  # processes, where their open jobs met other nodes, and as which
+
+
+@contextlib.contextmanager
+def naming_limits() -> Iterator[None]:
+    """Raise `WorkerError`, which says what to do, where the system refuses files, memory or processes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in SYSTEM_HINTS:
+            raise
+        hint = SYSTEM_HINTS[error.errno]
+        raise WorkerError(f"the job could not be started: {error.strerror}; {hint}") from error
 
 
 class OpenJob:
@@ -52,6 +65,7 @@ class OpenJob:
         self._settings = settings
         self._resumed = resumed
         self._owner = os.getpid()
+        self._server = forkserver.current()  # before there are segments: it removes them if this process is killed
         self._segments: list[Segment] = []
         self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
         self._states: dict[str, str] = {}
@@ -60,12 +74,24 @@ class OpenJob:
         self._met: _Meeting | None = None
         self.agent = AgentControl() if settings.nodes.count > 1 or settings.checkpoints is not None else None
         self.group: WorkerGroup | None = None
-        self._server = forkserver.current()  # before there are segments: it removes them if this process is killed
         self._alone = later_life(self._lineage, new_attempt())
 
     @property
     def _lineage(self) -> str | None:
         return None if self._resumed is None else self._resumed.lineage
+
+    def check_owner(self, what: str) -> None:
+        """Raise `JobClosedError` in a fork of the driver: answers of workers would come to the wrong one of the two."""
+        if not self.is_owned:
+            raise JobClosedError(
+                f"{what}: this process, {os.getpid()}, is a fork of process {self._owner}, which opened the job and "
+                f"alone can use it; open a job of its own here"
+            )
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this process opened it; a fork of that one has a copy, which is not its to use or to end."""
+        return os.getpid() == self._owner
 
     @property
     def attempt(self) -> str:
@@ -147,7 +173,7 @@ class OpenJob:
 
     def release(self) -> None:
         """End the processes and remove the segments; does nothing in a fork of the driver. Idempotent."""
-        if os.getpid() != self._owner:
+        if not self.is_owned:
             return  # it has a copy of the job, which is not its to end
         for view in self.views.values():
             view.close()

@@ -32,11 +32,13 @@ FOLDER = Path("/dev/shm")
 _NAME = re.compile(r"nbps_(?P<space>\d+)_(?P<pid>\d+)_(?P<start>\d+)_(?P<number>\d+)_(?P<label>.*)")
 _LABEL_LIMIT = 64  # of the 255 bytes that a file name may have
 _numbers = itertools.count()
-_HINTS = {
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+# What to do where the system refuses something for another reason than a full `FOLDER`.
+SYSTEM_HINTS = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers: each takes two",
     errno.ENFILE: "the whole machine has too many open files",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
-    errno.ENOMEM: "raise the limit of a process's memory (ulimit -v), or of the container",
+    errno.ENOMEM: "raise the limit of a process's memory (ulimit -v), or that of the container",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u), or that of the container",
 }
 
 
@@ -151,7 +153,7 @@ def _too_small(label: str, size: int) -> SharedMemoryError:
 
 def _refused(what: str, size: int, error: OSError) -> SharedMemoryError:
     """Return what to raise where the system gives another reason than a full ``/dev/shm``."""
-    hint = _HINTS.get(error.errno or 0, f"look at the permissions of {FOLDER}")
+    hint = SYSTEM_HINTS.get(error.errno or 0, f"look at the permissions of {FOLDER}")
     return SharedMemoryError(f"a segment of {size:,} bytes could not be {what}: {error.strerror}; {hint}")
 
 

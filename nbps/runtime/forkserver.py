@@ -33,7 +33,7 @@ from nbps.memory.segments import remove_orphans
 from nbps.runtime import supervisor, surroundings
 
 Load = tuple[Callable[..., Any], tuple[Any, ...]]
-_REQUEST_BYTES = 1 << 16
+_REQUEST_BYTES, _DESCRIPTORS = 1 << 16, 5
 _LAST_S = 5.0  # for what ends by itself, once it is not wanted any more
 _BOOT = """
 import json, sys
@@ -232,9 +232,15 @@ class _Server:
         lifeline.close()
 
     def _take_request(self) -> None:
-        message, descriptors, _, _ = socket.recv_fds(self._requests, _REQUEST_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
+        message, descriptors, _, _ = socket.recv_fds(
+            self._requests, _REQUEST_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
         if not message:
             self._requests.close()
+            return
+        if len(descriptors) < _DESCRIPTORS:  # this process may not have so many; the driver sees its sockets closed
+            for descriptor in descriptors:
+                os.close(descriptor)
             return
         for number, descriptor in enumerate(descriptors[:3]):
             os.dup2(descriptor, number)  # what loading prints goes where the driver's output goes now
@@ -257,9 +263,9 @@ class _Server:
         server = os.getpid()
         try:
             pid = os.fork()
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
-                control.send(("failed", traceback.format_exc()))
+                control.send(supervisor.failed(error))
             lifeline.close()
             return
         if pid:

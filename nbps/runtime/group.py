@@ -102,13 +102,17 @@ class WorkerGroup:
             code = self._supervisor.wait()
             raise WorkerDiedError(f"the process that starts the workers ended: {_describe_exit(code)}") from None
         if kind == "failed":
-            raise WorkerError(f"the workers could not be started:\n{value}")
+            what, text = value
+            error = WorkerError(f"the workers could not be started: {what}")
+            error.add_note(f"\nraised in the process that starts the workers:\n{text}")
+            raise error
         self.pids = value
 
     def accompany(self, rank: int, function: Callable[..., Any], *args: Any) -> None:
         """Start ``function(rank, *args)`` in companion `rank`."""
         _, message = calls.pack((function, args))
-        self._connections[rank].send_bytes(message)
+        with contextlib.suppress(BrokenPipeError, ConnectionError):  # `wait_for` notices its end
+            self._connections[rank].send_bytes(message)
 
     def call(self, function: Callable[..., Any], *args: Any, listen: Listen | None = None) -> list[Any]:
         """Call ``function(rank, *args)`` in every worker; return the results in rank order.

@@ -8,9 +8,9 @@ open.
 
 Messages on the control socket (``multiprocessing.connection``, between our own processes only):
 driver sends a pickled `Equipment`, the descriptors named in it, and the preload; supervisor answers ``("started",
-pids)`` or ``("failed", traceback)``, and later ``("exit", rank, wait status)`` for each worker that ended. The driver
-asks for signals, which only the parent of a process can send to it for certain: ``interrupt`` for SIGINT, ``stop`` for
-SIGKILL.
+pids)`` or ``("failed", (error, traceback))``, and later ``("exit", rank, wait status)`` for each worker that ended. The
+driver asks for signals, which only the parent of a process can send to it for certain: ``interrupt`` for SIGINT,
+``stop`` for SIGKILL.
 """
 
 from __future__ import annotations
@@ -99,12 +99,12 @@ def _start(equipment: Equipment, control: Connection, driver: int) -> list[int]:
         for rank in range(len(equipment.names)):
             pids.append(_fork_worker(rank, equipment, control))
         answer: tuple[str, Any] = "started", pids
-    except BaseException:
+    except BaseException as error:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         pids = []
-        answer = "failed", traceback.format_exc()
+        answer = failed(error)
     for descriptor in equipment.sockets if pids else ():
         os.close(descriptor)
     with contextlib.suppress(OSError):
@@ -121,6 +121,12 @@ def _receive(control: Connection, driver: int) -> bytes | None:
     except (EOFError, OSError):
         wait([driver])  # it is about to be gone: its descriptors are closed just before
         return None
+
+
+def failed(error: BaseException) -> tuple[str, tuple[str, str]]:
+    """Return what the driver is told where no workers can be forked."""
+    what = traceback.format_exception_only(error)[-1].strip()  # its own str() may raise
+    return "failed", (what, "".join(traceback.format_exception(error)))
 
 
 def die_with(parent: int) -> None:

@@ -55,6 +55,19 @@ def test_an_error_is_one_line(nbps, tmp_path):
     assert "there is no such file" in line
 
 
+def test_a_start_that_fails_is_one_short_line(process, data_file):
+    """What the process that starts the workers raised is told without its traceback, which --debug shows."""
+    cramped = {"NBPS_CACHE_DIR": "", "NUMBA_DISABLE_JIT": "1"}
+    done = process("train", "mf", "--data", data_file, "--workers", 1, **cramped)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: the workers could not be started: ")
+    assert "NUMBA_DISABLE_JIT is set" in line
+    assert len(line) < 250
+    assert "Traceback" not in done.stderr
+    assert "supervisor.py" in process("train", "mf", "--data", data_file, "--workers", 1, "--debug", **cramped).stderr
+
+
 def test_a_bad_line_reaches_the_user(nbps, tmp_path):
     """The line number of a bad rating is in the message."""
     (tmp_path / "u.data").write_text("1\t2\t3\n2\t1\tx\n")

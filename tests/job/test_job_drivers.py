@@ -204,6 +204,18 @@ def test_careless_scripts_work_and_leave_nothing(start, which, said):
     assert segments_of(driver.pid) == []
 
 
+def test_a_fork_of_the_driver_cannot_use_its_job(start):
+    """Its runs and checkpoints are refused, its close does nothing, and the job goes on where it was opened."""
+    driver = start("fork uses it")
+    code, output, errors = driver.end()
+    assert (code, errors) == (0, "")
+    said = "this process, CHILD, is a fork of process PARENT, which opened the job and alone can use it; open a job of"
+    lines = output.splitlines()
+    assert [line.partition(": ")[0] for line in lines if said in line] == ["run", "checkpoint"]
+    assert "[0, 1] 0 [0, 1]" in lines
+    assert len(lines) == 3
+
+
 _CLOSED = """
 import nbps
 with nbps.Job([nbps.Table("t", 1, 1)], workers=2) as job:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import os
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -275,72 +272,6 @@ def test_a_loop_that_passes_over_errors_is_stopped(tmp_path):
     with job(2) as running, pytest.raises(ZeroDivisionError):
         running.run(persistent, path)
     assert path.exists()
-
-
-def test_a_preload_that_does_not_pickle_leaves_nothing():
-    """The error is Python's own, and no process was started for it."""
-    lock = threading.Lock()
-    with pytest.raises(TypeError, match="pickle"), job(preload=lambda: lock):
-        pass
-
-
-def test_a_fork_that_fails_says_why(tmp_path):
-    """The reason reaches the caller, and the workers that were forked before it end."""
-
-    def break_fork(path, limit):
-        fork = os.fork
-
-        def limited():
-            if len(pids := path.read_text().split()) == limit:
-                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-            pid = fork()
-            if pid:
-                path.write_text(" ".join([*pids, str(pid)]))
-            return pid
-
-        os.fork = limited
-
-    path = tmp_path / "pids"
-    path.touch()
-    preload = functools.partial(break_fork, path, 2)
-    with pytest.raises(WorkerError, match="Resource temporarily unavailable"), job(preload=preload):
-        pass
-    pids = path.read_text().split()
-    assert len(pids) == 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def raise_planted():
-    raise OSError("planted in preload")
-
-
-@pytest.mark.parametrize(
-    ("preload", "error", "message"),
-    [
-        (raise_planted, WorkerError, "OSError: planted in preload"),
-        (lambda: os._exit(4), WorkerDiedError, "exit code 4"),
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), WorkerDiedError, "SIGKILL"),
-    ],
-    ids=["raises", "exits", "is killed"],
-)
-def test_a_preload_that_fails_says_so(preload, error, message):
-    """The job does not start, and everything it had made is given back."""
-    with pytest.raises(error, match=message), job(preload=preload):
-        pass
-
-
-def test_an_initialiser_that_raises_leaves_nothing():
-    """Its error names the table where it is ours, and the segments and processes are gone."""
-
-    def broken(values, random):
-        raise RuntimeError("planted")
-
-    with pytest.raises(RuntimeError, match="planted"), nbps.Job([nbps.Table("x", 1, 1, init=broken)], workers=1):
-        pass
-    table = nbps.Table("named", 2, 2, init=nbps.init.from_array([[1.0]]))
-    with pytest.raises(nbps.Error, match="expected shape") as caught, nbps.Job([table], workers=1):
-        pass
-    assert caught.value.__notes__ == ["while initialising table 'named'"]
 
 
 def test_an_argument_that_does_not_pickle_leaves_the_job_usable():

@@ -82,6 +82,18 @@ def main(which):
     elif which == "left open":
         kept.append(nbps.Job(tables, workers=2).__enter__())
         say(kept[0].run(lambda worker: worker.rank))
+    elif which == "fork uses it":
+        with nbps.Job(tables, workers=2) as job:
+            pid = os.fork()
+            if pid == 0:
+                for use in (job.run, lambda work: job.checkpoint("nowhere")):
+                    try:
+                        use(lambda worker: -1)
+                    except nbps.errors.JobClosedError as error:
+                        say(str(error).replace(str(os.getpid()), "CHILD").replace(str(os.getppid()), "PARENT"))
+                job.close()
+                sys.exit(0)
+            say(job.run(lambda worker: worker.rank), os.waitpid(pid, 0)[1], job.run(lambda worker: worker.rank))
     elif which == "forks":
         with nbps.Job(tables, workers=2) as job:
             pid = os.fork()
