@@ -26,7 +26,7 @@ def count(worker):
 
 with nbps.Job([nbps.Table("counts", rows=1, width=2, dtype="int64")], workers=2) as job:
     table = job.table("counts")
-    watcher = subprocess.Popen([sys.executable, "-c", WATCHER, str(table.path)])
+    watcher = subprocess.Popen([sys.executable, "-c", WATCHER, table.path])
     job.run(count)
     watcher.wait()
     final = table.to_numpy()

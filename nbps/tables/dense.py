@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def whole_copy(name: str, values: npt.NDArray[Any], dtype: npt.DTypeLike, copy: bool | None) -> npt.NDArray[Any]:
+def whole_copy(name: str, values: npt.NDArray[Any], dtype: npt.DTypeLike | None, copy: bool | None) -> npt.NDArray[Any]:
     """Return `values`, a copy of all rows of table `name`, for ``__array__(dtype, copy)``.
 
     Raises

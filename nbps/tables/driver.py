@@ -45,7 +45,7 @@ class JobTable:
         """Return a copy of the values, shape (rows, width)."""
         return self._live().copy()
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Return what `to_numpy` does: this is what ``numpy.asarray(table)`` is."""
         return whole_copy(self.table.name, self.to_numpy(), dtype, copy)
 

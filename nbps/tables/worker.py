@@ -45,7 +45,7 @@ class WorkerTable:
         self._check_finite = definition.check_finite
         self._states = None if placed.states is None else attach(placed.states)
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """Return a copy of all rows, as `get` reads them: this is what ``numpy.asarray(table)`` is."""
         return whole_copy(self.name, self.get(np.arange(self.shape[0])), dtype, copy)
 

@@ -36,7 +36,7 @@ def look(worker):
     arrays = np.asarray(table), np.asarray(table, "float32"), table + np.zeros((3, 2), np.int64)
     arrays[0][...] = -1  # a copy
     try:
-        np.asarray(table, copy=False)
+        table.__array__(copy=False)  # as numpy.asarray(table, copy=False) calls it from NumPy 2 on
         refused = ""
     except ValueError as error:
         refused = str(error)
