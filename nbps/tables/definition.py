@@ -81,7 +81,7 @@ class TableDefinition:
                 f"table {self.name!r}: compress={self.compress!r} with dtype {self.dtype}: counts are not rounded; "
                 f"expected a float table"
             )
-        if self.sharding in ("block", "hash"):
+        if isinstance(self.sharding, str) and self.sharding in ("block", "hash"):
             return
         try:
             starts = tuple(whole(f"table {self.name!r}: sharding", n, 0, self.rows) for n in self.sharding)

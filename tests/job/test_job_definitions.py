@@ -75,6 +75,12 @@ def test_every_field_comes_back_from_a_checkpoint(tmp_path):
     assert again.definition == table.definition
 
 
+def test_first_rows_of_nodes_may_be_any_sequence():
+    """A range, a list or an array of whole numbers; they are kept as a tuple, which can be compared."""
+    for starts in ([2, 4], range(2, 5, 2), np.array([2, 4])):
+        assert nbps.Table("t", 6, 1, sharding=starts).sharding == (2, 4)
+
+
 @pytest.mark.parametrize(
     ("table", "shown"),
     [
