@@ -22,7 +22,7 @@ import node_raw
 import numpy as np
 import numpy.typing as npt
 
-from nbps.agent.batch import AS_IT_IS, OVERWRITE
+from nbps.agent.encodings import AS_IT_IS, OVERWRITE
 from nbps.agent.memory import NodeMemory
 from nbps.agent.share import TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship

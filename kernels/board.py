@@ -21,7 +21,22 @@ import numpy as np
 from .atomics import exchange, fence, load_acquire, pause, store_release
 from .futex import write_one
 from .jit import Request, kernel
-from .layout import ABORT, AGENT_SLEEPS, DOORBELL, FINISHED, HEADER_LINES, INSTALLS, LINE, ONE, WANTED, board_words
+from .layout import (
+    ABORT,
+    AGENT_SLEEPS,
+    DOORBELL,
+    FINISHED,
+    HEADER_LINES,
+    INSTALLS,
+    LINE,
+    ONE,
+    SURVEY_ARRIVED,
+    SURVEY_HEAD,
+    SURVEY_LOWEST,
+    SURVEY_WANTED,
+    WANTED,
+    board_words,
+)
 from .parking import announce, has_waiters, park, wake
 
 OPEN, TIMED_OUT, ABORTED, NEWS = 0, 1, 2, 3
@@ -65,7 +80,7 @@ def ring(board):
 
 @kernel
 def survey(board, workers, sources, out):
-    """Write what an agent must know to `out`, int64[3 + 3 * workers].
+    """Write what an agent must know to `out`, int64[survey_words(workers)] (`nbps.kernels.layout`).
 
     The lowest committed and arrived slot of the workers and the count of requests; then for each worker its committed
     slot, the clock that it waited for, and how many ships it took in.
@@ -75,15 +90,15 @@ def survey(board, workers, sources, out):
         (HEADER_LINES + 2 * sources) * LINE,
         (HEADER_LINES + 3 * sources) * LINE,
     )
-    out[0] = out[1] = FINISHED
-    out[2] = load_acquire(board, WANTED)
+    out[SURVEY_LOWEST] = out[SURVEY_ARRIVED] = FINISHED
+    out[SURVEY_WANTED] = load_acquire(board, WANTED)
     for k in range(workers):
         clock = load_acquire(board, first + k * LINE)
-        out[0] = min(out[0], clock)
-        out[1] = min(out[1], load_acquire(board, arrived + k * LINE))
-        out[3 + k] = clock
-        out[3 + workers + k] = load_acquire(board, needed + k * LINE)
-        out[3 + 2 * workers + k] = load_acquire(board, needed + k * LINE + 1)
+        out[SURVEY_LOWEST] = min(out[SURVEY_LOWEST], clock)
+        out[SURVEY_ARRIVED] = min(out[SURVEY_ARRIVED], load_acquire(board, arrived + k * LINE))
+        out[SURVEY_HEAD + k] = clock
+        out[SURVEY_HEAD + workers + k] = load_acquire(board, needed + k * LINE)
+        out[SURVEY_HEAD + 2 * workers + k] = load_acquire(board, needed + k * LINE + 1)
 
 
 @kernel

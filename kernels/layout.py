@@ -44,8 +44,17 @@ CLOCKS, COMPUTE_NS, WAIT_NS, READS, DIFFERENTIAL_SUM, DIFFERENTIAL_SQUARES, ROWS
 HISTOGRAM, HISTOGRAM_BINS = 16, 64
 STATS_LINES = (HISTOGRAM + HISTOGRAM_BINS) // LINE
 
+# What an agent reads on the board at once (`nbps.kernels.board.survey`): three words, then for each worker its
+# committed slot, for each the clock that it waited for, and for each how many ships it took in.
+SURVEY_LOWEST, SURVEY_ARRIVED, SURVEY_WANTED, SURVEY_HEAD = range(4)
+
 SUM_WORDS = 4096  # 32 KiB, which travel in one frame; larger arrays are added in pieces
 SUM_BARRIER, SUM_ELEMENTS, SUM_SHAPE, SUM_IS_FLOAT, SUM_HEADER = range(5)
+
+
+def survey_words(workers: int) -> int:
+    """Size of a survey of the board of so many workers, in int64 words."""
+    return SURVEY_HEAD + 3 * workers
 
 
 def committed(source: int) -> int:

@@ -61,17 +61,12 @@ STILL_CIRCLES = {
     frozenset({"nbps.sim.simulation", "nbps.sim.worker"}),
 }
 STILL_LONG = {
-    "nbps.agent.memory",
-    "nbps.agent.process",
-    "nbps.core.node",
     "nbps.models.mf.factorization",
-    "nbps.sim.simulation",
     "nbps.testing.transport.contract",
     "bench/node_rows.py",
     "tests/agent/test_agent_memory.py",
     "tests/job/test_job_failures.py",
     "tests/job/test_job_nodes.py",
-    "tests/support/planted.py",
     "tests/transport/mesh/test_transport_mesh.py",
     "tests/transport/mesh/test_transport_mesh_refusals.py",
 }

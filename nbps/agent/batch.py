@@ -16,14 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nbps.agent.encodings import AS_IT_IS, LARGEST, ONLY_IDS, OVERWRITE, Bytes, largest_columns_bytes
 from nbps.errors import RemoteProtocolError
 
 Ids = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
-
-# Encodings of values: the table's dtype, none at all, those of `nbps.agent.compression`, and the table's dtype again,
-# but to overwrite rows instead of being added to them.
-AS_IT_IS, ONLY_IDS, FLOAT16, BFLOAT16, LARGEST, OVERWRITE = range(6)
 
 _ALIGNMENT = 64
 _WORDS = 7  # of a section in the head
@@ -80,11 +76,6 @@ def values_bytes(shape: Shape) -> int:
     if encoding == LARGEST:
         return largest_columns_bytes(rows, shape.kept) + rows * shape.kept * shape.itemsize
     return 0 if encoding == ONLY_IDS else 2 * rows * shape.width
-
-
-def largest_columns_bytes(rows: int, kept: int) -> int:
-    """Return where the values begin after the columns of rows with `kept` elements each."""
-    return -(-4 * rows * kept // 8) * 8
 
 
 def new_batch(shapes: Sequence[Shape]) -> tuple[Bytes, list[Section]]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nbps.core.messages import BarrierReached, Committed, Event, Needed, Refreshed
+from nbps.core.messages import Event
+from nbps.core.watch import Watch
 from nbps.errors import RemoteProtocolError
 from nbps.kernels import board, layout
 
@@ -23,10 +24,10 @@ class AgentBoard:
         self._summands = summands.reshape(2, nodes, layout.SUM_WORDS)
         self._rank = rank
         self._nodes = nodes
-        self._bounded = bounded
         self._workers = workers
         self._sources = workers + nodes
-        self._seen = np.zeros(3 + 3 * workers, np.int64)  # as looked at last
+        self._watch = Watch(workers, bounded, self._summands_of)
+        self._seen = np.zeros(layout.survey_words(workers), np.int64)  # as looked at last
         self._told = self._seen.copy()  # as of the last call of `news`
         self._is_new = False  # whether they differ
         self.wanted = False  # whether workers want rows; who asks for them takes it back
@@ -69,34 +70,27 @@ class AgentBoard:
 
     def begin(self, clock: int) -> None:
         """Forget the run before; the driver has reset the board to `clock`."""
+        first = layout.SURVEY_HEAD
         self._told[:] = 0
-        self._told[0] = clock
-        self._told[3 : 3 + self._workers] = clock
+        self._told[layout.SURVEY_LOWEST] = clock
+        self._told[first : first + self._workers] = clock
+        self._watch.begin(clock)
 
     def news(self) -> list[Event]:
         """Return what the workers have done, as `has_news` or `doze` saw it, since the last call."""
         if not self._is_new:
             return []
         self._is_new = False
-        # Elements of a memoryview are Python's own integers: ten times as fast as NumPy's.
-        seen, told, workers = self._seen.data, self._told.data, self._workers
-        events: list[Event] = []
-        if self._bounded:
-            each = seen[3 : 3 + workers]
-            if each != told[3 : 3 + workers]:
-                events.append(Committed(seen[0], tuple(each)))
-        elif seen[0] > told[0]:
-            events.append(Committed(seen[0]))
-        if seen[1] > told[1]:
-            events.append(BarrierReached(seen[1], self._summands_of(seen[1])))
-        events += [Needed(seen[k]) for k in range(3 + workers, 3 + 2 * workers) if seen[k] > told[k]]
-        self.wanted |= seen[2] != told[2]
-        for k in range(workers if self._bounded else 0):
-            ships = seen[3 + 2 * workers + k]
-            if ships != told[3 + 2 * workers + k]:
-                events.append(Refreshed(k, ships, last=ships == layout.FINISHED))
+        seen, workers, first = self._seen.tolist(), self._workers, layout.SURVEY_HEAD
+        self.wanted |= seen[layout.SURVEY_WANTED] != int(self._told[layout.SURVEY_WANTED])
         self._told[:] = self._seen
-        return events
+        return self._watch.news(
+            seen[layout.SURVEY_LOWEST],
+            seen[layout.SURVEY_ARRIVED],
+            seen[first : first + workers],
+            seen[first + workers : first + 2 * workers],
+            seen[first + 2 * workers :],
+        )
 
     def _summands_of(self, count: int) -> Bytes | None:
         """Return a copy of what this node's workers add up at barrier `count`, if other nodes need it.

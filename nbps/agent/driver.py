@@ -14,9 +14,9 @@ from nbps.runtime.group import Listen, WorkerGroup
 
 def serve_agent(rank: int, spec: AgentSpec) -> None:
     """Be the agent of this node, in a process of its own, until the job is over."""
-    from nbps.agent.process import Agent
+    from nbps.agent.process import serve
 
-    Agent(spec).serve()
+    serve(spec)
 
 
 class AgentControl:

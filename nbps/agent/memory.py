@@ -14,109 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbps.agent.batch import (
-    AS_IT_IS,
-    BFLOAT16,
-    FLOAT16,
-    LARGEST,
-    ONLY_IDS,
-    OVERWRITE,
-    Bytes,
-    Ids,
-    Section,
-    Shape,
-    batch_limit,
-    cut,
-    new_batch,
-    sections,
-    values_bytes,
-)
-from nbps.agent.compression import columns_of, compress, expand
+from nbps.agent.batch import Ids, Section, batch_limit, cut, new_batch, sections
+from nbps.agent.encodings import AS_IT_IS, LARGEST, ONLY_IDS, OVERWRITE, Bytes, columns_of, expand
 from nbps.agent.share import TableShare
-from nbps.errors import ProtocolError
+from nbps.agent.stores import Store
+from nbps.errors import RemoteProtocolError
 from nbps.kernels import presence, shards
 
 _PASSES = 4  # what is left of float32 and float64 after each is smaller by 20 bits or more
-
-Save = Callable[[int, Mapping[str, tuple[Ids, npt.NDArray[Any]]]], None]
-
-
-class _Rows:
-    """A table with what its agent keeps beside it."""
-
-    def __init__(self, number: int, share: TableShare, rank: int, nodes: int) -> None:
-        rows, width = share.values.shape
-        self.number = number
-        self.share = share
-        self.values = share.values
-        self.base = np.empty_like(share.values)
-        self.dirty = share.dirty
-        self.eights = share.dirty.view(np.int64)
-        self.shape = Shape(number, 0, rows, width, share.values.itemsize)
-        self.ids = [np.flatnonzero(share.owners == node) for node in range(nodes)]
-        self.spans = [(int(ids[0]), int(ids[-1])) if ids.size else (0, -1) for ids in self.ids]
-        self.pending = np.zeros(rows, np.uint64)
-        self.summary = np.zeros(-(-rows // shards.ROWS_OF_A_WORD), np.uint64)
-        everybody = (1 << nodes) - 1 if share.replicated else 0
-        self.subscribers = np.full(rows, everybody, np.uint64)
-        self.taken = np.empty(rows, np.int64)
-        self.seen = np.empty(width, share.values.dtype)
-        # Rows not sent as a whole; of floats, base + (values - base) need not be the values.
-        overwrites, is_float = share.encoding == OVERWRITE, share.values.dtype.kind == "f"
-        self.carried = np.zeros(rows, np.bool_) if is_float and not overwrites else None
-        self.sent_shape = self.shape._replace(encoding=OVERWRITE if overwrites else AS_IT_IS)
-        rounded = (FLOAT16, BFLOAT16, LARGEST) if is_float else ()
-        self.encodings = (AS_IT_IS, OVERWRITE) if overwrites else (AS_IT_IS, *rounded)  # that may arrive
-        for node, ids in enumerate(self.ids):
-            if node != rank:
-                self.base[ids] = share.values[ids]
-            elif share.states is not None:
-                presence.make_present(share.states, ids.copy())
-
-    def take_marked(self, owner: int) -> int:
-        """Put the marked rows of `owner` to the beginning of `taken`, no longer marked; return how many."""
-        owners, span = self.share.owners, self.spans[owner]
-        return int(shards.take_marked(self.dirty, self.eights, owners, owner, *span, self.taken))
-
-    def take_wanted(self, owner: int) -> int:
-        """Put the rows of `owner` that workers want and nobody has asked for to the beginning of `taken`."""
-        states, owners, span = self.share.states, self.share.owners, self.spans[owner]
-        assert states is not None
-        return int(presence.take_wanted(states, states.view(np.int64), owners, owner, *span, self.taken))
-
-    def take_unused(self, owner: int) -> int:
-        """Put the rows of `owner` that nobody has used since the last call to the beginning of `taken`."""
-        return int(presence.take_unused(self.share.states, self.ids[owner], self.taken))
-
-    def take(self, ids: Ids, out_ids: Ids, out: npt.NDArray[Any]) -> int:
-        """Take what local workers did to rows `ids`: differences, or values where a row has one writer."""
-        if self.share.encoding == OVERWRITE:
-            return int(shards.take_values(self.values, self.base, ids, out_ids, out))
-        return int(shards.take_differences(self.values, self.base, ids, out_ids, out, self.seen))
-
-    def take_carried(self, owner: int, count: int) -> int:
-        """Put the rows of `owner` that were not sent as a whole to the first `count` of `taken`; return how many."""
-        assert self.carried is not None
-        ids = self.ids[owner]
-        self.carried[self.taken[:count]] = True
-        rows = ids[self.carried[ids]]
-        self.carried[rows] = False
-        self.taken[: rows.size] = rows
-        return int(rows.size)
-
-    def round_off(self, ids: Ids, deltas: npt.NDArray[Any]) -> tuple[Ids, Bytes]:
-        """Take what can be sent of `deltas` to rows `ids`; return the rows with any, and it in this encoding."""
-        assert self.carried is not None
-        share = self.share
-        shape = self.shape._replace(rows=ids.size, encoding=share.encoding, kept=share.kept)
-        sent = compress(deltas, share.encoding, share.kept, np.empty(values_bytes(shape), np.uint8))
-        self.carried[ids] |= (sent != deltas).any(axis=1)
-        some = (sent != 0).any(axis=1)
-        ids, sent = ids[some], sent[some]
-        shards.add_to_base(self.base, ids, sent)
-        packed = np.empty(values_bytes(shape._replace(rows=ids.size)), np.uint8)
-        compress(sent, share.encoding, share.kept, packed)
-        return ids, packed
 
 
 class NodeMemory:
@@ -134,16 +39,14 @@ class NodeMemory:
         rank: int,
         nodes: int,
         tables: Sequence[TableShare],
-        save: Save | None = None,
         on_answer: Callable[[], None] = lambda: None,
     ) -> None:
         self.rank = rank
         self.nodes = nodes
         self.rows_sent = self.rows_received = 0
-        self._save = save
         self._on_answer = on_answer
         self._asked: dict[int, deque[tuple[int, Bytes]]] = {}  # by owner: requests and their rows
-        self._tables = [_Rows(number, share, rank, nodes) for number, share in enumerate(tables)]
+        self._tables = [Store(number, share, rank, nodes) for number, share in enumerate(tables)]
         self._itemsizes = [table.shape.itemsize for table in self._tables]
         self._widths = [table.shape.width for table in self._tables]
         self._bits = [np.uint64(1 << node) for node in range(nodes)]
@@ -169,7 +72,7 @@ class NodeMemory:
             return self._collect_parts(chosen, rounded, _PASSES if exact else 1)
         return self._collect_whole(chosen)
 
-    def _collect_whole(self, chosen: Sequence[tuple[_Rows, int]]) -> Bytes | None:
+    def _collect_whole(self, chosen: Sequence[tuple[Store, int]]) -> Bytes | None:
         """Take the differences of the first so many rows that each table has `taken`."""
         if not chosen:
             return None
@@ -185,7 +88,7 @@ class NodeMemory:
         return cut(batch, counts)
 
     def _collect_parts(
-        self, chosen: Sequence[tuple[_Rows, int]], rounded: Sequence[tuple[_Rows, Ids]], passes: int
+        self, chosen: Sequence[tuple[Store, int]], rounded: Sequence[tuple[Store, Ids]], passes: int
     ) -> Bytes | None:
         """Take differences of rows of tables as they are (`chosen`), and of others in fewer bytes.
 
@@ -247,6 +150,10 @@ class NodeMemory:
         """Return how much memory a batch takes, in bytes."""
         return rows.nbytes
 
+    def check(self, rows: Bytes) -> None:
+        """Raise `RemoteProtocolError` if `apply` could not add this batch."""
+        self._checked(self._parts(rows, self.rank, counts=False))
+
     def apply(self, source: int, rows: Bytes) -> None:
         """Add a batch of node `source` to owned rows."""
         for table, part in self._checked(self._parts(rows, self.rank)):
@@ -291,13 +198,13 @@ class NodeMemory:
 
     def wanted(self) -> list[tuple[int, Bytes]]:
         """Return the rows that workers want and nobody has asked for, as batches without values, by owner."""
-        return self._listed(_Rows.take_wanted)
+        return self._listed(Store.take_wanted)
 
     def unused(self) -> list[tuple[int, Bytes]]:
         """Let go of rows that no worker has used since the last call; return them by owner."""
-        return self._listed(_Rows.take_unused)
+        return self._listed(Store.take_unused)
 
-    def _listed(self, take: Callable[[_Rows, int], int]) -> list[tuple[int, Bytes]]:
+    def _listed(self, take: Callable[[Store, int], int]) -> list[tuple[int, Bytes]]:
         found = []
         for owner in range(self.nodes):
             if owner == self.rank:
@@ -344,39 +251,37 @@ class NodeMemory:
         for table, part in self._parts(rows, self.rank):
             shards.unsubscribe(table.subscribers, part.ids, self._bits[subscriber])
 
-    def save(self, clock: int) -> None:
-        """Copy the owned rows, and hand them on to be saved."""
-        if self._save is None:
-            raise ProtocolError(f"node {self.rank} shall save clock {clock}, but not where")
+    def copy_owned(self) -> Mapping[str, tuple[Ids, npt.NDArray[Any]]]:
+        """Return the owned rows of each table and a copy of their values."""
         own = [(table, table.ids[self.rank]) for table in self._tables]
-        self._save(clock, {table.share.name: (ids, table.values[ids]) for table, ids in own})
+        return {table.share.name: (ids, table.values[ids]) for table, ids in own}
 
-    def _parts(self, rows: Bytes, owner: int, check: bool = True) -> list[tuple[_Rows, Section]]:
-        """Return the tables and sections of a batch of rows of `owner`."""
+    def _parts(self, rows: Bytes, owner: int, check: bool = True, counts: bool = True) -> list[tuple[Store, Section]]:
+        """Return the tables and sections of a batch of rows of `owner`; it `counts` if it is not looked at again."""
         parts = [(self._tables[part.table], part) for part in sections(rows, self._itemsizes, self._widths)]
         for table, part in parts if check else ():
             wrong = shards.first_foreign_id(part.ids, table.share.owners, owner)
             if wrong >= 0:
-                raise ProtocolError(
+                raise RemoteProtocolError(
                     f"a batch for table {table.share.name!r} has row {part.ids[wrong]} at position {wrong}; expected "
                     f"ascending rows of node {owner}"
                 )
-            self.rows_received += part.ids.size
+            self.rows_received += part.ids.size if counts else 0
         return parts
 
-    def _checked(self, parts: list[tuple[_Rows, Section]]) -> list[tuple[_Rows, Section]]:
+    def _checked(self, parts: list[tuple[Store, Section]]) -> list[tuple[Store, Section]]:
         """Return `parts` if the values of all of them can be read: none is used before all were checked."""
         for table, part in parts:
             columns = columns_of(part.values, part.encoding, part.ids.size, part.kept)
             outside = columns is not None and (columns >= part.width).any()
             if part.encoding not in table.encodings or outside:
-                raise ProtocolError(
+                raise RemoteProtocolError(
                     f"a batch for table {table.share.name!r} has values in encoding {part.encoding}; expected one of "
                     f"{table.encodings}, with columns below {part.width}"
                 )
         return parts
 
-    def _values(self, table: _Rows, part: Section) -> npt.NDArray[Any]:
+    def _values(self, table: Store, part: Section) -> npt.NDArray[Any]:
         """Return the values of a section, shape (n, width); a view if they are as they are."""
         n, dtype = part.ids.size, table.values.dtype
         if part.encoding in (AS_IT_IS, OVERWRITE):

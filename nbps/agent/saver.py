@@ -16,7 +16,6 @@ from nbps.checkpoint.writer import CheckpointWriter
 
 Rows = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]
 
-_MEANWHILE_S = 0.05
 _PART_TIMEOUT_S = 600.0  # for the slowest node to write its part
 
 
@@ -26,42 +25,28 @@ class Saver:
     Attributes
     ----------
     error : Exception or None
-        Why one could not be written.
+        Why one could not be written; nothing is written after it.
+    written : int
+        How many were, or are given up because of the error; `notify` is called whenever it rises.
     """
 
     def __init__(self, plan: SavePlan, attempt: str, rank: int, nodes: int, notify: Callable[[], None]) -> None:
         self.error: Exception | None = None
+        self.written = 0
         self._plan = plan
         self._attempt = attempt
         self._rank = rank
         self._nodes = nodes
         self._notify = notify
-        # One is written while one waits: whoever saves faster than the disk writes is held up.
-        self._waiting: queue.Queue[tuple[int, int, Rows] | None] = queue.Queue(maxsize=1)
-        self._ordered = self._written = 0  # each is counted by one thread only
+        # Not limited here: the protocol core has so many copies at most (`nbps.core.settings.Settings.copies`).
+        self._waiting: queue.SimpleQueue[tuple[int, int, Rows] | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="nbps-saver")
         self._thread.start()
 
-    @property
-    def idle(self) -> bool:
-        """Whether everything was written."""
-        return self._ordered == self._written
-
-    def save(self, run: int, clock: int, rows: Rows, give_up: Callable[[], bool]) -> None:
-        """Have `rows`, the caller's no more, written as of `clock` of run number `run`.
-
-        Blocks while two are unwritten, and asks `give_up` now and then: if so, they are not written.
-        """
-        self._ordered += 1
-        while True:
-            try:
-                self._waiting.put((run, clock, rows), timeout=_MEANWHILE_S)
-                return
-            except queue.Full:
-                if give_up():
-                    self._ordered -= 1
-                    return
+    def save(self, run: int, clock: int, rows: Rows) -> None:
+        """Have `rows`, the caller's no more, written as of `clock` of run number `run`, after those before."""
+        self._waiting.put((run, clock, rows))
 
     def close(self) -> None:
         """End the thread; what it is writing stays incomplete if other nodes do not write their parts. Idempotent."""
@@ -77,7 +62,7 @@ class Saver:
                     self._write(*order)
             except Exception as error:  # told to the job, which ends
                 self.error = error
-            self._written += 1
+            self.written += 1
             self._notify()
 
     def _write(self, run: int, clock: int, rows: Rows) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from nbps.agent.batch import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST, OVERWRITE, Bytes
+from nbps.agent.encodings import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST, OVERWRITE, Bytes
 from nbps.memory.segments import attach
 from nbps.tables.definition import TableDefinition
 from nbps.tables.placed import PlacedTable
@@ -33,8 +33,8 @@ class TableShare:
     replicated : bool
         Whether other nodes are told of all changes during a run.
     encoding, kept : int
-        Of additions on their way (`nbps.agent.batch`); `OVERWRITE` where a row has one writer at a time, and its values
-        are sent.
+        Of additions on their way (`nbps.agent.encodings`); `OVERWRITE` where a row has one writer at a time, and its
+        values are sent.
     """
 
     name: str

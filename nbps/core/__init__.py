@@ -6,12 +6,18 @@ the simulator (`nbps.sim`) carries it out in virtual time, and tests in any orde
 
 ==============  ====================================================================================================
 `worker`        one worker: commit, publish, wait at the gate, refresh; one box needs nothing else
-`node`          one machine among several: events in, actions out; it has a link to each other node and
+`runs`          one machine among several, from one run to the next; each run has a
+`node`          of its own: events in, actions out; it has a link to each other node and
 `replica`       for each other node its copy of the rows owned there,
-`shard`         for the rows that it owns itself: whose updates have arrived, and who must be told.
+`shard`         for the rows that it owns itself: whose updates have arrived, and which nodes must be told.
+`rounds`        VAP: what was sent and not seen by everybody, what came and was not taken in
+`links`         all links of a node: what it says goes out here
 `link`          exactly once and in order, over connections that break, lose, repeat and reorder
+`watch`         what is read on the board of clocks, as events
 `messages`      what nodes say to each other, what drivers tell a node, and what it asks them to do
 `memory`        what the driver lends to it: the node's rows and its board of clocks
+`settings`      what a node must know, and its limits
+`terms`         the consistency model, as the protocol sees it
 `rules`         the inequalities of the papers, each in one place
 ==============  ====================================================================================================
 

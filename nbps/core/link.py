@@ -110,6 +110,10 @@ class Link:
         self.received = frame.number
         return frame.message
 
+    def hear(self, now: float) -> None:
+        """Take note that the peer lives: it said something of another run."""
+        self.heard_at = now
+
     def give_back(self) -> None:
         """Take the message that was accepted last for not received: it could not be used, and may come again intact."""
         self.received -= 1

@@ -3,6 +3,9 @@
 What a node does to its rows is part of the protocol's meaning, so the core calls these in the order that counts; how
 rows are stored, marked as changed and packed is theirs. `Rows` is opaque to the core. Workers read and add at the same
 time, also in the middle of any of these calls.
+
+A batch that another node sent may be anything. Where it cannot be used, `apply`, `install`, `subscribe` and
+`unsubscribe` raise `RemoteProtocolError`, and have changed nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ class Memory(Protocol):
 
     def bytes_of(self, rows: Rows) -> int:
         """Return how much memory a batch takes, in bytes."""
+
+    def check(self, rows: Rows) -> None:
+        """Raise `RemoteProtocolError` if `apply` could not add this batch."""
 
     def apply(self, source: int, rows: Rows) -> None:
         """Add a batch of node `source` to the rows owned here; every other subscriber must be told.
@@ -57,8 +63,8 @@ class Memory(Protocol):
     def unsubscribe(self, subscriber: int, rows: Rows) -> None:
         """Stop that."""
 
-    def save(self, clock: int) -> None:
-        """Save the owned rows, at once: they hold exactly the updates from clocks < `clock`."""
+    def copy_owned(self) -> Rows:
+        """Return a copy of the owned rows as they are now, to be saved."""
 
 
 class Board(Protocol):
@@ -71,7 +77,7 @@ class Board(Protocol):
         """Say that every worker of `node` has come to `count` barriers; before that, lay down its `summands`."""
 
     def publish_installs(self, count: int) -> None:
-        """Say that `count` ships have been taken into this node's rows (VAP); to who polls, that is news."""
+        """Say that `count` ships have been taken into this node's rows (VAP); to a worker that polls, that is news."""
 
     def publish_seen(self, clocks: Sequence[int]) -> None:
         """Say that other nodes have taken in each local worker's updates from clocks < ``clocks[worker]`` (VAP)."""

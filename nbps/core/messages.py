@@ -183,6 +183,14 @@ class WorkerLost(NamedTuple):
     lost: int | None = None
 
 
+class Saved(NamedTuple):
+    """The rows of the earliest `Save` that was not answered are written, for good or not: their copy is free."""
+
+
+class Begin(NamedTuple):
+    """The workers of the node begin the next run; its board has been reset (`nbps.core.runs`)."""
+
+
 Event = (
     Committed
     | Needed
@@ -196,6 +204,8 @@ Event = (
     | LinkDown
     | Tick
     | WorkerLost
+    | Saved
+    | Begin
 )
 
 # ----------------------------------------------------------------- from the node to its driver
@@ -206,6 +216,33 @@ class Send(NamedTuple):
 
     peer: int
     frame: Frame
+
+
+class Refuse(NamedTuple):
+    """Close the connection to `peer`, which sent what no node may send, and tell of it by `LinkDown`.
+
+    Nothing of it was taken. A new connection brings everything again that was not acknowledged.
+    """
+
+    peer: int
+    reason: str
+
+
+class Save(NamedTuple):
+    """Write `rows`, the owned ones, as of `clock` of run number `run`; answered by `Saved`.
+
+    They hold exactly the updates from clocks < `clock`, and are a copy: nobody changes them any more.
+    """
+
+    run: int
+    clock: int
+    rows: Rows
+
+
+class Done(NamedTuple):
+    """Run number `run` is over: every node has the same rows, and everything that was to be saved is written."""
+
+    run: int
 
 
 class Leave(NamedTuple):
@@ -219,4 +256,4 @@ class End(NamedTuple):
     lost: int | None = None
 
 
-Action = Send | Leave | End
+Action = Send | Refuse | Save | Done | Leave | End

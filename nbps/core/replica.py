@@ -14,7 +14,8 @@ from collections.abc import Callable
 from nbps.core.memory import Board, Memory, Rows
 from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe
 from nbps.core.rules import FINISHED, is_checkpoint
-from nbps.errors import ProtocolError
+from nbps.core.settings import Settings
+from nbps.errors import LocalProtocolError, RemoteProtocolError
 
 
 class Replica:
@@ -33,8 +34,10 @@ class Replica:
     needed : set of int
         SSP: clocks above `clock` that workers wait for.
     asked : int or None
-        SSP: clock asked for and not given: the lowest needed one. Who waits for a later one may hold up the worker that
-        waits for this one, or be held up by it.
+        SSP: clock asked for and not given: the lowest needed one. A worker that waits for a later one may hold up the
+        worker that waits for this one, or be held up by it.
+    ships : int
+        Number of the last ship that is in the replica.
     requests : int
         Number of the last request for rows.
     push_due : bool
@@ -44,31 +47,28 @@ class Replica:
     def __init__(
         self,
         owner: int,
+        settings: Settings,
         memory: Memory,
         board: Board,
         post: Callable[[int, Message], None],
         has_room: Callable[[int], bool],
-        window: int,
-        window_bytes: int,
-        clock: int = 0,
-        checkpoint_every: int = 0,
     ) -> None:
         self.owner = owner
         self.number = 0
         self.unapplied: deque[tuple[int, Rows]] = deque()
         self.unapplied_bytes = 0
-        self.clock = clock
+        self.clock = settings.clock
         self.asked: int | None = None
         self.needed: set[int] = set()
-        self.requests = 0
+        self.ships = self.requests = 0
         self.push_due = False
         self._memory = memory
         self._board = board
         self._post = post
         self._has_room = has_room
-        self._window = window
-        self._window_bytes = window_bytes
-        self._checkpoint_every = checkpoint_every
+        self._window = settings.window
+        self._window_bytes = settings.window_bytes
+        self._checkpoint_every = settings.terms.checkpoint_every
 
     def push(self, clock: int) -> None:
         """Send what local workers added, who have committed `clock`, or remember to do so when there is room."""
@@ -123,13 +123,14 @@ class Replica:
 
     def install(self, ship: Ship) -> None:
         """Take in what the owner shipped, then say so on the board."""
-        if ship.clock < self.clock:
-            raise ProtocolError(f"replica of node {self.owner} at clock {self.clock} got a ship of clock {ship.clock}")
+        self._check(ship)
         unapplied = self.unapplied
+        if ship.rows is not None:
+            newer = [rows for number, rows in unapplied if number > ship.applied]
+            self._memory.install(self.owner, ship.rows, newer, ship.answered)
+        self.ships = ship.number
         while unapplied and unapplied[0][0] <= ship.applied:
             self.unapplied_bytes -= self._memory.bytes_of(unapplied.popleft()[1])
-        if ship.rows is not None:
-            self._memory.install(self.owner, ship.rows, [rows for _, rows in unapplied], ship.answered)
         if ship.clock > self.clock:
             self.clock = ship.clock
             self._board.publish_shard(self.owner, ship.clock)
@@ -138,6 +139,16 @@ class Replica:
             self.needed = {clock for clock in self.needed if clock > self.clock}
             if self.needed:
                 self._ask(min(self.needed))
+
+    def _check(self, ship: Ship) -> None:
+        """Raise `RemoteProtocolError` if the owner cannot have shipped this."""
+        possible = ship.number == self.ships + 1 and ship.clock >= self.clock
+        if not (possible and ship.applied <= self.number and ship.answered <= self.requests):
+            raise RemoteProtocolError(
+                f"node {self.owner} shipped number {ship.number} of clock {ship.clock}, with batches up to "
+                f"{ship.applied} and answers up to {ship.answered}; expected number {self.ships + 1} of clock "
+                f"{self.clock} or later, up to {self.number} and {self.requests}"
+            )
 
     def confirm(self, number: int) -> None:
         """Tell the owner that all local workers have taken in its ships up to `number` (VAP)."""
@@ -149,17 +160,17 @@ class Replica:
             self._post(self.owner, Pull(clock))
 
     def validate(self) -> None:
-        """Raise `ProtocolError` if a field breaks its invariant."""
+        """Raise `LocalProtocolError` if a field breaks its invariant."""
         numbers = [number for number, _ in self.unapplied]
         if numbers != sorted(set(numbers)) or (numbers and not 0 < numbers[-1] <= self.number):
-            raise ProtocolError(f"replica of node {self.owner} keeps batches {numbers} of {self.number}")
+            raise LocalProtocolError(f"replica of node {self.owner} keeps batches {numbers} of {self.number}")
         if len(numbers) > self._window:
-            raise ProtocolError(
+            raise LocalProtocolError(
                 f"replica of node {self.owner} keeps {len(numbers)} batches; the limit is {self._window}"
             )
         sizes = [self._memory.bytes_of(rows) for _, rows in self.unapplied]
         if sum(sizes) != self.unapplied_bytes or sum(sizes[:-1]) >= self._window_bytes:
-            raise ProtocolError(
+            raise LocalProtocolError(
                 f"replica of node {self.owner} keeps batches of {sizes} bytes, counted as {self.unapplied_bytes}; only "
                 f"the last may go beyond {self._window_bytes}"
             )

@@ -1,8 +1,8 @@
-"""The rows that a node owns: whose additions have arrived, and who must be told.
+"""The rows that a node owns: whose additions have arrived, and which nodes must be told.
 
 The owner's live rows are the authority. Local workers add to them directly, batches of other nodes are added as they
 come. The *shard clock* is the lowest clock among all nodes: every addition from clocks below it is in the rows. When it
-rises, what changed is shipped: to all subscribers at once (ESSP), or to who asked (SSP).
+rises, what changed is shipped: to all subscribers at once (ESSP), or to those that asked (SSP).
 
 Strict BSP adds batches in the order of the nodes once all have come, so that sums of floats are the same in every run.
 VAP ships after every batch and reports back when everybody has taken it in.
@@ -17,8 +17,8 @@ from typing import NamedTuple
 from nbps.core.memory import Board, Memory, Rows
 from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe, Visible
 from nbps.core.rules import FINISHED, is_checkpoint
-from nbps.core.terms import Terms
-from nbps.errors import ProtocolError
+from nbps.core.settings import Settings
+from nbps.errors import LocalProtocolError, RemoteProtocolError
 
 Post = Callable[[int, Message], None]
 
@@ -32,14 +32,16 @@ class InTransit(NamedTuple):
 
 
 class Shard:
-    """The shard of node `rank` among `nodes`.
+    """The shard of node `rank`; `save` has a copy of the rows written, or says that there is no room for one.
 
     Attributes
     ----------
     clocks : list of int
         Clock of each node as it was heard; never falls.
     clock : int
-        Their minimum.
+        Their minimum, or the one before while `save_due`.
+    save_due : bool
+        All nodes have come to a checkpoint, and there is no room for another copy of the rows yet.
     applied : list of int
         Number of the last batch of each node that is in the rows.
     held : list of deque of Rows or None
@@ -60,20 +62,20 @@ class Shard:
 
     def __init__(
         self,
-        rank: int,
-        nodes: int,
-        terms: Terms,
+        settings: Settings,
         memory: Memory,
         board: Board,
         post: Post,
         has_room: Callable[[int], bool],
         seen: Callable[[int, int], None],
-        clock: int = 0,
+        save: Callable[[int], bool],
     ) -> None:
+        rank, nodes, clock = settings.rank, settings.nodes, settings.clock
         self.rank = rank
-        self.terms = terms
+        self.terms = terms = settings.terms
         self.clock = clock
         self.clocks = [clock] * nodes
+        self.save_due = False
         self.applied = [0] * nodes
         self.held: list[deque[Rows | None]] = [deque() for _ in range(nodes)]
         self.rounds = clock
@@ -89,6 +91,7 @@ class Shard:
         self._post = post
         self._has_room = has_room
         self._seen = seen
+        self._save = save
         self._bounded = terms.v0 is not None
 
     def commit(self, clock: int, number: int) -> None:
@@ -99,7 +102,15 @@ class Shard:
 
     def push(self, source: int, batch: Push) -> None:
         """Take a batch of another node."""
+        number = self.applied[source] + len(self.held[source]) + 1
+        if batch.number != number or batch.clock < self.clocks[source]:
+            raise RemoteProtocolError(
+                f"node {source} sent batch {batch.number} of clock {batch.clock} to shard {self.rank}; expected number "
+                f"{number} of clock {self.clocks[source]} or later"
+            )
         if self.terms.ordered:
+            if batch.rows is not None:
+                self._memory.check(batch.rows)  # now, as long as it is known which connection it came on
             self.held[source].append(batch.rows)
         else:
             if batch.rows is not None:
@@ -120,6 +131,10 @@ class Shard:
 
     def subscribe(self, source: int, order: Subscribe) -> None:
         """Ship rows to `source`, now and whenever they change."""
+        if order.request != self.answered[source] + 1:
+            raise RemoteProtocolError(
+                f"node {source} sent request {order.request} for rows; expected number {self.answered[source] + 1}"
+            )
         self._memory.subscribe(source, order.rows)
         self.answered[source] = order.request
         self.ship(source)
@@ -130,6 +145,10 @@ class Shard:
 
     def confirm(self, source: int, confirmation: Confirm) -> None:
         """Take note that `source` has taken in ships (VAP)."""
+        if confirmation.number > self.ships[source]:
+            raise RemoteProtocolError(
+                f"node {source} confirms ship {confirmation.number}; expected at most {self.ships[source]}, the last"
+            )
         self.confirmed[source] = max(self.confirmed[source], confirmation.number)
         self._pop_seen()
 
@@ -150,19 +169,23 @@ class Shard:
 
     def _hear(self, source: int, clock: int) -> None:
         before = self.clocks[source]
-        if clock < before:
-            raise ProtocolError(f"shard {self.rank}: node {source} went back from clock {before} to {clock}")
         self.clocks[source] = clock
-        if before == self.clock and (lowest := min(self.clocks)) > before:
-            self._advance(lowest)
+        if before == self.clock and min(self.clocks) > before:
+            self.advance()
 
-    def _advance(self, clock: int) -> None:
-        """All nodes have come to `clock`."""
+    def advance(self) -> None:
+        """Go to the clock that all nodes have come to, unless its rows are to be saved and there is no room for them.
+
+        Nobody passes a checkpoint before all owners have said that they are there, so the rows hold nothing of later
+        clocks, now or when there is room.
+        """
+        clock = min(self.clocks)
         if self.terms.ordered:
             self._apply_rounds(clock)
+        self.save_due = is_checkpoint(clock, self.terms.checkpoint_every) and not self._save(clock)
+        if self.save_due:
+            return
         self.clock = clock
-        if is_checkpoint(clock, self.terms.checkpoint_every):
-            self._memory.save(clock)
         self._board.publish_shard(self.rank, clock)
         pushes = self.terms.pushes
         for node in self._others:
@@ -204,9 +227,10 @@ class Shard:
                 self._post(source, Visible(number))
 
     def validate(self) -> None:
-        """Raise `ProtocolError` if a field breaks its invariant."""
+        """Raise `LocalProtocolError` if a field breaks its invariant."""
         checks = {
-            "the clock is the lowest of all nodes": self.clock == min(self.clocks),
+            "the clock is the lowest of all nodes": self.save_due or self.clock == min(self.clocks),
+            "the clock is below one that waits to be saved": not self.save_due or self.clock < min(self.clocks),
             "what is wanted has not come yet": all(
                 w is None or w > self.clock or due for w, due in zip(self.wanted, self.ship_due, strict=True)
             ),
@@ -216,4 +240,6 @@ class Shard:
         }
         for rule, holds in checks.items():
             if not holds:
-                raise ProtocolError(f"shard {self.rank} at clock {self.clock} (nodes at {self.clocks}) breaks: {rule}")
+                raise LocalProtocolError(
+                    f"shard {self.rank} at clock {self.clock} (nodes at {self.clocks}) breaks: {rule}"
+                )

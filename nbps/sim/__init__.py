@@ -8,9 +8,10 @@ The objects that decide are those of `nbps.core`, the same that run for real; me
 ((), True)
 """
 
+from nbps.sim.node import SimNode
 from nbps.sim.outcome import Outcome, simulate
 from nbps.sim.scenario import Fault, Network, Scenario, Speed, random_scenario
-from nbps.sim.simulation import SimNode, Simulation, StuckError
+from nbps.sim.simulation import Simulation, StuckError
 from nbps.sim.worker import SimWorker
 
 __all__ = [

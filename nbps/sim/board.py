@@ -1,4 +1,4 @@
-"""The board of a simulated node: its slots, and who waits for them."""
+"""The board of a simulated node: its slots, and the workers that wait for them."""
 
 from __future__ import annotations
 
@@ -28,24 +28,35 @@ class SimBoard:
         A row for each reader, local workers first, then all other nodes as one.
     lowest : int
         Lowest committed slot.
+    needed, ships : list of int
+        For each worker the highest clock that it has waited for, and how many ships it has taken in.
     installs : int
         Ships that the node has taken in.
     """
 
-    def __init__(self, workers: int, nodes: int, copies: bool, clock: int, wake: Callable[[Any, Any], None]) -> None:
+    def __init__(self, workers: int, nodes: int, copies: bool, bounded: bool, wake: Callable[[Any, Any], None]) -> None:
         self.workers = workers
-        shards = nodes if nodes > 1 else 0
-        self.slots = [[clock] * (workers + shards), [clock - 1] * workers, [0] * (workers + shards)]
+        self.bounded = bounded
+        self._shards = nodes if nodes > 1 else 0
         # Live rows are seen by all workers of a node at once: only copies, and other nodes, have to take them in.
         self._copies = workers if copies else 0
-        self.seen = [[clock] * workers for _ in range(self._copies + (1 if shards else 0))]
-        self.lowest = clock
-        self._at_lowest = len(self.slots[Group.COMMITTED])
-        self._gates: list[tuple[int, int, Any]] = []  # heap of who waits for the lowest committed slot
-        self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else who waits
-        self.installs = 0
         self._count = 0
         self._wake = wake
+        self.reset(0)
+
+    def reset(self, clock: int) -> None:
+        """Begin a run at `clock`: nobody has done anything in it."""
+        workers, shards = self.workers, self._shards
+        self.slots = [[clock] * (workers + shards), [clock - 1] * workers, [0] * (workers + shards)]
+        self.seen = [[clock] * workers for _ in range(self._copies + (1 if shards else 0))]
+        self.needed = [0] * workers
+        self.ships = [0] * workers
+        self.lowest = clock
+        self._told = [clock, 0, 0]  # the lowest slot of the workers, by group
+        self._at_lowest = len(self.slots[Group.COMMITTED])
+        self._gates: list[tuple[int, int, Any]] = []  # heap of those that wait for the lowest committed slot
+        self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else who waits
+        self.installs = 0
         self._taken = [self.snapshot()] * workers  # the snapshot that each worker took in last
 
     # ----------------------------------------------------------------- what workers do
@@ -65,6 +76,27 @@ class SimBoard:
         if self._waiting:
             self._look_again()
 
+    def publish_own(self, group: Group, worker: int, value: int) -> bool:
+        """Set the slot of a worker; return whether that may be news to the agent."""
+        before = self.slots[group][worker]
+        self.publish(group, worker, value)
+        if group is Group.REFRESHED or (before > self._told[group] and not self.bounded):
+            return False
+        self._told[group] = min(self.slots[group][: self.workers])
+        return True
+
+    def need(self, worker: int, clock: int) -> bool:
+        """Have the agent know that `worker` waits for the visible clock `clock`; return whether that is news."""
+        is_new = clock > self.needed[worker]
+        if is_new:
+            self.needed[worker] = clock
+        return is_new
+
+    def survey(self) -> tuple[int, int, list[int], list[int], list[int]]:
+        """Return what the agent must know, as `nbps.core.watch.Watch.news` wants it."""
+        committed = self.slots[Group.COMMITTED][: self.workers] if self.bounded else []
+        return self._told[Group.COMMITTED], self._told[Group.ARRIVED], committed, self.needed, self.ships
+
     def lowest_other(self, worker: int) -> int:
         """Return the lowest committed slot without that of `worker`."""
         slots = self.slots[Group.COMMITTED]
@@ -72,17 +104,23 @@ class SimBoard:
             return self.lowest
         return min((clock for n, clock in enumerate(slots) if n != worker), default=FINISHED)
 
+    def lowest_of(self, group: Group, worker: int) -> int:
+        """Return the lowest slot of `group`, committed or seen, that is not `worker`'s own."""
+        return self.lowest_other(worker) if group is Group.COMMITTED else self.seen_of(worker)
+
     def snapshot(self) -> Snapshot:
         """Return what the rows of this node hold now."""
         return Snapshot(list(self.slots[Group.COMMITTED]), self.installs)
 
-    def publish_row(self, reader: int, taken: Snapshot | None) -> None:
-        """Say what local worker `reader` has taken in; None for everything, for good."""
+    def publish_row(self, reader: int, taken: Snapshot | None) -> bool:
+        """Say what local worker `reader` has taken in, None for everything, for good; return whether ships were new."""
         if taken is not None:
             self._taken[reader] = taken
+        before, self.ships[reader] = self.ships[reader], FINISHED if taken is None else taken.installs
         if reader < self._copies:
             self.seen[reader] = [FINISHED] * self.workers if taken is None else taken.committed[: self.workers]
             self._look_again()
+        return self._copies > 0 and self.ships[reader] != before
 
     def seen_of(self, worker: int) -> int:
         """Clock below which everybody has taken in all of local worker `worker`."""

@@ -39,8 +39,6 @@ class SimMemory:
         Replica rows that cannot be read before this request is answered.
     absent : set
         Replica rows that nobody keeps fresh.
-    saved : dict
-        Copies of the owned rows by checkpoint clock.
     """
 
     def __init__(
@@ -62,7 +60,6 @@ class SimMemory:
         self.given: list[list[int | None]] = [[None if sparse else 0] * self.shard_rows for _ in range(nodes)]
         self.awaited: dict[int, int] = {}
         self.absent = {row for row in range(len(initial)) if row not in self.owned} if sparse else set()
-        self.saved: dict[int, npt.NDArray[Any]] = {}
         self.pause = pause
 
     def rows_of(self, owner: int) -> range:
@@ -118,6 +115,9 @@ class SimMemory:
     def bytes_of(self, rows: Batch) -> int:
         """Return how much memory a batch takes."""
         return sum(delta.nbytes for _, delta in rows)
+
+    def check(self, rows: Batch) -> None:
+        """Take any batch: simulated nodes send none that cannot be used."""
 
     def apply(self, source: int, rows: Batch) -> None:
         """Add a batch of another node to owned rows."""
@@ -184,9 +184,10 @@ class SimMemory:
         for row in rows:
             self.given[subscriber][row - self.owned.start] = None
 
-    def save(self, clock: int) -> None:
-        """Copy the owned rows."""
-        self.saved[clock] = self.values[self.owned.start : self.owned.stop].copy()
+    def copy_owned(self) -> Row:
+        """Return a copy of the owned rows."""
+        copied: Row = self.values[self.owned.start : self.owned.stop].copy()
+        return copied
 
 
 class SimCopy:

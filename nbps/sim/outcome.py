@@ -109,11 +109,12 @@ def _no_collector() -> Iterator[None]:
 
 def _outcome(simulation: Simulation, probe: RecordedProbe | CountedProbe, real_s: float) -> Outcome:
     differentials: Counter[int] = Counter()
-    for worker in simulation.workers:
+    workers = simulation.retired + simulation.workers
+    for worker in workers:
         differentials.update(worker.differentials)
-    compute, wait = (sum(getattr(w, name) for w in simulation.workers) for name in ("compute_s", "wait_s"))
-    finished = max((worker.finished_at for worker in simulation.workers), default=0.0)
-    clocks = sum(worker.core.now for worker in simulation.workers)
+    compute, wait = (sum(getattr(w, name) for w in workers) for name in ("compute_s", "wait_s"))
+    finished = max((worker.finished_at for worker in workers), default=0.0)
+    clocks = sum(worker.core.now for worker in workers)
     connections = simulation.connections
     return Outcome(
         scenario=simulation.scenario,
@@ -132,5 +133,5 @@ def _outcome(simulation: Simulation, probe: RecordedProbe | CountedProbe, real_s
         clocks_per_s=clocks / finished if finished else 0.0,
         wait_share=wait / (wait + compute) if wait + compute else 0.0,
         differentials=dict(differentials),
-        value_share=max((worker.core.transit_share for worker in simulation.workers), default=0.0),
+        value_share=max((worker.core.transit_share for worker in workers), default=0.0),
     )

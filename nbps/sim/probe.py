@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.core.rules import FINISHED
+from nbps.sim.node import SimNode
 from nbps.sim.scenario import Scenario
 from nbps.sim.worker import SimWorker
 from nbps.testing.consistency.history import Add, Entry, History, Passed, Read, Violation, check
@@ -25,7 +26,11 @@ TABLE = "probe"
 
 
 class RecordedProbe:
-    """Reads before and after additions to random rows, all recorded."""
+    """Reads before and after additions to random rows, all recorded.
+
+    Every run has a history of its own, of what is above the rows as the runs before left them. Between two runs the
+    rows of a node hold exactly that.
+    """
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -33,14 +38,17 @@ class RecordedProbe:
         self.violations: list[Violation] = []
         self.reads = self.adds = 0
         self._columns = np.eye(scenario.size, dtype=np.int64)
-        self._entries: list[Entry] = []
-        self._barriers = [0] * scenario.size
+        self._entries: list[list[Entry]] = [[] for _ in range(scenario.runs)]  # by run
+        self._before = [self.initial.copy()] + [self.initial] * scenario.runs  # rows at the start of a run
+        self._begun = 0  # the last run
+        self._barriers = [[0] * scenario.size for _ in range(scenario.runs)]
         self._simulation: Simulation | None = None
 
     def attach(self, simulation: Simulation) -> None:
         """Watch `simulation`, in which this program runs."""
         self._simulation = simulation
         simulation.on_restart = self._restarted
+        simulation.on_rest = self._rested
 
     def __call__(self, worker: SimWorker) -> Generator[Any, Any, None]:
         """Run as the program of `worker`."""
@@ -73,7 +81,7 @@ class RecordedProbe:
                 yield from self._meet(worker)
         if draw.random() < 0.3:
             self._add(worker, draw.randrange(rows))  # committed by the end of the program
-        self._barriers[worker.rank] = FINISHED  # who has ended is missed at no barrier
+        self._barriers[worker.run][worker.rank] = FINISHED  # one that has ended is missed at no barrier
 
     @property
     def _now(self) -> float:
@@ -81,19 +89,20 @@ class RecordedProbe:
         return self._simulation.now
 
     def _passed(self, worker: SimWorker) -> None:
-        self._entries.append(Passed(worker.rank, worker.current_clock, self._now))
+        self._entries[worker.run].append(Passed(worker.rank, worker.current_clock, self._now))
 
     def _add(self, worker: SimWorker, row: int) -> None:
         self.adds += 1
-        self._entries.append(Add(worker.rank, worker.current_clock, TABLE, row, 1, self._now))
+        self._entries[worker.run].append(Add(worker.rank, worker.current_clock, TABLE, row, 1, self._now))
         worker.inc(row, self._columns[worker.rank])
 
     def _meet(self, worker: SimWorker) -> Generator[Any, Any, None]:
-        self._barriers[worker.rank] += 1
+        barriers = self._barriers[worker.run]
+        barriers[worker.rank] += 1
         yield from worker.barrier()
-        meeting = self._barriers[worker.rank]
-        if min(self._barriers) < meeting:
-            text = f"worker {worker.rank} passed barrier {meeting}; workers have come to {self._barriers}"
+        meeting = barriers[worker.rank]
+        if min(barriers) < meeting:
+            text = f"worker {worker.rank} passed barrier {meeting}; workers have come to {barriers}"
             self.violations.append(Violation("barrier", text, None))
 
     def _read(self, worker: SimWorker, row: int) -> Generator[Any, Any, None]:
@@ -102,10 +111,10 @@ class RecordedProbe:
         values = yield from worker.get(row, asked)
         self.reads += 1
         staleness = bound if asked is None else asked
-        seen = tuple(int(n) for n in values)
+        seen = tuple(int(n) for n in values - self._before[worker.run][row])
         assert self._simulation is not None
         self._simulation.log = hash((self._simulation.log, seen))
-        self._entries.append(
+        self._entries[worker.run].append(
             Read(worker.rank, worker.current_clock, TABLE, row, seen, staleness, self._now, worker.visible, self._now)
         )
 
@@ -115,19 +124,44 @@ class RecordedProbe:
             assert self._simulation is not None
             self._simulation.evict(worker.node, row)
 
-    def _restarted(self, clock: int) -> None:
-        """Check what was before; of it, only what was added in clocks < `clock` is still there."""
+    def _rows_after(self, run: int) -> npt.NDArray[Any]:
+        """Return the rows as run number `run` has left them: all that was added."""
+        rows = self._before[run].copy()
+        for entry in self._entries[run]:
+            if isinstance(entry, Add):
+                rows[entry.row, entry.worker] += entry.count
+        return rows
+
+    def _rested(self, node: SimNode) -> None:
+        """Check that a node on which a run is over, or that begins the next, holds what was added until then."""
+        if node.run == self._begun:
+            self._begun += 1
+            self._before[self._begun] = self._rows_after(node.run)
+        expected, found = self._before[node.run + 1], node.memory.values
+        if (found != expected).any():
+            row = int((found != expected).any(axis=1).argmax())
+            text = f"after run {node.run}: row {row} on node {node.rank} holds {found[row]}; expected {expected[row]}"
+            self.violations.append(Violation("rest", text, None))
+
+    def _restarted(self, run: int, clock: int) -> None:
+        """Check what was before; of it, only what was added in runs before, and in clocks < `clock`, is still there."""
         self._check(final=None)
-        self._entries = [entry for entry in self._entries if isinstance(entry, Add) and entry.clock < clock]
-        self._barriers = [0] * self.scenario.size
+        entries = self._entries[run]
+        self._entries[run] = [entry for entry in entries if isinstance(entry, Add) and entry.clock < clock]
+        self._begun = run
+        for later in range(run, self.scenario.runs):
+            self._barriers[later] = [0] * self.scenario.size
+            if later > run:
+                self._entries[later] = []
 
     def finish(self) -> None:
-        """Check the history of a run that has ended."""
+        """Check the history of runs that have ended."""
         simulation = self._simulation
         assert simulation is not None
-        rows = None
+        last, rows = self.scenario.runs - 1, None
         if simulation.ended is None:
-            rows = {(TABLE, row): tuple(int(n) for n in values) for row, values in enumerate(simulation.final())}
+            found = simulation.final() - self._before[last]
+            rows = {(TABLE, row): tuple(int(n) for n in values) for row, values in enumerate(found)}
         ends, may_end = simulation.restarts + (simulation.ended is not None), self.scenario.may_end
         if ends > may_end:
             text = f"the job ended {ends} times before its workers; expected at most {may_end}: {simulation.ended}"
@@ -135,10 +169,13 @@ class RecordedProbe:
         self._check(rows)
 
     def _check(self, final: dict[tuple[str, int], tuple[int, ...]] | None) -> None:
+        """Check the history of every run; that of the last one knows the rows after it, if they are known."""
         terms = self.scenario.terms
-        self.violations += check(History(self.scenario.size, self._entries, final, terms.staleness, terms.v0))
-        if terms.ordered:
-            self.violations += _inexact(self._entries)
+        for run, entries in enumerate(self._entries):
+            rows = final if run + 1 == self.scenario.runs else None
+            self.violations += check(History(self.scenario.size, entries, rows, terms.staleness, terms.v0))
+            if terms.ordered:
+                self.violations += _inexact(entries)
 
 
 def _inexact(entries: list[Entry]) -> Iterator[Violation]:
@@ -182,6 +219,7 @@ class CountedProbe:
     def __call__(self, worker: SimWorker) -> Generator[Any, Any, None]:
         """Run as the program of `worker`."""
         scenario, rank, node = self.scenario, worker.rank, worker.node.rank
+        before = worker.run * self._promised[-1]  # every run adds the same
         one = np.zeros(scenario.nodes, np.int64)
         one[node] = 1
         staleness, added, promised, rows = scenario.terms.staleness, self._added, self._promised, self._rows
@@ -190,8 +228,8 @@ class CountedProbe:
             values = yield from worker.get(row)
             self.reads += 1
             least = max(0, clock - int(staleness)) if staleness < clock else 0
-            if (values < promised[least, row]).any() or (values > added[row]).any():
-                expected = f"at least {promised[least, row]} and at most {added[row]}"
+            if (values < before[row] + promised[least, row]).any() or (values > added[row]).any():
+                expected = f"at least {before[row] + promised[least, row]} and at most {added[row]}"
                 text = f"worker {rank} at clock {clock}: row {row} holds {values}; expected {expected}"
                 self.violations.append(Violation("P1", text, None))
             yield from worker.compute(scenario.speed.draw(rank, clock, worker.random))

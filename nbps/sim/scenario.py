@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from nbps.checks import whole
 from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency
+from nbps.core.settings import Settings
 from nbps.core.terms import Terms
 from nbps.errors import ConfigError
 
 _MOST_WORKERS = 1_000_000
+_MOST_RUNS = 999
 _MOST_ELEMENTS = 50_000_000  # every node has a copy of every row: a few gigabytes
 SPEEDS = ("constant", "exponential", "uniform")
 
@@ -172,10 +174,14 @@ class Scenario:
         Probability that others may go on between two steps of one operation on memory or board.
     barrier_every, checkpoint_every : int
         In clocks; 0 for never.
+    runs : int
+        How often all workers run the program, one after the other.
+    disk_s : float
+        Writing the rows of a checkpoint takes up to so long.
     restart : bool
         Start again from the last checkpoint when the job has ended because of a crash.
     window, window_bytes, retry_s, heartbeat_s, failure_timeout_s
-        See `nbps.core.node.Settings`.
+        See `nbps.core.settings.Settings`.
     """
 
     nodes: int = 1
@@ -190,6 +196,8 @@ class Scenario:
     preemption: float = 0.0
     barrier_every: int = 0
     checkpoint_every: int = 0
+    runs: int = 1
+    disk_s: float = 0.0
     restart: bool = False
     speed: Speed = Speed()
     network: Network = Network()
@@ -205,6 +213,8 @@ class Scenario:
             whole(f"Scenario: {name}", getattr(self, name), 1)
         for name in ("barrier_every", "checkpoint_every", "seed"):
             whole(f"Scenario: {name}", getattr(self, name), 0)
+        whole("Scenario: runs", self.runs, 1, _MOST_RUNS)
+        _at_least_zero(self, "disk_s")
         whole("Scenario: window", self.window, 2)
         whole("Scenario: window_bytes", self.window_bytes, 1)
         check_consistency(self.consistency, "Scenario")
@@ -251,6 +261,28 @@ class Scenario:
             checkpoint_every=self.checkpoint_every,
         )
 
+    def settings(self, rank: int, run: int, clock: int) -> Settings:
+        """Return what node `rank` must know for run number `run`, which starts at `clock`."""
+        return Settings(
+            rank=rank,
+            nodes=self.nodes,
+            terms=self.terms,
+            readers=self.workers if self.cached else 0,
+            run=run,
+            clock=clock,
+            window=self.window,
+            window_bytes=self.window_bytes,
+            retry_s=self.retry_s,
+            ack_s=self.retry_s / 4,
+            heartbeat_s=self.heartbeat_s,
+            failure_timeout_s=self.failure_timeout_s,
+        )
+
+    @property
+    def tick_s(self) -> float:
+        """How often a node hears that time has passed."""
+        return min(self.retry_s, self.heartbeat_s) / 4
+
 
 def random_scenario(seed: int) -> Scenario:
     """Draw a small scenario in which much goes wrong; the same seed gives the same one."""
@@ -296,7 +328,16 @@ def random_scenario(seed: int) -> Scenario:
     )
     faults, restart = _random_faults(scenario, draw)
     window_bytes = draw.choice([1, 40, 128 << 20])
-    return dataclasses.replace(scenario, faults=faults, restart=restart, window_bytes=window_bytes)
+    runs = 1 if draw.random() < 0.7 else draw.choice([2, 3])
+    return dataclasses.replace(
+        scenario,
+        faults=faults,
+        restart=restart,
+        window_bytes=window_bytes,
+        runs=runs,
+        clocks=-(-scenario.clocks // runs),
+        disk_s=draw.choice([0.0, 0.01, 0.3]),
+    )
 
 
 def _random_faults(scenario: Scenario, draw: random.Random) -> tuple[tuple[Fault, ...], bool]:

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nbps.core.worker import Worker
 from nbps.sim.memory import SimCopy
-
-if TYPE_CHECKING:
-    from nbps.sim.simulation import SimNode
+from nbps.sim.node import SimNode
 
 Program = Callable[["SimWorker"], Generator[Any, Any, None]]
 
@@ -48,6 +46,8 @@ class SimWorker:
     ----------
     rank, size, local : int
     node : SimNode
+    run : int
+        Which of the job's runs it works in.
     core : nbps.core.worker.Worker
         The protocol that it runs, the same object as on a real machine.
     random : random.Random
@@ -63,6 +63,7 @@ class SimWorker:
         self.local = local
         self.size = size
         self.node = node
+        self.run = node.run
         self.core = core
         self.random = random.Random(f"{seed}/{rank}")
         self.copy: SimCopy | None = None

@@ -7,19 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbps.agent.batch import (
-    AS_IT_IS,
-    BFLOAT16,
-    FLOAT16,
-    LARGEST,
-    ONLY_IDS,
-    Shape,
-    batch_limit,
-    cut,
-    new_batch,
-    sections,
-    values_bytes,
-)
+from nbps.agent.batch import Shape, batch_limit, cut, new_batch, sections, values_bytes
+from nbps.agent.encodings import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST, ONLY_IDS
 from nbps.errors import ProtocolError
 
 ITEMSIZES, WIDTHS = [4, 8, 4], [3, 1, 17]

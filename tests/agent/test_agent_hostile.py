@@ -7,8 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, Shape, new_batch, values_bytes
-from nbps.errors import ProtocolError
+from nbps.agent.batch import Shape, new_batch, values_bytes
+from nbps.agent.encodings import BFLOAT16, FLOAT16, LARGEST
+from nbps.errors import RemoteProtocolError
 from support.agent_tables import Fence, Kind, TestNode, batch_of
 
 KINDS = [
@@ -63,6 +64,7 @@ class Target:
         memory = self.node.memory
         return {
             "apply": (lambda rows: memory.apply(1, rows), [self.full(self.mine), self.packed(self.mine)]),
+            "check": (memory.check, [self.full(self.mine), self.packed(self.mine)]),
             "install": (
                 lambda rows: memory.install(1, rows, [self.unapplied.copy()], 0),
                 [self.full(self.others), self.packed(self.others)],
@@ -77,7 +79,7 @@ class Target:
         try:
             with np.errstate(all="ignore"):
                 call(batch)
-        except ProtocolError:
+        except RemoteProtocolError:
             assert self.fence.state() == self.start, "refused, but something changed"
             return False
         assert self.fence.is_whole(), "wrote beside the tables"
@@ -110,9 +112,9 @@ def mutated(batch, random):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["apply", "install", "subscribe", "unsubscribe"])
+@pytest.mark.parametrize("name", ["apply", "check", "install", "subscribe", "unsubscribe"])
 def test_no_batch_makes_a_node_write_beside_its_tables(name):
-    """16,000 mutated batches in all: each is a ProtocolError that changes nothing, or does what a batch may do."""
+    """20,000 mutated batches in all: each is refused and changes nothing, or does what a batch may do."""
     target = Target()
     call, valid = target.calls()[name]
     assert all(target.try_out(call, batch) for batch in valid)
@@ -131,7 +133,7 @@ def test_values_that_lie_on_ids_are_refused():
     row = int(target.others[2][0])
     batch = batch_of((2, 5, [row], np.ones((1, 5), "float64")))
     words_of(batch)[7] = words_of(batch)[6]  # its one id is also its first value
-    with pytest.raises(ProtocolError, match="ids, then values"):
+    with pytest.raises(RemoteProtocolError, match="ids, then values"):
         target.node.memory.install(1, np.append(batch, np.zeros(64, np.uint8)), [target.unapplied.copy()], 0)
     assert target.fence.state() == target.start
 
@@ -170,7 +172,7 @@ def test_ids_that_cannot_be_are_refused_and_named(name):
             lambda rows: target.node.memory.apply(1, rows),
             lambda rows: target.node.memory.subscribe(1, rows),
         ):
-            with pytest.raises(ProtocolError, match=r"'floats' has row .* expected ascending rows of node 0"):
+            with pytest.raises(RemoteProtocolError, match=r"'floats' has row .* expected ascending rows of node 0"):
                 call(batch)
             assert target.fence.state() == target.start
 
@@ -178,7 +180,7 @@ def test_ids_that_cannot_be_are_refused_and_named(name):
 def test_rows_that_the_sender_does_not_own_are_not_installed():
     """A node may ship its own rows only."""
     target = Target()
-    with pytest.raises(ProtocolError, match="expected ascending rows of node 1"):
+    with pytest.raises(RemoteProtocolError, match="expected ascending rows of node 1"):
         target.node.memory.install(1, target.full(target.mine), [], 0)
     assert target.fence.state() == target.start
 
@@ -196,6 +198,6 @@ def test_an_encoding_that_a_table_cannot_have_is_refused_before_anything_is_appl
     good = (0, 3, [0], np.ones((1, 3), "float32"))
     nothing = batch_of(*[good, (2, 5, [0], None)][:: 1 if last else -1])
     for batch in (columns, numbers, nothing):
-        with pytest.raises(ProtocolError, match="values in encoding"):
+        with pytest.raises(RemoteProtocolError, match="values in encoding"):
             target.node.memory.apply(1, batch)
         assert target.fence.state() == target.start

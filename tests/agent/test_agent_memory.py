@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, sections
+from nbps.agent.batch import sections
+from nbps.agent.encodings import BFLOAT16, FLOAT16, LARGEST
 from nbps.agent.memory import NodeMemory
-from nbps.errors import ProtocolError
 from support.agent_tables import Kind, TestNode, batch_of
 
 
@@ -458,19 +458,13 @@ def test_requests_of_the_run_before_are_not_answered_in_the_next():
     assert not node.fetch(0, 3)
 
 
-def test_saved_rows_are_copies_of_the_owned_ones():
-    """Additions after the checkpoint's clock are not in it; who cannot save says so."""
-    saved = []
-    node = TestNode(1, 2, [Kind("a", 4, 1, "int64"), Kind("b", 4, 2, "float32", (1,))],
-                    save=lambda clock, rows: saved.append((clock, rows)))  # fmt: skip
-    node.memory.save(3)
+def test_rows_that_are_saved_are_copies_of_the_owned_ones():
+    """Additions after the checkpoint's clock are not in them."""
+    node = TestNode(1, 2, [Kind("a", 4, 1, "int64"), Kind("b", 4, 2, "float32", (1,))])
+    rows = node.memory.copy_owned()
     node.add(0, 3, 1)
-    [(clock, rows)] = saved
-    assert clock == 3
     assert {name: ids.tolist() for name, (ids, _) in rows.items()} == {"a": [2, 3], "b": [1, 2, 3]}
     assert not any(values.any() for _, values in rows.values())
-    with pytest.raises(ProtocolError, match="node 1 shall save clock 3"):
-        TestNode(1, 2, [Kind("a", 4, 1, "int64")]).memory.save(3)
 
 
 def test_the_last_of_64_nodes_has_a_bit_of_its_own():

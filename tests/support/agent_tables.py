@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nbps.agent.batch import AS_IT_IS, ONLY_IDS, Shape, new_batch
+from nbps.agent.batch import Shape, new_batch
+from nbps.agent.encodings import AS_IT_IS, ONLY_IDS
 from nbps.agent.memory import NodeMemory
 from nbps.agent.share import TableShare
 from nbps.kernels import presence

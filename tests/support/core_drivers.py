@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbps.core.messages import End, Received, Send
-from nbps.core.node import Node, Settings
+from nbps.core.messages import Done, End, Leave, Received, Refuse, Save, Send, Tick
+from nbps.core.node import Node
+from nbps.core.runs import Runs
+from nbps.core.settings import Settings
 from nbps.core.terms import Terms
+from nbps.errors import RemoteProtocolError
 
 
 class Typed(list):
@@ -59,14 +62,20 @@ class Memory:
     def bytes_of(self, rows: int) -> int:
         return 8
 
-    def apply(self, source: int, rows: int) -> None:
+    def check(self, rows: Any) -> None:
+        if rows == "broken":
+            raise RemoteProtocolError("these rows are broken")
+
+    def apply(self, source: int, rows: Any) -> None:
+        self.check(rows)
         self.calls.append(("apply", rows))
         self.values[self.rank] += rows
 
     def gather(self, subscriber: int, everything: bool) -> int:
         return self.values[self.rank]
 
-    def install(self, owner: int, rows: int, unapplied: list[int], answered: int) -> None:
+    def install(self, owner: int, rows: Any, unapplied: list[int], answered: int) -> None:
+        self.check(rows)
         self.calls.append(("install", owner, rows, answered))
         base = rows + sum(unapplied)
         self.values[owner] += base - self.base[owner]
@@ -76,29 +85,36 @@ class Memory:
         self.calls.append(("want", owner, rows, request))
 
     def subscribe(self, subscriber: int, rows: Any) -> None:
+        self.check(rows)
         self.calls.append(("subscribe", subscriber, rows))
 
     def unsubscribe(self, subscriber: int, rows: Any) -> None:
         self.calls.append(("unsubscribe", subscriber, rows))
 
-    def save(self, clock: int) -> None:
-        self.calls.append(("save", clock, self.values[self.rank]))
+    def copy_owned(self) -> int:
+        self.calls.append(("copy", self.values[self.rank]))
+        return self.values[self.rank]
 
 
 class Cluster:
-    """Nodes whose frames lie in queues until the test delivers them."""
+    """Nodes whose frames lie in queues until the test delivers them; each lives for one run."""
+
+    kind: Any = Node
 
     def __init__(self, nodes: int, terms: Terms, **settings: Any) -> None:
         self.calls: list[list[Any]] = [[] for _ in range(nodes)]
         self.memory = [Memory(rank, nodes, self.calls[rank]) for rank in range(nodes)]
         self.nodes = [
-            Node(Settings(rank, nodes, terms, **settings), self.memory[rank], Board(self.calls[rank]), 0.0)
+            self.kind(Settings(rank, nodes, terms, **settings), self.memory[rank], Board(self.calls[rank]), 0.0)
             for rank in range(nodes)
         ]
         self.now = 0.0
         self.wire: dict[tuple[int, int], list[Any]] = {(a, b): [] for a in range(nodes) for b in range(nodes) if a != b}
         self.ends: list[str] = []
         self.left: list[int] = []
+        self.saves: list[list[Save]] = [[] for _ in range(nodes)]
+        self.refused: list[tuple[int, Refuse]] = []
+        self.done: list[tuple[int, int]] = []  # nodes and runs
 
     def tell(self, node: int, event: Any) -> None:
         """Hand an event to a node; its frames go onto the wire."""
@@ -107,7 +123,14 @@ class Cluster:
                 self.wire[node, action.peer].append(action.frame)
             elif isinstance(action, End):
                 self.ends.append(action.reason)
+            elif isinstance(action, Save):
+                self.saves[node].append(action)
+            elif isinstance(action, Refuse):
+                self.refused.append((node, action))
+            elif isinstance(action, Done):
+                self.done.append((node, action.run))
             else:
+                assert isinstance(action, Leave)
                 self.left.append(node)
         self.nodes[node].validate()
 
@@ -123,6 +146,21 @@ class Cluster:
             for source, target in self.wire:
                 self.deliver(source, target)
 
+    def pass_time(self) -> None:
+        """Deliver everything, with seconds in between, until nothing is said any more."""
+        for _ in range(6):
+            self.settle()
+            self.now += 1.0
+            for node in range(len(self.nodes)):
+                self.tell(node, Tick())
+        self.settle()
+
     def messages(self, source: int, target: int) -> Typed:
         """Messages on the wire of a pair."""
         return Typed(frame.message for frame in self.wire[source, target])
+
+
+class Machines(Cluster):
+    """The same with nodes that go from one run to the next."""
+
+    kind = Runs

@@ -1,4 +1,6 @@
-"""Additions to rows in fewer bytes than they have: rounded, or only the largest elements of each row.
+"""How values of rows are encoded on their way: as they are, or additions in fewer bytes.
+
+Additions may be rounded, or be only the largest elements of each row.
 
 What is not sent stays in the difference between a replica and its base, so it goes with the row's next addition, and
 all of it, uncompressed, at the end of a run and at a checkpoint. Dense differences are float32 or float64[n, width].
@@ -11,9 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, Bytes, largest_columns_bytes
-
 Dense = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+# Of values: the table's dtype, none at all, those in fewer bytes, and the table's dtype again, but to overwrite rows
+# instead of being added to them.
+AS_IT_IS, ONLY_IDS, FLOAT16, BFLOAT16, LARGEST, OVERWRITE = range(6)
 
 # Beyond these is infinity; what is more is sent the next time.
 _LARGEST_FLOAT16 = 65504.0
@@ -57,6 +62,11 @@ def columns_of(data: Bytes, encoding: int, n: int, kept: int) -> npt.NDArray[np.
     if encoding != LARGEST:
         return None
     return data[: 4 * n * kept].view(np.uint32).reshape(n, kept)
+
+
+def largest_columns_bytes(rows: int, kept: int) -> int:
+    """Return where the values begin after the columns of rows with `kept` elements each."""
+    return -(-4 * rows * kept // 8) * 8
 
 
 def _largest_parts(data: Bytes, n: int, kept: int, dtype: np.dtype[Any]) -> tuple[npt.NDArray[np.uint32], Dense]:

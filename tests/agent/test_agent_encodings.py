@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nbps.agent.batch import BFLOAT16, FLOAT16, LARGEST, Shape, values_bytes
-from nbps.agent.compression import columns_of, compress, expand
+from nbps.agent.batch import Shape, values_bytes
+from nbps.agent.encodings import BFLOAT16, FLOAT16, LARGEST, columns_of, compress, expand
 
 DTYPES = ["float32", "float64"]
 

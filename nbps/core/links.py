@@ -1,0 +1,102 @@
+"""The links of a node to all others: what it says goes out here, and here it is noticed who is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from nbps.core.link import Link
+from nbps.core.messages import Action, Message, Send, Stop
+from nbps.core.settings import Settings
+
+
+class Links(dict[int, Link]):
+    """The links of node `settings.rank`, by peer; frames go to `out`, the actions of the event that is handled.
+
+    Those to the nodes in `connected`, by default to all, are up.
+    """
+
+    def __init__(self, settings: Settings, now: float, connected: Collection[int] | None) -> None:
+        others = [node for node in range(settings.nodes) if node != settings.rank]
+        up = others if connected is None else connected
+        super().__init__({node: Link(node, settings.run, now, node in up) for node in others})
+        self.out: list[Action] = []
+        self.now = now
+        self._settings = settings
+        self._looked_at = now  # for silent nodes
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether every node has everything."""
+        return not any(link.kept for link in self.values())
+
+    def post(self, peer: int, message: Message) -> None:
+        """Say something to `peer`, now or when there is a connection again."""
+        link = self[peer]
+        frame = link.send(message, self.now)
+        if link.up:
+            self.out.append(Send(peer, frame))
+
+    def post_to_all(self, message: Message) -> None:
+        """Say something to every other node."""
+        for peer in self:
+            self.post(peer, message)
+
+    def has_room(self, peer: int) -> bool:
+        """Whether less than a window is on its way to `peer`."""
+        return len(self[peer].kept) < self._settings.window
+
+    def connect(self, peer: int) -> None:
+        """Send everything again that may have been lost with the connection before."""
+        self[peer].up = True
+        self._send_again(self[peer])
+
+    def disconnect(self, peer: int) -> None:
+        """Keep what is said to `peer` from now on."""
+        self[peer].up = False
+
+    def answer(self, link: Link) -> None:
+        """Acknowledge now, if there is a connection."""
+        if link.up:
+            self.out.append(Send(link.peer, link.answer(self.now)))
+
+    def answer_soon(self, link: Link) -> None:
+        """Acknowledge half a window at once; less goes with the next frame, or waits for `keep_alive`."""
+        if link.received - link.told >= max(1, self._settings.window // 2):
+            self.answer(link)
+
+    def answer_owed(self) -> None:
+        """Acknowledge everything that was received."""
+        for link in self.values():
+            if link.owed_at is not None:
+                self.answer(link)
+
+    def silent(self) -> Iterator[tuple[Link, float]]:
+        """Yield the links on which nothing was heard for longer than `failure_timeout_s`, and for how long."""
+        deaf_s, self._looked_at = self.now - self._looked_at, self.now
+        for link in self.values():
+            if deaf_s > self._settings.heartbeat_s:
+                link.heard_at += deaf_s  # this node did not run, or was busy: others may well have spoken
+            if self.now - link.heard_at > self._settings.failure_timeout_s:
+                yield link, self.now - link.heard_at
+
+    def keep_alive(self) -> None:
+        """Send again what gets no answer, acknowledge what waits for it, and show that this node lives."""
+        settings, now = self._settings, self.now
+        self.retry()
+        for link in self.values():
+            owed = link.owed_at is not None and now - link.owed_at >= settings.ack_s
+            if owed or now - link.sent_at >= settings.heartbeat_s:
+                self.answer(link)
+
+    def retry(self) -> None:
+        """Send everything again where nothing has moved for `retry_s`."""
+        for link in self.values():
+            if link.up and link.kept and self.now - link.moved_at >= self._settings.retry_s:
+                self._send_again(link)
+
+    def _send_again(self, link: Link) -> None:
+        self.out += [Send(link.peer, frame) for frame in link.again(self.now)]
+
+    def last_words(self, reason: str, now: float) -> list[Send]:
+        """Return what tells the other nodes that this one cannot go on."""
+        return [Send(peer, link.send(Stop(0, reason), now)) for peer, link in self.items() if link.up]

@@ -1,0 +1,227 @@
+"""The runs of one machine, one after the other: each has a `Node` of its own.
+
+Between two runs the next one's node already lives: it tells others that this machine does. What they say about the next
+run waits until the driver begins it, for the rows shall stay as the last run left them. Such frames are kept, and not
+acknowledged. The node of the run before still answers, so that nobody waits for a farewell that was lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Collection
+from typing import Any
+
+from nbps.core.memory import Board, Memory
+from nbps.core.messages import (
+    Action,
+    BarrierReached,
+    Begin,
+    Committed,
+    Done,
+    Event,
+    Evicted,
+    Frame,
+    LinkDown,
+    LinkUp,
+    Needed,
+    Received,
+    Refreshed,
+    Refuse,
+    Saved,
+    Send,
+    Spare,
+    Stop,
+    Tick,
+    Touched,
+    WorkerLost,
+)
+from nbps.core.node import Node, State, lost_by
+from nbps.core.settings import Settings
+from nbps.errors import LocalProtocolError, RemoteProtocolError
+
+_EARLY_LIMIT = 1 << 14  # frames of one peer: far more than a window, and than workers that wait for rows
+
+
+class Phase(enum.Enum):
+    """Where the run stands."""
+
+    WAITING = "waiting to begin"
+    RUNNING = "running"
+    OVER = "over, as the job is"  # there is no run after it
+
+    __hash__ = object.__hash__
+
+
+class Runs:
+    """The runs of node `settings.rank`, from number `settings.run` on; that one starts at `settings.clock`.
+
+    Attributes
+    ----------
+    node : Node
+        Of the run that is waiting, running or over.
+    phase : Phase
+    """
+
+    def __init__(
+        self, settings: Settings, memory: Memory, board: Board, now: float, connected: Collection[int] | None = None
+    ) -> None:
+        self.node = Node(settings, memory, board, now, connected)
+        self.phase = Phase.WAITING
+        self._memory = memory
+        self._board = board
+        self._previous: Node | None = None
+        self._early: dict[int, dict[int, Frame]] = {peer: {} for peer in self.node.links}  # by peer and number
+        self._now = now
+        self._out: list[Action] = []
+
+    @property
+    def run(self) -> int:
+        """Number of the run that is waiting, running or over."""
+        return self.node.settings.run
+
+    @property
+    def clock(self) -> int:
+        """Lowest clock of the node's workers; where the run starts, as long as it waits."""
+        return self.node.clock
+
+    @property
+    def has_left(self) -> bool:
+        """Whether nobody needs this machine any more."""
+        return self.node.state is State.LEFT
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event at time `now`, as `Node.handle` does; `Begin` begins the run that waits, `Done` is its end.
+
+        Raises
+        ------
+        LocalProtocolError
+            If the event cannot happen, or not in this phase.
+        """
+        handler = _HANDLERS[self.phase].get(type(event))
+        if handler is None:
+            raise LocalProtocolError(
+                f"run {self.run} of {self.node} is {self.phase.value}; it does not know the event {event}\n"
+                f"{self.node.story()}"
+            )
+        self._now = now
+        self._out = []
+        handler(self, event)
+        return self._out
+
+    def silent(self, for_s: float, now: float) -> set[int]:
+        """Return the nodes that were not heard for longer than `for_s` seconds."""
+        return {peer for peer, link in self.node.links.items() if now - link.heard_at > for_s}
+
+    def last_words(self, reason: str, now: float) -> list[Send]:
+        """Return what tells the other nodes that this one cannot go on, in whatever state it is: it may be broken."""
+        return self.node.links.last_words(reason, now)
+
+    def validate(self) -> None:
+        """Raise `LocalProtocolError` if an invariant does not hold."""
+        self.node.validate()
+        if self.phase is Phase.RUNNING and self.node.state is not State.RUNNING:
+            raise LocalProtocolError(f"run {self.run} is {self.phase.value}, but {self.node} is not")
+
+    # ----------------------------------------------------------------- what the driver says
+
+    def _pass_on(self, event: Event) -> None:
+        """Tell the node, and look whether that ended the run or the job."""
+        node = self.node
+        self._out += node.handle(event, self._now)
+        if node.state is not State.RUNNING and self.phase is not Phase.OVER:
+            if node.state is State.LEFT:
+                self._go_on()
+            else:
+                self.phase = Phase.OVER
+
+    def _on_begin(self, event: Begin) -> None:
+        self.phase = Phase.RUNNING
+        self._take_early()
+
+    def _on_link(self, event: LinkUp | LinkDown) -> None:
+        if type(event) is LinkDown:
+            self._early[event.peer].clear()  # all of it will come again
+        if self._previous is not None:
+            self._out += self._previous.handle(event, self._now)
+        self._pass_on(event)
+
+    def _on_received(self, event: Received) -> None:
+        source, frame = event
+        run = self.node.settings.run
+        if frame.run == run and (self.phase is not Phase.WAITING or frame.message is None):
+            self._pass_on(event)
+            return
+        self.node.links[source].hear(self._now)
+        if frame.run >= run:
+            self._keep(source, frame)
+        elif self._previous is not None and frame.run == run - 1:
+            self._out += self._previous.handle(event, self._now)
+
+    # ----------------------------------------------------------------- parts
+
+    def _go_on(self) -> None:
+        """Have a node for the next run: that of this one has left."""
+        left, settings = self.node, self.node.settings
+        self._out[-1] = Done(settings.run)  # instead of `Leave`, its last word
+        self.phase = Phase.WAITING
+        self._previous = left
+        following = dataclasses.replace(settings, run=settings.run + 1, clock=0)
+        connected = {peer for peer, link in left.links.items() if link.up}
+        self.node = Node(following, self._memory, self._board, self._now, connected)
+        self._heed_stop()
+
+    def _keep(self, source: int, frame: Frame) -> None:
+        """Keep a frame of a run that has not begun here."""
+        early = self._early[source]
+        if frame.run > self.run + 1 or len(early) == _EARLY_LIMIT:
+            self._out.append(
+                Refuse(
+                    source,
+                    f"node {source} says something of run {frame.run}, with {len(early):,} frames before it that wait; "
+                    f"expected at most run {self.run + 1}, and {_EARLY_LIMIT:,} frames",
+                )
+            )
+        elif frame.message is not None and self.phase is not Phase.OVER:
+            early[frame.number] = frame
+            if self.phase is Phase.WAITING and type(frame.message) is Stop:
+                self._heed_stop()
+
+    def _take_early(self) -> None:
+        for source, frames in self._early.items():
+            self._early[source] = {}
+            for number in sorted(frames):
+                self._on_received(Received(source, frames[number]))
+
+    def _heed_stop(self) -> None:
+        """Heed the end of a run that has not begun here; what came before it shall not change the rows any more."""
+        stops = [
+            (source, frame.message)
+            for source, frames in self._early.items()
+            for frame in frames.values()
+            if isinstance(frame.message, Stop) and frame.run == self.run
+        ]
+        for source, stop in stops:
+            try:
+                lost = lost_by(source, stop, self.node.settings.nodes)
+            except RemoteProtocolError as error:
+                self._out.append(Refuse(source, str(error)))
+                continue
+            self._pass_on(WorkerLost(f"node {source} ended the job: {stop.reason}", lost))
+            self._take_early()  # a node that said so waits to hear that it was heard
+            return
+
+
+_ALWAYS: dict[type, Callable[[Runs, Any], None]] = {
+    Received: Runs._on_received,
+    LinkUp: Runs._on_link,
+    LinkDown: Runs._on_link,
+    Tick: Runs._pass_on,
+    WorkerLost: Runs._pass_on,
+}
+_WORK = (Committed, Needed, Touched, Evicted, Spare, BarrierReached, Refreshed, Saved)
+_HANDLERS: dict[Phase, dict[type, Callable[[Runs, Any], None]]] = {
+    Phase.WAITING: {**_ALWAYS, Begin: Runs._on_begin},
+    Phase.RUNNING: {**_ALWAYS, **dict.fromkeys(_WORK, Runs._pass_on)},
+    Phase.OVER: {**_ALWAYS, Saved: Runs._pass_on},
+}
