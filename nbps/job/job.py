@@ -308,7 +308,7 @@ class Job:
         own = {}
         for table in tables:
             rows = np.flatnonzero(row_owners(table.rows, nodes.count, table.sharding) == nodes.rank)
-            own[table.name] = rows, self._open.views[table.name].rows(rows)
+            own[table.name] = rows, self._open.views[table.name].live(rows)
         if nodes.rank == 0:
             say_if_shared(path, lineage_of(self._open.attempt))
         self._saved += 1

@@ -73,6 +73,12 @@ class JobTable:
         """Return a copy of rows `ids`, shape (ids.size, width)."""
         return self._live()[ids]
 
+    def live(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return rows `ids`, which rise: where none is left out between them without a copy, which may not fit."""
+        if ids.size and ids[-1] - ids[0] == ids.size - 1:
+            return self._live()[ids[0] : ids[-1] + 1]
+        return self._live()[ids]
+
     def to_arrow(self) -> pa.Table:
         """Return a copy as an Arrow table with one column, named as the table, of fixed-size lists."""
         import pyarrow as pa

@@ -30,6 +30,16 @@ def test_sums_over_workers_are_exact(model):
             assert np.array_equal(job.table(name).to_numpy(), expected), name
 
 
+def test_rows_that_are_saved_are_copied_only_where_some_are_left_out():
+    """A checkpoint between runs of a table that takes most of the memory needs no second one."""
+    with nbps.Job([nbps.Table("t", 6, 2, init=np.arange(12).reshape(6, 2))], workers=1) as job:
+        table = job.table("t")
+        for ids, is_live in [([0, 1, 2, 3, 4, 5], True), ([2, 3], True), ([5], True), ([1, 3], False), ([], False)]:
+            rows = table.live(np.array(ids, np.int64))
+            assert rows.tolist() == table.rows(np.array(ids, np.int64)).tolist()
+            assert np.shares_memory(rows, table.live(np.arange(6))) == is_live
+
+
 def test_every_form_of_ids_and_deltas_adds_the_same():
     """Scalars, lists, read-only and strided arrays, other dtypes and byte orders: all mean the same numbers."""
 
