@@ -105,7 +105,8 @@ class AgentBoard:
         if adding.size == 0:
             return None
         words = workers * (layout.SUM_HEADER + int(adding[:, layout.SUM_ELEMENTS].max()))
-        return part[:words].copy().view(np.uint8)
+        summands: Bytes = part[:words].copy().view(np.uint8)
+        return summands
 
     def has_news(self) -> bool:
         """Whether `news` would say something."""

@@ -169,6 +169,8 @@ def test_a_missing_column_lists_those_there_are(tmp_path):
     )
     refuse(tmp_path / "x.csv", r"expected the item column 'item', found", columns=("who", "item", "rating"))
     refuse(tmp_path / "x.csv", r"expected the rating column 5, found", columns=(0, 1, 5))
+    (tmp_path / "x.csv").write_text(",".join(f"c{n}" for n in range(4000)) + "\n")
+    refuse(tmp_path / "x.csv", r"'c18', 'c19', \.\.\. \(4,000 in all\)\. Say which")
 
 
 @pytest.mark.parametrize(("name", "text"), [("x.csv", "user;item\n1;2\n"), ("x", "1\t2\n"), ("x.txt", "1 2\n")])

@@ -14,6 +14,7 @@ _KNOWN_NAMES = (
     {"item", "itemid", "iid", "itemidtoken", "movie", "movieid", "bookid", "isbn", "asin", "productid", "i"},
     {"rating", "ratingfloat", "bookrating", "score", "stars", "value", "overall", "r"},
 )
+_NAMED_COLUMNS = 20  # enough to choose from, or to see that it is another file
 ROLES = ("user", "item", "rating")
 NO_RATINGS = "There is no rating column: nbps needs explicit ratings."
 
@@ -74,7 +75,9 @@ def locate(fail: Fail, names: Sequence[str], columns: Columns | None) -> tuple[i
             advice = "Say which to use: columns=(user, item, rating), or --columns user,item,rating in a shell."
             if len(names) == 2:
                 advice = NO_RATINGS
-            there = f"the columns {', '.join(map(repr, names))}" if names else "no columns"
+            more = f", ... ({len(names):,} in all)" if len(names) > _NAMED_COLUMNS else ""
+            listed = ", ".join(map(repr, names[:_NAMED_COLUMNS])) + more
+            there = f"the columns {listed}" if names else "no columns"
             raise fail(f"expected {what}, found {there}. {advice}")
         found.append(position)
     return found[0], found[1], found[2]
