@@ -53,17 +53,17 @@ def source_hash() -> str:
 # --------------------------------------------------------------------------- the folder
 
 
-def cache_roots() -> tuple[Path, Path]:
+def cache_roots() -> list[Path]:
     """Folders that hold one folder of machine code for each version of the kernels, the one to use first.
 
     ``NBPS_CACHE_DIR``, else ``NUMBA_CACHE_DIR``, else the user's cache folder; and, where that cannot be written,
     one in the temporary folder.
     """
     chosen = os.environ.get("NBPS_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
-    return (
-        Path(chosen) if chosen else platformdirs.user_cache_path("nbps", appauthor=False),
-        Path(tempfile.gettempdir()) / f"nbps-cache-{os.getuid()}",
-    )
+    roots = [Path(chosen) if chosen else platformdirs.user_cache_path("nbps", appauthor=False)]
+    with contextlib.suppress(FileNotFoundError):  # there is no temporary folder that can be written
+        roots.append(Path(tempfile.gettempdir()) / f"nbps-cache-{os.getuid()}")
+    return roots
 
 
 @functools.cache
@@ -181,14 +181,15 @@ def damaged_files(folder: Path) -> dict[Path, str]:
     """Return the files in a folder of machine code that are of no use, and why."""
     found = {}
     for path in sorted(folder.iterdir()):
-        with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
-            try:
-                if path.suffix == _SUFFIX and _intact(path) is None:
-                    found[path] = "its checksum is another"
-                elif path.suffix == _PART and time.time() - path.stat().st_mtime > _PART_S:
-                    found[path] = "left by a process that was killed"
-            except (PermissionError, IsADirectoryError) as error:
-                found[path] = str(error.strerror)
+        try:
+            if path.suffix == _SUFFIX and _intact(path) is None:
+                found[path] = "its checksum is another"
+            elif path.suffix == _PART and time.time() - path.stat().st_mtime > _PART_S:
+                found[path] = "left by a process that was killed"
+        except FileNotFoundError:  # replaced or removed meanwhile
+            continue
+        except OSError as error:
+            found[path] = str(error.strerror)
     return found
 
 

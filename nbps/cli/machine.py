@@ -99,7 +99,7 @@ def _clean_cache(damaged: Iterable[Path], outdated: Iterable[str]) -> tuple[list
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             removed.append(str(path))
         except OSError as error:
-            kept[str(path)] = error.strerror
+            kept[str(path)] = str(error.strerror)
     for folder in outdated:
         reason = cache.remove_folder(Path(folder))
         if reason is None:

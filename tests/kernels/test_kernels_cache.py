@@ -35,10 +35,11 @@ print(out[0].tolist(), rows.first_bad_id(ids, 2), cache.cache_folder())
 RESULT = "[4.0, 5.0, 6.0, 7.0] -1"
 
 
-def start(*arguments: str, prefix: tuple[str, ...] = (), **environment: object) -> subprocess.Popen[str]:
+def start(*arguments: str, prefix: tuple[str, ...] = (), cwd: object = None, **environment: object):
     """Start a process that prepares two kernels and calls them."""
     return subprocess.Popen(
         [*prefix, sys.executable, "-c", _USE, *arguments],
+        cwd=cwd,
         env={**os.environ, **{name: str(value) for name, value in environment.items()}},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -249,6 +250,14 @@ def test_without_any_folder_kernels_run_all_the_same(tmp_path):
     said = use(tmp_path / "file", TMPDIR=tmp_path)
     assert "(every time, as no folder for them can be used: see nbps doctor)" in said[0]
     assert said[1].startswith("nbps: compiled 2 kernels in ")
+    assert len(said) == 2
+
+
+def test_without_any_disk_kernels_run_all_the_same():
+    """In a container all of whose folders are read-only, the temporary ones as well."""
+    prefix = mounted("ro", *(path for path in map(Path, ("/tmp", "/var/tmp", "/usr/tmp")) if path.is_dir()))
+    said = finish(start(prefix=prefix, cwd="/proc", NBPS_CACHE_DIR="/proc/nowhere"))
+    assert "(every time, as no folder for them can be used: see nbps doctor)" in said[0]
     assert len(said) == 2
 
 

@@ -118,7 +118,7 @@ class Machine:
         self._answers: list[Any] | None = None  # what is left of them in the thread that is being replayed
         self._used: list[Any] = []  # those that were used, shortened
         self._depth = 0  # of calls in it
-        self._atomics = {
+        self._atomics: dict[Any, Callable[..., Any]] = {
             **{
                 atomic: functools.partial(self._on_element, atomic.__name__)
                 for atomic in (
