@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 from nbps.agent.spec import AgentSpec, Close, Done, Ended, Fail, Joined, Run, Traffic
 from nbps.errors import NodeError
 from nbps.runtime.group import Listen, WorkerGroup
+from nbps.transport.mesh.place import Place
+
+_DYING_S = 0.1
 
 
 def serve_agent(rank: int, spec: AgentSpec) -> None:
@@ -44,6 +47,8 @@ class AgentControl:
         self.traffic = Traffic()
         self.attempt = ""
         self.addresses: tuple[str, ...] = ()
+        self._place: Place | None = None
+        self._process = -1  # descriptor that polls readable when the agent has ended
         self._workers: tuple[int, ...] | None = None
         self._done = True
         self._ended: NodeError | None = None
@@ -67,8 +72,16 @@ class AgentControl:
         self._say(Run())
 
     def fail(self, reason: str, gone: bool) -> None:
-        """Have all nodes told why this one cannot go on, and end the agent; if `gone`, they may go on without it."""
+        """Have all nodes told why this one cannot go on, and end the agent; if `gone`, they may go on without it.
+
+        An agent that was killed can tell nobody: then this process does.
+        """
         self._say(Fail(reason, gone))
+        # Where the supervisor was killed, the agent is about to be.
+        if gone and self._place is not None and self.addresses and wait([self._process], _DYING_S):
+            from nbps.transport.mesh.farewell import say_farewell
+
+            say_farewell(self._place, self.addresses, reason)
 
     def _say(self, message: Run | Fail | Close) -> None:
         with contextlib.suppress(OSError):  # it has ended, which is noticed where its answers are awaited
@@ -115,6 +128,8 @@ class AgentControl:
         NodeError, TransportError
             If nodes are missing, refuse each other, or define other tables.
         """
+        self._place = spec.place
+        self._process = os.pidfd_open(group.pids[rank])
         group.accompany(rank, serve_agent, spec)
         group.wait_for(self.listener, lambda: self._workers is not None)
         assert self._workers is not None
@@ -127,3 +142,5 @@ class AgentControl:
             self.connection.close()
             os.close(self.remote)
             os.close(self.doorbell)
+            if self._process >= 0:
+                os.close(self._process)

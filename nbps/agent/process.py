@@ -185,6 +185,7 @@ class Agent:
             self._tick_at = now + _TICK_S
             self._tell(Tick())
             self._take_connections()
+            self._heed_the_gone()
             if self._spec.waits:
                 self._tell_who_is_missing(now)
         if self._saver is not None:
@@ -293,6 +294,12 @@ class Agent:
         self._tell_changes()
         for rank in made:
             self._look_at_peer(rank)
+
+    def _heed_the_gone(self) -> None:
+        """Tell the core of nodes that will not come back, though they have not said so themselves."""
+        for rank, why in ({} if self._mesh is None else self._mesh.gone()).items():
+            if self._ended is None:
+                self._tell(WorkerLost(f"node {rank} ended the job: {why}", rank))
 
     def _is_over(self) -> bool:
         if self._closing_at is None:

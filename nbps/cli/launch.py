@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from nbps.cli.output import Sink, Source
+from nbps.transport.mesh.roll import Roll, describe
 
 # A node outlives us in no case, not even kill -9. The request is about the thread that started the node, and survives
 # exec; in a program of its own, because a function between fork and exec is not safe beside threads of libraries.
@@ -81,9 +82,17 @@ class Launch:
         The environment of each rank; the first one gets the terminal.
     grace_s : float
         How long the others may run after one has failed.
+    roll : Roll or None
+        On which all nodes of the job stand, if they are all here.
     """
 
-    def __init__(self, command: Sequence[str], environments: Mapping[int, Mapping[str, str]], grace_s: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environments: Mapping[int, Mapping[str, str]],
+        grace_s: float,
+        roll: Roll | None = None,
+    ) -> None:
         self._command = list(command)
         self._environments = environments
         self._grace_s = grace_s
@@ -93,7 +102,9 @@ class Launch:
         self._signals: list[int] = []  # not yet forwarded
         self._interrupts = 0
         self._forwarded: int | None = None
-        self._ending: Ending | None = None
+        self._roll = roll
+        self._failed: dict[int, tuple[float, int]] = {}  # when a node failed by itself, and how it ended
+        self._interrupted_by: int | None = None  # the signal that was forwarded before any failed
         self._deadline = float("inf")
         self._escalation: list[int] = []  # signals that come at the next deadlines
 
@@ -106,7 +117,10 @@ class Launch:
             while self._running:
                 self._step(wakeup, self._deadline)
             self._drain(wakeup)
-        return self._ending or Ending()
+        if not self._failed:
+            return Ending()
+        rank = min(self._failed, key=lambda rank: self._failed[rank][0])  # of equal ones that which ended first
+        return Ending(rank, self._failed[rank][1], self._interrupted_by)
 
     def _start(self, rank: int) -> None:
         first = not self._running
@@ -162,16 +176,25 @@ class Launch:
         del self._running[node.rank]
         status = node.process.wait()
         os.close(node.exit_fd)
-        if status == 0 or self._ending is not None:
+        failed_at = None
+        if self._roll is not None:
+            self._roll.end(node.rank, status)
+            failed_at = self._roll.failed_at(node.rank)
+        if status == 0:
             return
-        self._ending = Ending(node.rank, status, self._forwarded)
+        is_first = not self._failed
+        self._failed[node.rank] = time.monotonic() if failed_at is None else failed_at, status
+        if not is_first:
+            return
+        self._interrupted_by = self._forwarded
         if self._running:
             self._deadline = time.monotonic() + self._grace_s
             self._escalation = [signal.SIGTERM, signal.SIGKILL]
             if self._forwarded is None:  # else it was asked to
                 limited = self._grace_s < float("inf")
                 others = f"the others have {self._grace_s:g} s to end" if limited else "the others go on"
-                self._note(f"node {node.rank} failed: {describe(status)}; {others}")
+                how = "ended because of another" if failed_at == float("inf") else "failed"
+                self._note(f"node {node.rank} {how}: {describe(status)}; {others}")
 
     def _escalate(self) -> None:
         number = self._escalation.pop(0)
@@ -244,13 +267,3 @@ def _sinks() -> tuple[Sink, Sink]:
     """Return standard output and error; one for both if they are the same file, lest lines of both get mixed."""
     out = Sink(1)
     return out, out if os.path.samestat(os.fstat(1), os.fstat(2)) else Sink(2)
-
-
-def describe(status: int) -> str:
-    """Return how a process ended, in words."""
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return f"killed by {signal.Signals(-status).name}"
-    except ValueError:  # a real-time signal without a name
-        return f"killed by signal {-status}"

@@ -73,9 +73,10 @@ def run(
     Lines of other nodes than the first one start with their number. The exit code is 0, or that of the node that
     failed first.
     """
-    from nbps.cli.launch import Launch, describe
+    from nbps.cli.launch import Launch
     from nbps.nodes.nodes import Nodes
     from nbps.runtime.descriptors import fill_standard_descriptors
+    from nbps.transport.mesh.roll import Roll, describe
 
     _check_script(script, module)
     if node_rank is None:
@@ -84,13 +85,15 @@ def run(
                 raise typer.BadParameter(
                     f"{name} is for one node of several machines; add --node-rank, or leave it out."
                 )
-        environments = _all_here(nodes, workers, transport)
+        roll = Roll.made(nodes)
+        environments = _all_here(nodes, workers, transport, roll.path)
     else:
+        roll = None
         environments = {node_rank: _one_here(nodes, node_rank, workers, transport, rendezvous, secret_file)}
     for environment in environments.values():
         Nodes.from_environment(environment)  # what is wrong is said once, not by every node
     fill_standard_descriptors()
-    ending = Launch([*(["-m"] if module else []), script, *(arguments or [])], environments, grace).run()
+    ending = Launch([*(["-m"] if module else []), script, *(arguments or [])], environments, grace, roll).run()
     if ending.rank is not None:
         first = " first" if len(environments) > 1 else ""
         text = f"error: node {ending.rank} failed{first}: {describe(ending.status)}"
@@ -99,7 +102,7 @@ def run(
     raise typer.Exit(ending.exit_code)
 
 
-def _all_here(nodes: int, workers: int | None, transport: str) -> dict[int, dict[str, str]]:
+def _all_here(nodes: int, workers: int | None, transport: str, roll: str) -> dict[int, dict[str, str]]:
     """Return the environments of nodes that find and trust each other on this machine, and nobody else."""
     from nbps.runtime.cores import usable_cores
     from nbps.transport import get_transport
@@ -111,6 +114,7 @@ def _all_here(nodes: int, workers: int | None, transport: str) -> dict[int, dict
         "NBPS_TRANSPORT": transport,
         "NBPS_SECRET": secrets.token_hex(32),
         "NBPS_JOB": name,
+        "NBPS_ROLL": roll,
         "NBPS_WORKERS": str(workers or max(1, usable_cores() // nodes)),
     }
     return {rank: common | {"NBPS_NODE_RANK": str(rank)} for rank in range(nodes)}
@@ -120,7 +124,7 @@ def _one_here(
     nodes: int, rank: int, workers: int | None, transport: str, rendezvous: str | None, secret_file: Path | None
 ) -> dict[str, str]:
     """Return the environment of this machine's node; what no option says is what this process was told."""
-    environment = dict(os.environ)
+    environment = {name: value for name, value in os.environ.items() if name != "NBPS_ROLL"}
     environment |= {"NBPS_NODES": str(nodes), "NBPS_NODE_RANK": str(rank), "NBPS_TRANSPORT": transport}
     if workers is not None:
         environment["NBPS_WORKERS"] = str(workers)

@@ -250,6 +250,8 @@ class Node:
             self._leave()
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
+        if event.lost in self._gone:
+            return  # it is gone in good order
         self._end(event.reason, event.lost)
 
     def _on_nothing_new(self, event: WorkerLost | Tick) -> None:

@@ -41,7 +41,8 @@ def surviving_nodes(nodes: Nodes, addresses: Sequence[str], error: NodeError, lo
         count=len(left),
         rank=left.index(nodes.rank),
         rendezvous=nodes.rendezvous if lost != 0 else addresses[left[0]],
-        job=f"{nodes.job}+",  # who was lost and comes back is no member of it
+        job=f"{nodes.job}+",  # a node that was lost and comes back is not a member of it
+        roll="",  # it knows the nodes by their first ranks
     )
 
 
@@ -80,4 +81,5 @@ def place_of(
         },
         start_timeout_s=settings.start_timeout_s,
         insecure=nodes.insecure,
+        roll=nodes.roll,
     )  # fmt: skip

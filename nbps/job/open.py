@@ -15,7 +15,7 @@ from nbps.agent.driver import AgentControl
 from nbps.agent.spec import AgentSpec, SavePlan
 from nbps.checkpoint.format import later_life
 from nbps.consistency import VAP, Consistency
-from nbps.errors import ConfigError, JobClosedError, WorkerDiedError, WorkerError
+from nbps.errors import ConfigError, JobClosedError, NodeError, WorkerDiedError, WorkerError
 from nbps.job import remote
 from nbps.job.checkpoints import Resumed, definitions, new_attempt
 from nbps.job.cluster import place_of
@@ -30,6 +30,7 @@ from nbps.runtime.group import WorkerGroup
 from nbps.tables.definition import Table
 from nbps.tables.driver import JobTable
 from nbps.tables.placed import PlacedTable
+from nbps.transport.mesh.roll import Roll
 
 _Meeting = tuple[int, str, str | None, int]
 _meetings: set[_Meeting] = set()  # processes, where their open jobs met other nodes, and as which
@@ -124,7 +125,7 @@ class OpenJob:
             settings.workers,
             (remote.load, kernels),
             prepared,
-            on_stop=functools.partial(_stop, board, agent),
+            on_stop=functools.partial(_stop, board, agent, nodes),
             describe=functools.partial(_describe, board, self._sizes, nodes.rank),
             companions=() if agent is None else ("nbps-agent",),
             inherited=inherited,
@@ -258,11 +259,17 @@ def _meet(nodes: Nodes) -> _Meeting | None:
             f"close it first, or give each of the two nodes=nbps.Nodes(..., rendezvous=...) of its own"
         )
     _meetings.add(meeting)
+    if (roll := Roll.found(nodes.roll)) is not None:
+        with contextlib.closing(roll):
+            roll.begin(nodes.rank)
     return meeting
 
 
-def _stop(board: Board, agent: AgentControl | None, reason: str, error: BaseException) -> None:
+def _stop(board: Board, agent: AgentControl | None, nodes: Nodes, reason: str, error: BaseException) -> None:
     board.abort()
+    if (roll := Roll.found(nodes.roll)) is not None:
+        with contextlib.closing(roll):
+            roll.fail(nodes.rank, because_of_another=isinstance(error, NodeError))
     if agent is not None:
         agent.fail(reason, gone=isinstance(error, WorkerDiedError))
         agent.close()

@@ -70,6 +70,8 @@ class Nodes:
         ``"default"``.
     local_count : int
         Nodes that the launcher started on this machine, as far as it says.
+    roll : str
+        Where ``nbps run`` and its nodes tell each other which of them have ended; it sets ``NBPS_ROLL``.
 
     Raises
     ------
@@ -95,6 +97,7 @@ class Nodes:
     insecure: bool = False
     source: str = field(default="argument", compare=False)
     local_count: int = field(default=1, compare=False)
+    roll: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "count", whole(self._name("count"), self.count, 1))

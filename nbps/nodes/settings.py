@@ -64,6 +64,8 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         if answer.strip().lower() not in _YES_OR_NO:
             raise ConfigError(f"NBPS_INSECURE is {answer!r}; expected 1 or 0")
         found["insecure"] = _YES_OR_NO[answer.strip().lower()]
+    if "NBPS_ROLL" in environ:
+        found["roll"] = environ["NBPS_ROLL"]
     return found
 
 

@@ -114,18 +114,30 @@ def test_a_killed_worker_is_named_on_all_nodes(ends):
     assert end.left == []
 
 
-@scene("agent", 2, "forever")
+@scene("agent", 3, "forever", "1", "100")
 def _(cluster, folder):
     are_going(cluster)
     assert cluster.nodes[1].send(signal.SIGKILL, "agent") == 1
 
 
-def test_a_killed_agent_is_named(ends):
-    """Its driver names it; the other node, which it cannot tell any more, names the node."""
-    end = ends["agent"]
-    assert end.codes == [3, 3]
-    assert "raised NodeError: node 1 was not heard for 5" in end.said[0]
-    assert re.search(r"raised WorkerDiedError: the agent of node 1 \(pid \d+\) ended: killed by signal 9", end.said[1])
+@scene("supervisor", 2, "forever", "1", "100")
+def _(cluster, folder):
+    are_going(cluster)
+    assert cluster.nodes[1].send(signal.SIGKILL, "supervisor") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "who"), [("agent", "the agent"), ("supervisor", "(the agent|worker 1|worker 1 at clock .*)")]
+)
+def test_a_killed_agent_is_named(ends, name, who):
+    """Its driver names it, and tells the others, which the agent cannot any more: nobody waits for its silence."""
+    end = ends[name]
+    assert set(end.codes) == {3}
+    died = rf"{who} of node 1.* \(pid \d+\) ended: killed"
+    assert re.search(f"raised WorkerDiedError: {died}", end.said[1])
+    for said in [*end.said[:1], *end.said[2:]]:
+        assert re.search(rf"raised NodeError: .*node 1 ended the job: .*{died}", said)
+        assert "was not heard" not in said
     assert end.left == []
 
 

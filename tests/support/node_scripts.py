@@ -57,9 +57,9 @@ class Slow:
         return str, ("result",)
 
 
-def forever(workers="1"):
+def forever(workers="1", timeout_s=TIMEOUT_S):
     """Clock until something happens; say afterwards that the tables can still be read."""
-    with job(int(workers)) as running:
+    with job(int(workers), failure_timeout_s=float(timeout_s)) as running:
         try:
             running.run(count, 10**9)
         finally:

@@ -43,9 +43,16 @@ class Caller:
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable once it is to end
 
     def connect(
-        self, rank: int, address: str, incarnation: int | None, timeout_s: float, join: bool = False
+        self,
+        rank: int,
+        address: str,
+        incarnation: int | None,
+        timeout_s: float,
+        *,
+        join: bool = False,
+        farewell: str = "",
     ) -> Connection:
-        """Return a connection to node `rank` at `address` after the handshake.
+        """Return a connection to node `rank` at `address` after the handshake; `Hello` says what it is for.
 
         Raises
         ------
@@ -61,7 +68,8 @@ class Caller:
         except TransportError as error:
             raise ConnectionLostError(str(error)) from error
         try:
-            handshake = Connecting(connection, self.place.hello(join), self.place.secret, rank, incarnation)
+            hello = self.place.hello(join, farewell)
+            handshake = Connecting(connection, hello, self.place.secret, rank, incarnation)
             until = time.monotonic() + DEADLINE_S
             while not handshake.advance():
                 if not self._wait(connection, until):

@@ -3,7 +3,7 @@
 Both prove that they know the job's secret, and who they are, in four frames of JSON (`nbps.transport.mesh.notes`)::
 
     connecting node                                   accepting node
-      {"protocol", "version", "job", "nodes", "rank", "incarnation", "join", "nonce"}  ->
+      {"protocol", "version", "job", "nodes", "rank", "incarnation", "join", "farewell", "nonce"}  ->
                        <-  the same of its own
       {"proof": HMAC-SHA256(secret, "connects" || hellos)}  ->
                        <-  {"proof": HMAC-SHA256(secret, "accepts" || hellos)}
@@ -58,6 +58,8 @@ class Hello:
         64 random bits, drawn when the node started: tells a restarted node from the one before.
     join : bool
         Whether the node comes to a rendezvous, and does not know the others yet.
+    farewell : str
+        Why the node is gone for good, where that is all that its connection says (`nbps.transport.mesh.farewell`).
     """
 
     version: str
@@ -66,6 +68,7 @@ class Hello:
     rank: int
     incarnation: int
     join: bool = False
+    farewell: str = ""
 
     def write(self) -> bytes:
         """Return the frame that says it, with a fresh nonce."""
@@ -208,7 +211,7 @@ class Accepting(Handshake):
         peer = self._read_hello(payload)
         if peer.rank == self.own.rank:
             self._refuse(Refusal(f"node {peer.rank} was started twice: it is here"))
-        if peer.rank < self.own.rank:
+        if peer.rank < self.own.rank and not peer.farewell:
             self._refuse(Refusal(f"node {peer.rank} does not connect to node {self.own.rank}, only higher ranks do"))
         self.peer = peer
         self._bind(payload, self._hello)
@@ -239,6 +242,7 @@ _HELLO = {
     "rank": int,
     "incarnation": int,
     "join": bool,
+    "farewell": str,
     "nonce": str,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from nbps.errors import ConnectionLostError, NodeError, TransportError
@@ -33,13 +34,20 @@ class Visitor:
         self._options = options
         self._missing: list[int] | None = None  # as node 0 said last; None while there is no connection to it
 
-    def join(self, until: float) -> tuple[list[Member], Connection]:
+    def join(self, until: float, obituary: Callable[[], str | None]) -> tuple[list[Member], Connection]:
         """Return who the nodes are, and the connection to node 0, as soon as all are there.
+
+        Parameters
+        ----------
+        until : float
+            On the monotonic clock.
+        obituary : callable
+            Says which nodes will not come any more; None as long as all may.
 
         Raises
         ------
         NodeError
-            If nodes are missing at `until`, on the monotonic clock, or node 0 says why the job cannot start.
+            If nodes are missing at `until`, node 0 says why the job cannot start, or one will not come any more.
         TransportError
             If node 0 cannot be reached, or refuses this node.
         """
@@ -60,6 +68,8 @@ class Visitor:
             except ConnectionLostError as error:
                 last = str(error)
                 self._missing = None
+                if (why := obituary()) is not None:
+                    raise NodeError(why) from error
                 self._caller.rest(min(next(pause_s), until - time.monotonic()))
         waited = f"waited {place.start_timeout_s:g} s"
         if self._missing is not None:

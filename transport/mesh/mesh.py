@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from selectors import EVENT_READ, EpollSelector
 
 from nbps.errors import NodeError, TransportError
@@ -24,9 +25,11 @@ from nbps.transport.interface import Connection, Listener, Options
 from nbps.transport.mesh.calling import LONGEST_ATTEMPT_S, Caller, Stopped, pauses
 from nbps.transport.mesh.handshake import Hello, Refusal
 from nbps.transport.mesh.joining import Visitor
+from nbps.transport.mesh.notes import printable
 from nbps.transport.mesh.place import Place
 from nbps.transport.mesh.reception import Reception
 from nbps.transport.mesh.rendezvous import Member, Rendezvous, listed, written_card
+from nbps.transport.mesh.roll import Roll
 
 __all__ = ["Member", "Mesh", "Place"]
 
@@ -54,6 +57,7 @@ class Mesh:
         self.place = place
         self._frame_limit = frame_limit
         self._card = written_card(place.card)
+        self._roll = Roll.found(place.roll)
         self._options = Options(tls=place.tls)
         self._caller = Caller(place, self._transport, self._options)
         self._selector = EpollSelector()
@@ -66,6 +70,8 @@ class Mesh:
         self._lock = threading.Lock()  # of _connecting, which threads that connect use too
         self._connecting: dict[int, str] = {}  # lost rank: what is known of it
         self._threads: list[threading.Thread] = []
+        self._broken: set[int] = set()  # ranks whose connections were lost and do not stand again
+        self._farewells: dict[int, str] = {}  # why nodes are gone, by rank
         self._closed = False
 
     # ------------------------------------------------------------------ for who owns it
@@ -104,12 +110,22 @@ class Mesh:
         made = []
         while self._made:
             made.append(self._made.popleft())
+        self._broken.difference_update(rank for rank, _ in made)
         return made
 
     def lost(self, rank: int) -> None:
         """Take note that the connection to `rank` broke: connect again in the background, or wait for it to."""
+        self._broken.add(rank)
         if rank < self.place.rank:
             self._start_connecting(rank, again=True)
+
+    def gone(self) -> dict[int, str]:
+        """Return why nodes will not come back, by rank: what is left of them said so, or whoever started them.
+
+        Of one that has ended only if its connection is lost: what it said before it ended is to be received first.
+        """
+        ended = {rank: f"its process has ended ({how})" for rank, how in self._ended().items() if rank in self._broken}
+        return ended | self._farewells
 
     def close(self) -> None:
         """End everything but the connections that `poll` returned; waits for an attempt to connect. Idempotent."""
@@ -128,6 +144,8 @@ class Mesh:
             self._rendezvous.close()
         self._selector.close()
         os.close(self._wake)
+        if self._roll is not None:
+            self._roll.close()
 
     # ------------------------------------------------------------------ who comes
 
@@ -160,7 +178,10 @@ class Mesh:
         return None
 
     def _welcome(self, hello: Hello, connection: Connection) -> None:
-        if hello.join:
+        if hello.farewell:
+            self._farewells.setdefault(hello.rank, printable(hello.farewell))
+            connection.close(linger=False)
+        elif hello.join:
             assert self._rendezvous is not None
             self._rendezvous.take(hello, connection)
         else:
@@ -238,8 +259,11 @@ class Mesh:
         while (missing := rendezvous.missing()) and (
             (left := until - time.monotonic()) > 0 or reception.hears_any(until) or rendezvous.awaits_cards
         ):
+            if (objection := self._obituary(missing)) is not None:
+                break
             self._turn(min(left, _TURN_S) if left > 0 else _TURN_S)
-        objection = self._absence() if missing else rendezvous.objection()
+        else:
+            objection = self._absence() if missing else rendezvous.objection()
         if objection is None:
             return rendezvous.finish()
         rendezvous.fail(objection)
@@ -247,6 +271,16 @@ class Mesh:
         while not rendezvous.empty and (left := until - time.monotonic()) > 0:
             self._turn(left)
         raise NodeError(objection)
+
+    def _ended(self) -> dict[int, str]:
+        """Return how the processes of nodes have ended, by rank, where whoever started them says so."""
+        return {} if self._roll is None else self._roll.ended()
+
+    def _obituary(self, missing: Collection[int]) -> str | None:
+        """Say which of the nodes that are missing will not come any more; None if all of them still may."""
+        place = self.place
+        ended = [f"node {rank} has ended ({how})" for rank, how in self._ended().items() if rank in missing]
+        return f"node {place.rank} waited at {place.rendezvous}: {', '.join(ended)}" if ended else None
 
     def _absence(self) -> str:
         """Say which nodes did not come, and what may be why."""
@@ -269,7 +303,7 @@ class Mesh:
         until = time.monotonic() + place.start_timeout_s
         visitor = Visitor(place, self._card, self._caller, self._transport, self._options)
         try:
-            members, connection = visitor.join(until)
+            members, connection = visitor.join(until, lambda: self._obituary(range(place.nodes)))
         except BaseException:
             if visitor.listener is not None:
                 visitor.listener.close()
@@ -282,6 +316,8 @@ class Mesh:
         for rank in range(1, place.rank):
             self._start_connecting(rank, again=False)
         while missing := set(range(place.nodes)) - {place.rank} - {rank for rank, _ in self._made}:
+            if (obituary := self._obituary(missing)) is not None:
+                raise NodeError(obituary)
             left = until - time.monotonic()
             if left <= 0:
                 raise NodeError(self._separation(min(missing)))

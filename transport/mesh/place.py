@@ -38,6 +38,8 @@ class Place:
         How long the nodes wait for each other.
     insecure : bool
         Go without a secret, also where other machines may connect.
+    roll : str
+        Path of the roll (`nbps.transport.mesh.roll`) on which the nodes stand; empty for none.
     """
 
     rank: int
@@ -52,6 +54,7 @@ class Place:
     card: Mapping[str, Any] = field(default_factory=dict)
     start_timeout_s: float = 60.0
     insecure: bool = False
+    roll: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.nodes <= NODES_LIMIT:
@@ -63,10 +66,10 @@ class Place:
         if not self.start_timeout_s > 0:
             raise ConfigError(f"start_timeout_s={self.start_timeout_s}: expected a number > 0")
 
-    def hello(self, join: bool = False) -> Hello:
-        """Return who this node is."""
+    def hello(self, join: bool = False, farewell: str = "") -> Hello:
+        """Return who this node is, and what it comes for."""
         version = str(self.card.get("version", "unknown"))
-        return Hello(version, self.job, self.nodes, self.rank, self.incarnation, join)
+        return Hello(version, self.job, self.nodes, self.rank, self.incarnation, join, farewell)
 
     def check_reach(self, transport: Transport) -> None:
         """Raise `ConfigError` if strangers may reach this node and there is no secret; or if other nodes cannot."""

@@ -22,7 +22,7 @@ def raw_hello(**other):
     """Return what node 1 says first, or an impostor."""
     fields = {
         "protocol": PROTOCOL, "version": "1.0", "job": "job", "nodes": 3, "rank": 1, "incarnation": 5, "join": False,
-        "nonce": "ab" * 32,
+        "farewell": "",         "nonce": "ab" * 32,
     }  # fmt: skip
     return json.dumps(fields | other).encode()
 
@@ -141,7 +141,14 @@ def test_a_replayed_acceptor_is_found_out():
         assert "the secrets differ" in str(run(connecting(first)))
 
 
-CHANGES = [("rank", 2), ("incarnation", 7), ("join", True), ("nonce", "cd" * 32), ("how it is written", None)]
+CHANGES = [
+    ("rank", 2),
+    ("incarnation", 7),
+    ("join", True),
+    ("farewell", "gone"),
+    ("nonce", "cd" * 32),
+    ("how it is written", None),
+]
 
 
 # A node expects the rank to which it connects: another one is refused before the proof.
