@@ -1,7 +1,7 @@
 """What a transport is: frames of bytes between two nodes, whole, in order, none twice, as long as a connection lives.
 
 Nothing here blocks, except `Transport.connect` up to its time limit and `Connection.close` for a moment: one thread
-drives all connections of a node from one ``poll``. Who is at the other end, and what the bytes mean, is decided above.
+drives all connections of a node from one ``poll``. What is at the other end, and what the bytes mean, is decided above.
 
 The contract, which `nbps.testing.transport.contract.TransportContract` checks:
 
@@ -149,7 +149,7 @@ class Connection(abc.ABC):
         Raises
         ------
         ConnectionLostError
-            If the connection has ended, or what arrived is no frame: says what was found. Every later call of any
+            If the connection has ended, or what arrived is not a frame: says what was found. Every later call of any
             method but `close` raises the same.
         """
 
@@ -222,7 +222,7 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def connect(self, address: str, options: Options, timeout_s: float) -> Connection:
-        """Connect to who listens at `address`, trying again until it does, for `timeout_s` at most.
+        """Connect to the listener at `address`, trying again until there is one, for `timeout_s` at most.
 
         Raises
         ------
@@ -239,7 +239,7 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def is_local(self, address: str) -> bool:
-        """Whether nobody but this user, on this machine, can connect to who listens at `address`.
+        """Whether nobody but this user, on this machine, can connect to a listener at `address`.
 
         At others nodes do not listen without a secret. Where that is not known: False.
         """

@@ -18,7 +18,7 @@ from nbps.errors import ConfigError
 from nbps.transport.interface import Transport
 
 _GROUP = "nbps.transports"
-# Ours are no entry points: a checkout that is not installed has none.
+# Ours are not entry points: a checkout that is not installed has none.
 _OURS = {
     "inproc": "nbps.transport.carriers.inproc:InprocTransport",
     "shm": "nbps.transport.carriers.shm:ShmTransport",

@@ -109,7 +109,7 @@ def encode(frame: Frame) -> tuple[Buffer, ...]:
     Raises
     ------
     LocalProtocolError
-        If a number is not in 0 to 2**63 - 1, or rows are no contiguous uint8[n]: a bug of who made the frame.
+        If a number is not in 0 to 2**63 - 1, or rows are not a contiguous uint8[n]: a bug of whoever made the frame.
     """
     run, number, acknowledged, message = frame
     if message is None:
@@ -210,7 +210,7 @@ def _text_of(payload: Bytes) -> str:
     try:
         return payload[HEADER_BYTES:].tobytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RemoteProtocolError(f"a Stop arrived with a reason that is no UTF-8: {error}") from error
+        raise RemoteProtocolError(f"a Stop arrived with a reason that is not UTF-8: {error}") from error
 
 
 def _shown(frame: Frame) -> str:

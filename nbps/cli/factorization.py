@@ -14,8 +14,6 @@ from nbps.cli.progress import TrainingProgress
 from nbps.cli.training_data import DataOptions, TrainingData, load
 from nbps.consistency import consistency_named
 from nbps.errors import ConfigError
-from nbps.job.settings import default_workers
-from nbps.nodes.nodes import Nodes
 from nbps.runtime.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ class ModelOptions:
     regularization: float | None
     optimizer: str
     early_stopping: int | None
-    workers: int | None
+    workers: int
     consistency: str
     staleness: int | None
     schedule: str
@@ -52,11 +50,6 @@ class ModelOptions:
                 "--consistency asp has no bound that keeps the workers of --schedule rotate apart. "
                 "Add --schedule cached or --schedule direct."
             )
-
-    @property
-    def worker_count(self) -> int:
-        """Workers there will be."""
-        return default_workers(Nodes.from_environment()) if self.workers is None else self.workers
 
     def build(self, callbacks: tuple[Any, ...]) -> MatrixFactorization:
         """Make the model.
@@ -77,7 +70,7 @@ class ModelOptions:
             consistency=consistency_named(
                 self.consistency, _DEFAULT_STALENESS if self.staleness is None else self.staleness
             ),
-            workers=self.worker_count,
+            workers=self.workers,
             random_state=self.seed,
             early_stopping=self.early_stopping,
             callbacks=callbacks,
@@ -95,7 +88,7 @@ def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None
     model = model_options.build((progress,))
     with notes.status("reading the ratings"):
         data = load(data_options)
-    for note in _notes(data, model_options.worker_count):
+    for note in _notes(data, model_options.workers):
         notes.print(f"note: {note}", soft_wrap=True)
     with progress:
         model.fit(data.train, validation=data.test)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-_PLAYED = ("nodes", "transport")  # options that are for who starts the nodes
+_PLAYED = ("nodes", "transport")  # options of the process that starts the nodes
 
 
 def play(context: typer.Context, nodes: int, workers: int | None, transport: str) -> NoReturn:
@@ -40,10 +40,3 @@ def command_line(context: typer.Context) -> list[str]:
         else:
             words += [parameter.opts[0], str(value.value if isinstance(value, enum.Enum) else value)]
     return words
-
-
-def is_first() -> bool:
-    """Whether this process is the first node of its job, or the only one: the one that reports and saves."""
-    from nbps.nodes.nodes import Nodes
-
-    return Nodes.from_environment().rank == 0

@@ -47,7 +47,7 @@ class Sink:
         try:
             written = os.write(self.fd, self.pending[:end])
         except OSError:
-            # As with an inherited stream, it is for who prints to fail: the nodes' pipes are closed.
+            # As with an inherited stream, it is for those that print to fail: the nodes' pipes are closed.
             self.broken = True
             self.pending.clear()
             return
@@ -94,7 +94,7 @@ class Source:
             self._partial.clear()
 
     def close(self) -> None:
-        """Stop reading: who writes gets SIGPIPE or its error."""
+        """Stop reading: the writer gets SIGPIPE or its error."""
         os.close(self.fd)
 
     def _pass_on(self, text: bytes) -> None:

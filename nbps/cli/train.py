@@ -44,11 +44,15 @@ def mf(
     debug: Debug = False,
 ) -> None:
     """Factorize a matrix of ratings."""
-    from nbps.cli.nodes import is_first, play
+    from nbps.cli.nodes import play
 
     if nodes > 1:
         play(context, nodes, workers, transport)
-    is_reporter = is_first()  # all nodes have the same model
+    from nbps.job.settings import default_workers
+    from nbps.nodes.nodes import Nodes
+
+    here = Nodes.from_environment()
+    is_reporter = here.rank == 0  # all nodes have the same model
     from nbps.cli.console import Output
     from nbps.cli.factorization import ModelOptions, run
     from nbps.cli.training_data import DataOptions
@@ -62,7 +66,7 @@ def mf(
             regularization=regularization,
             optimizer=optimizer,
             early_stopping=early_stopping,
-            workers=workers,
+            workers=default_workers(here) if workers is None else workers,
             consistency=consistency,
             staleness=staleness,
             schedule=schedule,

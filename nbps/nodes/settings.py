@@ -106,7 +106,7 @@ def _read_secret(path: str, name: str) -> bytes:
         # Of what was opened, not of the path: that could be another file by now.
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{where}, which is no regular file; make one: {_make(path)}")
+            raise ConfigError(f"{where}, which is not a regular file; make one: {_make(path)}")
         if status.st_uid != os.geteuid():
             raise ConfigError(
                 f"{where}, which belongs to user {status.st_uid}; expected a file of user {os.geteuid()}, who runs "

@@ -24,7 +24,7 @@ def work(worker):
         if worker.node == FAILS and worker.current_clock == 5:
             raise ValueError("planted")
 
-with nbps.Job([nbps.Table("t", 4, 2)], workers=1) as job:
+with nbps.Job([nbps.Table("t", rows=4, width=2)], workers=1) as job:
     try:
         job.run(work)
     finally:
@@ -39,7 +39,7 @@ import nbps
 
 if int(os.environ["NBPS_NODE_RANK"]) == int(sys.argv[1]):
     sys.exit(7)
-with nbps.Job([nbps.Table("t", 4, 2)], workers=1, start_timeout_s=1000, failure_timeout_s=1000) as job:
+with nbps.Job([nbps.Table("t", rows=4, width=2)], workers=1, start_timeout_s=1000, failure_timeout_s=1000) as job:
     job.run(lambda worker: None)
 """
 _KILLED = """
@@ -56,7 +56,7 @@ def work(worker):
 NODE = sys.argv[1]
 DRIVER = os.getpid()
 AGENT = DRIVER
-with nbps.Job([nbps.Table("t", 4, 2)], workers=1, failure_timeout_s=1000) as job:
+with nbps.Job([nbps.Table("t", rows=4, width=2)], workers=1, failure_timeout_s=1000) as job:
     AGENT = job._open.group.pids[1]
     job.run(work)
 """

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nbps.errors import ConnectionLostError
 from nbps.kernels import checksum
 from nbps.transport import Options
-from nbps.transport.carriers.frames import HEADER_BYTES, write_header
+from nbps.transport.carriers.header import HEADER_BYTES, write_header
 from nbps.transport.carriers.stream import StreamConnection
 from nbps.transport.carriers.tcp_connection import TcpConnection
 

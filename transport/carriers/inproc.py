@@ -118,7 +118,7 @@ class InprocListener(Listener):
     def connected(self, options: Options) -> InprocConnection:
         """Return the far end of a new connection, the near one being ours; call it under the module's lock."""
         pair = _Pair()
-        near = InprocConnection(pair, 0, f"{self.address} (who connected)", self._options)
+        near = InprocConnection(pair, 0, f"{self.address} (which connected)", self._options)
         far = InprocConnection(pair, 1, self.address, options)
         self._arrived.append(near)
         self._bell.ring()
@@ -151,7 +151,7 @@ class InprocListener(Listener):
 
 
 class InprocConnection(Connection):
-    """One end: `side` 0 is that of who listened."""
+    """One end: `side` 0 is that of the listener."""
 
     def __init__(self, pair: _Pair, side: int, peer: str, options: Options) -> None:
         self.peer = peer

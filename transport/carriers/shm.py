@@ -43,7 +43,7 @@ class ShmTransport(Transport):
         return listen(_socket_name(address, options), address, options)
 
     def connect(self, address: str, options: Options, timeout_s: float) -> Connection:
-        """Connect to who listens at a name.
+        """Connect to the process that listens at a name.
 
         Raises
         ------
@@ -99,7 +99,7 @@ def _socket_name(address: str, options: Options) -> str:
         )
     if not _ADDRESS.fullmatch(address):
         raise TransportError(
-            f"{address!r} is no address of shm; expected a name of at most 64 letters, digits, dots, underscores and "
-            "hyphens, for instance job-17.node-0"
+            f"{address!r} is not an address of shm; expected a name of at most 64 letters, digits, dots, underscores "
+            "and hyphens, for instance job-17.node-0"
         )
     return f"\0nbps-shm-{os.geteuid()}-{address}"

@@ -4,7 +4,7 @@ A bell is a byte that wakes the other end; it is sent only if that end announced
 So two ends that are busy make no system call. A bell says neither what for it is nor for which of several
 announcements. Hence the rule here: only `ShmConnection.receive` takes bells away, and before it says that nothing is
 there it announces anew, and looks again at, everything that they may have been about: room and bytes. It does not send:
-who was refused by `send` waits for the descriptor, and would not be told.
+an end that was refused by `send` waits for the descriptor, and would not be told.
 
 The kernel closes the socket of a process that ends, however it does, and what that put into its ring before is still
 there. Bytes count only when the tail was moved past them, so a writer that is killed leaves no torn frame, only one
@@ -227,7 +227,7 @@ class ShmConnection(Connection):
         except ConnectionResetError:  # an end without having taken all bells away
             bells = b""
         if strange := bells.strip(_BELL):
-            self._lose(f"what arrived is no bell: {strange!r}")
+            self._lose(f"what arrived is not a bell: {strange!r}")
         self._closed_there = not bells
 
     # ------------------------------------------------------------------ ending

@@ -1,7 +1,7 @@
 """How two processes come to share the memory of a connection.
 
-Who connects makes a segment with a ring for each direction, passes its descriptor over the socket and unlinks it at
-once: from then on it exists as long as the two ends do. Until then its name says whose it is
+The process that connects makes a segment with a ring for each direction, passes its descriptor over the socket and
+unlinks it at once: from then on it exists as long as the two ends do. Until then its name says whose it is
 (`nbps.memory.segments`). What it says over the socket:
 
 ====== ===== ==========================================================================
@@ -113,7 +113,7 @@ class ShmListener(Listener):
         return None
 
     def _greet(self) -> None:
-        """Let in who belongs to this user."""
+        """Let in a process of this user."""
         try:
             arrived, _ = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -157,7 +157,7 @@ class ShmListener(Listener):
 
 
 class _Refused(Exception):  # noqa: N818
-    """What a peer sent is no greeting."""
+    """What a peer sent is not a greeting."""
 
 
 def _owner(connected: socket.socket) -> tuple[int, int]:
@@ -244,7 +244,7 @@ def _map(descriptor: int, ring_bytes: int) -> Bytes:
 
 
 def _rings(memory: Bytes) -> tuple[Ring, Ring]:
-    """Return the ring from who connected to who listens, and the one back."""
+    """Return the ring from the end that connected to the one that listens, and the one back."""
     size = (memory.size - _PAGE) // 2
     words = memory[:_PAGE].view(np.int64)
     return (

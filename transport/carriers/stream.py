@@ -20,7 +20,7 @@ import numpy as np
 
 from nbps.errors import ConnectionLostError
 from nbps.kernels import checksum
-from nbps.transport.carriers.frames import HEADER_BYTES, NUMBERS, read_header, write_header
+from nbps.transport.carriers.header import HEADER_BYTES, NUMBERS, read_header, write_header
 from nbps.transport.interface import Buffer, Bytes, Connection, Options, total_bytes
 
 _BUFFER_BYTES = 1 << 16

@@ -247,7 +247,7 @@ def _set_buffers(unconnected: socket.socket) -> None:
 
 def _advice(error: OSError, host: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "the port is in use; choose another, or end who listens there (ss -ltnp)"
+        return "the port is in use; choose another, or end what listens there (ss -ltnp)"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine; `ip address` lists those that are"
     if error.errno == errno.EACCES:

@@ -14,7 +14,7 @@ from nbps.transport.carriers.stream import StreamConnection
 from nbps.transport.interface import Options
 
 _LINGER_S, _LOOK_AGAIN_S = 0.2, 0.0002
-_DRAINING_READS = 1 << 10  # 64 MiB, more than a socket buffer holds: against one who does not stop sending
+_DRAINING_READS = 1 << 10  # 64 MiB, more than a socket buffer holds: against an end that does not stop sending
 _INT = struct.Struct("i")
 
 

@@ -1,7 +1,7 @@
 """TLS 1.3 over TCP: both ends show a certificate that the job's authority signed.
 
-Names in certificates are not compared with addresses: who has a certificate of that authority belongs to the job. The
-handshake is part of sending and receiving: nobody waits for it, and frames are queued until it is over.
+Names in certificates are not compared with addresses: a node with a certificate of that authority belongs to the job.
+The handshake is part of sending and receiving: nobody waits for it, and frames are queued until it is over.
 """
 
 from __future__ import annotations
@@ -135,9 +135,9 @@ class TlsConnection(TcpConnection):
         if isinstance(error, ssl.SSLError):
             reason = error.reason or str(error)
             if reason in _HTTP:
-                return "what arrived is no TLS, it looks like HTTP"
+                return "what arrived is not TLS, it looks like HTTP"
             if reason in _NO_TLS:
-                return "the other end speaks no TLS 1.3: switch it on at both ends or at none"
+                return "the other end does not speak TLS 1.3: switch it on at both ends or at none"
             if "ALERT" in reason:
                 return f"the other end does not accept our certificate or our TLS: {_short(error)}"
             return f"TLS: {_short(error)}"

@@ -10,15 +10,15 @@ Both prove that they know the job's secret, and who they are, in four frames of 
 
 `hellos` are the bytes of both as they travelled, the length of the first before them. So a proof holds for these two
 nodes of this job in these roles and for the fresh nonces of both: it can be neither replayed nor sent back, nor can any
-field be changed on the way. Who accepts answers with a proof only after it has seen one: a stranger gets nothing from
-it to try secrets on. Instead of any frame, who accepts may send ``{"refused": reason, "again": bool}``; `again` says
-that it is worth trying again. This frame is not authenticated, it can only keep a node out.
+field be changed on the way. The one that accepts answers with a proof only after it has seen one: a stranger gets
+nothing from it to try secrets on. Instead of any frame, it may send ``{"refused": reason, "again": bool}``; `again`
+says that it is worth trying again. This frame is not authenticated, it can only keep a node out.
 
 A handshake does not protect what is said after it: on networks that are not trusted there is TLS. It never blocks, and
 receives no frame beyond its last one. Without a secret, which is for one machine only, the key is empty.
 
 How a job's name is read: ``name/3`` is the third of several that a script runs one after the other. Its nodes get there
-at different times, so who knocks at ``name/2`` for ``name/3`` is told to try again.
+at different times, so a node that knocks at ``name/2`` for ``name/3`` is told to try again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from nbps.transport.interface import Connection
 from nbps.transport.mesh.notes import check_fields, printable, read_note, write_note
 
 PROTOCOL = 1  # of this handshake, the rendezvous and `nbps.transport.wire`
-DEADLINE_S = 5.0  # who has not proved itself by then is a stranger
+DEADLINE_S = 5.0  # one that has not proved itself by then is a stranger
 NAME_LIMIT = 200  # characters of a job's name or a version
 
 _NONCE_BYTES = 32

@@ -1,12 +1,13 @@
 """All connections of a node: found at the rendezvous, one to every other node, made again when they break.
 
 Node 0 listens at the rendezvous; the others go there and are told of each other (`.rendezvous`). Then
-node i connects to every node j < i, at the start and whenever the connection is lost; who accepts waits. Every
+node i connects to every node j < i, at the start and whenever the connection is lost; the one that accepts waits. Every
 connection begins with the handshake, in which a node names its incarnation: one that was restarted is another node,
 which a running job does not take back.
 
-Who owns a mesh polls it: accepting and judging who comes happens in `Mesh.poll` and blocks nobody. Connecting may
-block, so for every lost connection to a lower rank there is a thread until it stands again; without one there is none.
+The owner of a mesh polls it: accepting and judging those that come happens in `Mesh.poll` and blocks nobody. Connecting
+may block, so for every lost connection to a lower rank there is a thread until it stands again; without one there is
+none.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Mesh:
         self._farewells: dict[int, str] = {}  # why nodes are gone, by rank
         self._closed = False
 
-    # ------------------------------------------------------------------ for who owns it
+    # ------------------------------------------------------------------ for its owner
 
     def open(self) -> list[Member]:
         """Find all other nodes and connect to them; return who they are, in the order of ranks.
@@ -101,7 +102,7 @@ class Mesh:
         return self._selector.fileno()
 
     def poll(self) -> list[tuple[int, Connection]]:
-        """Look after who connects; return rank and connection of what was made (again), the caller's own.
+        """Look after nodes that connect; return rank and connection of what was made (again), the caller's own.
 
         The newer connection to a node replaces the older. Frames may have arrived on it that its descriptor no longer
         tells of: receive before polling it. To be called when `fileno` polls readable, and about once a second.
@@ -147,7 +148,7 @@ class Mesh:
         if self._roll is not None:
             self._roll.close()
 
-    # ------------------------------------------------------------------ who comes
+    # ------------------------------------------------------------------ nodes that come
 
     def _turn(self, timeout_s: float) -> None:
         for key, events in self._selector.select(timeout_s):
@@ -162,7 +163,7 @@ class Mesh:
         os.eventfd_read(self._wake)
 
     def _receive_at(self, listener: Listener) -> None:
-        """Judge who connects to `listener`, from now on."""
+        """Judge those that connect to `listener`, from now on."""
         own, secret = self.place.hello(), self.place.secret
         self._reception = Reception(listener, own, secret, self._selector, self._admit, self._welcome)
 

@@ -62,7 +62,7 @@ def printable(words: str) -> str:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number here")
+    raise ValueError(f"{constant} is not a number here")
 
 
 def _integer(digits: str) -> int:

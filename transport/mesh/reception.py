@@ -1,9 +1,9 @@
-"""Who connects to a node: strangers are turned away, nodes of the job are let in, and nobody can hold up anybody.
+"""Those that connect to a node: strangers are turned away, nodes of the job are let in, and nobody can hold up anybody.
 
-Driven from a selector that belongs to the caller, in its thread; nothing here blocks. Who has not proved itself within
-`DEADLINE_S` is dropped, and so is, when `GUESTS` are here and one more comes, the one that has waited longest, first
-among those who have said nothing of sense yet. So any number of silent strangers costs bounded memory, and a node of
-the job gets in unless `GUESTS` of them come in the time that its hello takes; then it comes again. A refused node is
+Driven from a selector that belongs to the caller, in its thread; nothing here blocks. One that has not proved itself
+within `DEADLINE_S` is dropped, and so is, when `GUESTS` are here and one more comes, the one that has waited longest,
+first among those who have said nothing of sense yet. So any number of silent strangers costs bounded memory, and a node
+of the job gets in unless `GUESTS` of them come in the time that its hello takes; then it comes again. A refused node is
 given `_TOLD_S` to read why.
 """
 
@@ -121,7 +121,7 @@ class Reception:
             if events & EVENT_WRITE:
                 guest.connection.flush()
             if guest.refused:
-                for _ in range(_HEEDED):  # what it still says is dropped; the one who listens has other things to do
+                for _ in range(_HEEDED):  # what it still says is dropped; this node has other things to do
                     if guest.connection.receive() is None:
                         break
             elif guest.handshake.advance():
@@ -144,7 +144,7 @@ class Reception:
         if not guest.refused:
             self._log_refusal(guest, reason)
         self._forget(guest)
-        guest.connection.close(linger=False)  # it had its time to read; who listens has other things to do
+        guest.connection.close(linger=False)  # it had its time to read; this node has other things to do
 
     def _forget(self, guest: _Guest) -> None:
         del self._guests[guest.descriptor]

@@ -111,12 +111,12 @@ class Rendezvous:
         self._serve(seat)
 
     def expire(self, now: float) -> None:
-        """Dismiss who has not handed in its card in time."""
+        """Dismiss nodes that have not handed in their cards in time."""
         for seat in [seat for seat in self._seats.values() if seat.member is None and now >= seat.deadline]:
             self._dismiss(seat, f"no card within {DEADLINE_S:g} s")
 
     def objection(self) -> str | None:
-        """Say why the nodes, who are all here, cannot work together."""
+        """Say why the nodes, which are all here, cannot work together."""
         for rank in sorted(self._seats):
             member = self._seats[rank].member
             assert member is not None
@@ -228,7 +228,7 @@ def written_card(card: Mapping[str, Any]) -> dict[str, Any]:
         written = write_note(card)
         read = read_note(written)
     except (TypeError, ValueError, ProtocolError) as error:
-        raise ConfigError(f"what this node says of itself is no JSON that others can read: {error}") from error
+        raise ConfigError(f"what this node says of itself is not JSON that others can read: {error}") from error
     if len(written) > CARD_LIMIT - 4 * ADDRESS_LIMIT:
         raise ConfigError(
             f"what this node says of itself, its tables mostly, has {len(written):,} bytes; expected at "
@@ -243,12 +243,12 @@ def read_roster(entries: list[Any], own: Member) -> list[Member]:
     Raises
     ------
     ProtocolError
-        If that is no roster with `own` at its place.
+        If that is not a roster with `own` at its place.
     """
     members = []
     for rank, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise ProtocolError("the roster holds what is no member")
+            raise ProtocolError("the roster holds what is not a member")
         check_fields(entry, {"rank": int, "address": str, "incarnation": int, "card": dict})
         if entry["rank"] != rank:
             raise ProtocolError(f"the roster has node {entry['rank']} at place {rank}")

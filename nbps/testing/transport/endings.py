@@ -30,7 +30,7 @@ class EndContract(Subject):
 
     @pytest.mark.parametrize("writes", [False, True])
     def test_what_was_sent_before_the_end_arrives(self, writes: bool) -> None:
-        """Then, not before, comes the error: also if the receiver writes to who is gone, and was written to."""
+        """Then, not before, comes the error: also if the receiver writes to an end that is gone, and was written to."""
         with self.ends() as (first, second):
             first.outbox.append((b"hello",))
             second.outbox.append((b"hello",))

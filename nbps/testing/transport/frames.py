@@ -86,7 +86,7 @@ class FrameContract(Subject):
             assert second.connection.bytes_sent == first.connection.bytes_received == 0
 
     def test_a_receiver_that_does_not_read_stops_the_sender(self) -> None:
-        """Frames are refused at some point; who reads then gets all that were taken, and there is room again."""
+        """Frames are refused at some point; a receiver that reads then gets all that were taken, and there is room."""
         length = 100_000
         sent = 0
         with self.ends(queue_bytes=1 << 20) as (first, second):
@@ -139,7 +139,7 @@ class FrameContract(Subject):
             assert "1,000" in str(second.lost)
 
     def test_the_limit_can_be_raised_between_two_frames(self) -> None:
-        """Who greets and then raises it receives what may have arrived together with the greeting."""
+        """One that greets and then raises it receives what may have arrived together with the greeting."""
         with self.ends(frame_limit=100) as (first, second):
             second.reading = False
             first.outbox.extend([(b"greeting",), (payload(1, 200_000),)])
@@ -175,7 +175,7 @@ class FrameContract(Subject):
                 assert [frame.tobytes() for frame in end.frames] == sent
 
     def test_many_connections_do_not_mix(self) -> None:
-        """Thirty nodes connect to one; each frame comes back to who sent it."""
+        """Thirty nodes connect to one; each frame comes back to its sender."""
         count, rounds = 30, 20
         near, far = [], []
         with contextlib.ExitStack() as stack:

@@ -38,8 +38,8 @@ _CONTROL_LIMIT_S = 60  # a control that takes longer found the thread dead
 class ChaosProxy:
     """A TCP proxy in a thread of its own; use it as a context manager, or call `close`.
 
-    *Up* is from who connects to the target, *down* is back. Conditions hold for all connections, also later ones, until
-    they are set anew or `heal` is called.
+    *Up* is from the end that connects to the target, *down* is back. Conditions hold for all connections, also later
+    ones, until they are set anew or `heal` is called.
 
     Parameters
     ----------
@@ -181,8 +181,8 @@ class ChaosProxy:
     def cut(self, after_bytes: int = 0, which: Literal["up", "down"] = "up") -> None:
         """Close both ends of all connections, when `after_bytes` more were forwarded in one direction.
 
-        What is held back is lost. Who connects afterwards is served. `after_bytes` 0 is done on return; else `cuts`
-        tells when.
+        What is held back is lost. One that connects afterwards is served. `after_bytes` 0 is done on return; else
+        `cuts` tells when.
         """
         if after_bytes < 0:
             raise ValueError(f"after_bytes is {after_bytes}; expected at least 0")
@@ -196,7 +196,7 @@ class ChaosProxy:
         self._do(begin)
 
     def refuse(self, seconds: float = math.inf) -> None:
-        """Accept nobody for so long: who connects is refused. Connections that exist stay."""
+        """Accept nobody for so long: one that connects is refused. Connections that exist stay."""
 
         def begin() -> None:
             if self._listener is not None:

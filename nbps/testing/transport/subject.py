@@ -36,7 +36,7 @@ class Subject:
 
     @contextlib.contextmanager
     def ends(self, **fields: Any) -> Iterator[tuple[End, End]]:
-        """Give the end of who connected and the one of who listened; options have these `fields`."""
+        """Give the end that connected and the one that listened; options have these `fields`."""
         with contextlib.closing(self.transport().listen(self.address(), self.options(**fields))) as listener:
             first = self.transport().connect(listener.address, self.options(**fields), LIMIT_S)
             second = accepted(listener)

@@ -202,7 +202,7 @@ def test_a_frame_that_ends_early_is_told():
 
 def test_two_to_the_63_bytes_take_no_memory():
     """A length that is right by its CRC, and absurd, ends the connection before anything is made for it."""
-    from nbps.transport.carriers.frames import write_header
+    from nbps.transport.carriers.header import write_header
 
     header = bytearray(32)
     write_header(memoryview(header), 0, 1 << 63, 0)

@@ -73,7 +73,7 @@ def test_tls_at_one_end_only_is_told_at_both(certificates):
     both = "switch it on at both ends or at none"
     with meeting(certificates("one"), None) as ends:
         there, here = outcome(*ends)
-        assert f"speaks no TLS 1.3: {both}" in here
+        assert f"does not speak TLS 1.3: {both}" in here
         assert re.search(f"looks like TLS: {both}|other end is gone|closed it", there)
     with meeting(None, certificates("one")) as ends:
         there, here = outcome(*ends)
@@ -84,8 +84,8 @@ def test_tls_at_one_end_only_is_told_at_both(certificates):
 @pytest.mark.parametrize(
     ("said", "found"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", "what arrived is no TLS, it looks like HTTP"),
-        (b"\0" * 50, "speaks no TLS 1.3"),
+        (b"GET / HTTP/1.1\r\n\r\n", "what arrived is not TLS, it looks like HTTP"),
+        (b"\0" * 50, "does not speak TLS 1.3"),
         (b"", "closed it within the TLS handshake"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_client_that_is_no_node_is_refused(certificates, fault):
                     end.turn()
                     select.select([client], [], [], 0.01)
             drive(end, until=lambda: end.lost is not None)
-            assert re.search("peer did not return a certificate|speaks no TLS 1.3", end.lost)
+            assert re.search("peer did not return a certificate|does not speak TLS 1.3", end.lost)
 
 
 def test_a_silent_client_holds_up_nobody(certificates):

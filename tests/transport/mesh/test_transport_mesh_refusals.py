@@ -75,7 +75,7 @@ def running(nodes=2, **other):
 
 
 def announcement(length):
-    """Return the header of a first frame of this length, as `nbps.transport.carriers.frames` describes it."""
+    """Return the header of a first frame of this length, as `nbps.transport.carriers.header` describes it."""
     fields = struct.pack("<4sHHIQQ", b"nbps", 1, 0, 0, length, 0)
     return fields + struct.pack("<I", zlib.crc32(fields))
 

@@ -89,7 +89,7 @@ class PigeonListener(Listener):
             accepted, _ = self._socket.accept()
         except BlockingIOError:
             return None
-        return PigeonConnection(accepted, f"{self.address} (who connected)", self._options)
+        return PigeonConnection(accepted, f"{self.address} (which connected)", self._options)
 
     def close(self) -> None:
         """Stop listening."""

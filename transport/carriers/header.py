@@ -1,4 +1,4 @@
-"""What a frame looks like in a stream of bytes: a header of 32 bytes, little-endian, then the payload.
+"""The header of a frame in a stream of bytes: 32 bytes, little-endian, before its payload.
 
 ====== ===== ==========================================================================
 offset bytes content
@@ -35,7 +35,7 @@ _CHECK = struct.Struct("<I")
 _START = _FIELDS.pack(_MAGIC, VERSION, 0, 0, 0, 0)[:8]
 _SHOWN = 16  # bytes of something unknown that a message quotes
 
-# Who else may talk to a port, by what it says first.
+# What else may talk to a port, by what it says first.
 _STRANGERS = (
     ((b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"HTTP/", b"PRI * "), "HTTP"),
     ((b"\x16\x03", b"\x15\x03"), "TLS: switch it on at both ends or at none"),
@@ -55,7 +55,7 @@ def read_header(head: memoryview, number: int, frame_limit: int) -> tuple[int, i
     Raises
     ------
     ConnectionLostError
-        If these are no bytes of a header, or not of that frame, or its payload is longer than `frame_limit`.
+        If these are not bytes of a header, or not of that frame, or its payload is longer than `frame_limit`.
     """
     size = len(head)
     if size < HEADER_BYTES:
@@ -81,5 +81,5 @@ def _stranger(head: bytes) -> str:
             return f"the other end speaks frame version {version}, expected {VERSION}: install one nbps on all nodes"
     for beginnings, protocol in _STRANGERS:
         if head.startswith(beginnings):
-            return f"what arrived is no frame of nbps, it looks like {protocol}: {head[:_SHOWN]!r}"
-    return f"what arrived is no frame of nbps: {head[:_SHOWN]!r}"
+            return f"what arrived is not a frame of nbps, it looks like {protocol}: {head[:_SHOWN]!r}"
+    return f"what arrived is not a frame of nbps: {head[:_SHOWN]!r}"
