@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from multiprocessing.connection import Connection, wait
 
 from nbps.agent.spec import AgentSpec, Close, Done, Ended, Fail, Joined, Run, Traffic
@@ -12,7 +13,7 @@ from nbps.errors import NodeError
 from nbps.runtime.group import Listen, WorkerGroup
 from nbps.transport.mesh.place import Place
 
-_DYING_S = 0.1
+_DYING_S = 5.0
 
 
 def serve_agent(rank: int, spec: AgentSpec) -> None:
@@ -77,11 +78,20 @@ class AgentControl:
         An agent that was killed can tell nobody: then this process does.
         """
         self._say(Fail(reason, gone))
-        # Where the supervisor was killed, the agent is about to be.
-        if gone and self._place is not None and self.addresses and wait([self._process], _DYING_S):
+        if gone and self._place is not None and self.addresses and self._has_died():
             from nbps.transport.mesh.farewell import say_farewell
 
             say_farewell(self._place, self.addresses, reason)
+
+    def _has_died(self) -> bool:
+        """Whether the agent ends without an answer to `Fail`; where the supervisor was killed, it is about to."""
+        until = time.monotonic() + _DYING_S
+        while ready := wait([self._process, self.connection], max(0.0, until - time.monotonic())):
+            if self._process in ready:
+                return True
+            if isinstance(self.connection.recv(), Ended):
+                return False
+        return False
 
     def _say(self, message: Run | Fail | Close) -> None:
         with contextlib.suppress(OSError):  # it has ended, which is noticed where its answers are awaited

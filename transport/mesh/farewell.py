@@ -19,7 +19,7 @@ from nbps.transport.mesh.calling import Caller
 from nbps.transport.mesh.place import Place
 
 _AT_ONCE = 16
-_ATTEMPT_S = 1.0  # to connect to one node
+_ATTEMPT_S = 3.0  # to connect to one node
 _REASON_LIMIT = 1000  # characters
 
 _log = logging.getLogger("nbps.transport")
