@@ -250,9 +250,9 @@ def test_what_is_no_bell_ends_the_connection(noise):
     """Any other byte is not of nbps."""
     with stranger_and_connection() as (stranger, connection):
         stranger.socket.sendall(noise)
-        with pytest.raises(ConnectionLostError, match="is no bell"):
+        with pytest.raises(ConnectionLostError, match="is not a bell"):
             connection.receive()
-        with pytest.raises(ConnectionLostError, match="is no bell"):
+        with pytest.raises(ConnectionLostError, match="is not a bell"):
             connection.send(b"x")
 
 

@@ -423,9 +423,9 @@ def test_nodes_that_do_not_run_the_same_are_told_both_sides(mine, theirs, messag
 
 def test_a_card_that_nobody_could_read_is_refused_here():
     """Not JSON, or too long: at the node that made it."""
-    with pytest.raises(ConfigError, match="no JSON"):
+    with pytest.raises(ConfigError, match="not JSON"):
         Mesh(replace(places(2)[0], card={"version": {1, 2}}), 1)
-    with pytest.raises(ConfigError, match="no JSON"):
+    with pytest.raises(ConfigError, match="not JSON"):
         Mesh(replace(places(2)[0], card={"version": float("nan")}), 1)
     with pytest.raises(ConfigError, match="has 2,000,014 bytes"):
         Mesh(replace(places(2)[0], card={"version": "x" * 2_000_000}), 1)

@@ -388,7 +388,7 @@ ROSTER = [{"rank": rank, "address": "a", "incarnation": 7, "card": {}} for rank 
         (ROSTER[:1], "does not have node 1"),
         ([ROSTER[0], ROSTER[1] | {"incarnation": 8}], "does not have node 1"),
         ([ROSTER[1], ROSTER[0]], "node 1 at place 0"),
-        ([1, 2], "no member"),
+        ([1, 2], "not a member"),
         ([ROSTER[0], {"rank": 1}], "expected a note with"),
         ([ROSTER[0], ROSTER[1] | {"card": []}], "expected 'card' as dict"),
     ],
