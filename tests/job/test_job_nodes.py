@@ -408,8 +408,8 @@ def make_empty(path):
     ("make", "words"),
     [
         (lambda path: None, "cannot be opened: No such file or directory"),
-        (Path.mkdir, "no regular file"),
-        (make_fifo, "no regular file"),
+        (Path.mkdir, "not a regular file"),
+        (make_fifo, "not a regular file"),
         (make_long, "more than 4096 bytes"),
         (make_empty, "holds no secret"),
         pytest.param(
