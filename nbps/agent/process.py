@@ -298,7 +298,7 @@ class Agent:
     def _heed_the_gone(self) -> None:
         """Tell the core of nodes that will not come back, though they have not said so themselves."""
         for rank, why in ({} if self._mesh is None else self._mesh.gone()).items():
-            if self._ended is None:
+            if self._ended is None and rank not in self._runs.node.gone:
                 self._tell(WorkerLost(f"node {rank} ended the job: {why}", rank))
 
     def _is_over(self) -> bool:

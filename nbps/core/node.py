@@ -81,10 +81,10 @@ class Node:
 
     Attributes
     ----------
-    clock : int
-        Lowest clock of its workers, as pushed last; never falls.
-    unsaved : int
-        Copies of its rows that are not written yet; at most `Settings.copies`.
+    clock, unsaved : int
+        Lowest clock of its workers, as pushed last: never falls. Copies of rows to write: at most `Settings.copies`.
+    gone : set of int
+        Nodes that have said that they leave, with every addition to their rows: their silence is no failure.
     rounds : Rounds
         VAP: what was sent and not seen by everybody, and what came and was not taken in.
     """
@@ -103,7 +103,7 @@ class Node:
         self._board = board
         self._bounded = settings.terms.v0 is not None
         self._leaving = False  # said so: every addition to the rows owned here has arrived
-        self._gone: set[int] = set()  # nodes that said so; their silence is no failure
+        self.gone: set[int] = set()
         self._ended_at = 0.0
         self.links = links = Links(settings, now, connected)
         self.replicas = {node: Replica(node, settings, memory, board, links.post, links.has_room) for node in links}
@@ -228,7 +228,7 @@ class Node:
 
     def _on_tick(self, event: Tick) -> None:
         for link, silent_s in self.links.silent():
-            if link.peer not in self._gone:
+            if link.peer not in self.gone:
                 self._end(f"node {link.peer} was not heard for {silent_s:.1f} s; the job ends", lost=link.peer)
                 return
             link.forget()
@@ -250,8 +250,6 @@ class Node:
             self._leave()
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
-        if event.lost in self._gone:
-            return  # it is gone in good order
         self._end(event.reason, event.lost)
 
     def _on_nothing_new(self, event: WorkerLost | Tick) -> None:
@@ -271,7 +269,7 @@ class Node:
         self.rounds.seen(source, message.number)
 
     def _on_leaving(self, source: int, message: Leaving) -> None:
-        self._gone.add(source)
+        self.gone.add(source)
         self.links.answer(self.links[source])  # it leaves when it knows that this has arrived
 
     def _on_stop(self, source: int, message: Stop) -> None:
@@ -318,7 +316,7 @@ class Node:
         if not self._leaving:
             self._leaving = True
             self.links.post_to_all(Leaving())
-        if len(self._gone) == len(self.links) and self.links.all_acknowledged and not self.unsaved:
+        if len(self.gone) == len(self.links) and self.links.all_acknowledged and not self.unsaved:
             self._leave()
 
     def _leave(self) -> None:

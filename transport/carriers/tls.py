@@ -131,7 +131,7 @@ class TlsConnection(TcpConnection):
         if isinstance(error, ssl.SSLEOFError) and self._secured:
             return GONE
         if isinstance(error, ssl.SSLEOFError):
-            return "the other end closed it within the TLS handshake: does it use TLS as well, and why did it close?"
+            return "the other end closed it within the TLS handshake: does it use TLS too, and why did it close?"
         if isinstance(error, ssl.SSLError):
             reason = error.reason or str(error)
             if reason in _HTTP:
