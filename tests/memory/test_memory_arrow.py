@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -99,6 +100,28 @@ def test_a_batch_may_have_more_elements_than_32_bits_count():
     sink = pa.MockOutputStream()
     arrow._write(arrow._batch("t", values, 0), sink)
     assert sink.size() > values.nbytes
+
+
+class _Sparse(io.FileIO):
+    """A file in which zeros, written in large pieces, take no room."""
+
+    def write(self, data):
+        size = memoryview(data).nbytes
+        if size < 1 << 20:
+            return super().write(data)
+        self.seek(size, os.SEEK_CUR)
+        return size
+
+
+def test_a_file_may_have_more_elements_than_32_bits_count(tmp_path):
+    """One batch of 2^31 elements is read where it is mapped, whole, and without memory for it."""
+    path = tmp_path / "large.arrow"
+    with _Sparse(path, "w") as file:
+        arrow._write(arrow._batch("t", np.zeros((1 << 28, 8), np.int8), 0), pa.PythonFile(file, "w"))
+    assert path.stat().st_blocks * 512 < 1 << 20 < path.stat().st_size
+    (values,) = read_table_file(path)
+    assert values.shape == (1 << 28, 8)
+    assert values[[0, 1, -1]].tolist() == [[0] * 8] * 3
 
 
 @pytest.mark.skipif(
