@@ -225,6 +225,18 @@ def test_bad_json_lines(tmp_path, content, words):
     refuse(tmp_path / "x.jsonl", words)
 
 
+@pytest.mark.parametrize("word", ["nan", "NaN", "NA", "<NA>", "null", "None"])
+def test_a_missing_number_among_ids_is_named(tmp_path, word):
+    """What other programs write for a missing integer is not one more user; where ids are words, it may be one."""
+    path = tmp_path / "x.csv"
+    path.write_text(f"user,item,rating\n1.0,10,5\n{word},20,4\n3.0,{word},3\n")
+    refuse(path, f"line 3: expected the user's id, found a missing value, '{word}' among numbers")
+    path.write_text(f"user,item,rating\n1,10,5\n4,20,4\n3,{word},3\n")
+    refuse(path, f"line 4: expected the item's id, found a missing value, '{word}' among numbers")
+    path.write_text(f"user,item,rating\nann,10,5\n{word},20,4\n1,30,3\n")
+    assert read_ratings(path).user_ids.ids.to_pylist() == sorted(["ann", word, "1"])
+
+
 @pytest.mark.parametrize("head", ["", "a\t10\t5\n" * 20_000])
 def test_a_nul_byte_is_named_by_its_line(tmp_path, head):
     """In the first block and beyond it, where an id is text; one in a column that is not read does not matter."""

@@ -48,6 +48,22 @@ def test_sums_are_those_of_all_workers_in_the_order_of_ranks(model, workers):
                 assert {type(one) for one in found} == {type(values[0])}
 
 
+def test_a_job_that_saves_and_one_that_resumes_add_up(tmp_path):
+    """Where an agent looks on, and with another number of workers from a checkpoint on."""
+
+    def work(worker, until):
+        sums = []
+        while worker.current_clock < until:
+            sums.append(worker.sum(worker.current_clock * 10 + worker.rank))
+            worker.clock()
+        return sums
+
+    with job(2, checkpoints=nbps.Checkpoints(tmp_path, every=2)) as running:
+        assert running.run(work, 5) == [[1, 21, 41, 61, 81]] * 2
+    with nbps.Job.resume(tmp_path, workers=3) as running:
+        assert running.run(work, 6) == [[123, 153]] * 3
+
+
 def test_large_arrays_are_added_in_pieces():
     """Arrays larger than the board holds come out whole, in their shape; so do empty ones."""
 

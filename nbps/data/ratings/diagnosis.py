@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import collections
 import io
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from nbps.data.ratings.columns import ROLES
-from nbps.data.ratings.layout import NOT_FINITE, NUMBER, Layout
+from nbps.data.ratings.layout import MISSING, NOT_FINITE, NUMBER, Layout
 from nbps.data.source import Source
 from nbps.errors import DataError
 
@@ -41,8 +42,11 @@ def first_bad_line(source: Source, what_is_wrong: Callable[[int, str], str | Non
     return None
 
 
-def what_is_wrong(number: int, line: str, layout: Layout) -> str | None:
-    """Say what is wrong with line `number` of a file of this layout; None if nothing is."""
+def what_is_wrong(number: int, line: str, layout: Layout, lacks: Sequence[bool]) -> str | None:
+    """Say what is wrong with line `number` of a file of this layout; None if nothing is.
+
+    `lacks` says whether the ids of users, and of items, are numbers of which some are missing.
+    """
     if number <= layout.header_lines or not (line.strip() if layout.format == "libmf" else line):
         return None
     shown = repr(line[:SHOWN_CHARACTERS])
@@ -52,11 +56,13 @@ def what_is_wrong(number: int, line: str, layout: Layout) -> str | None:
     if len(fields) != layout.field_count:
         mark = "blanks" if layout.format == "libmf" else repr(layout.separator)
         return f"expected {layout.field_count} fields separated by {mark}, found {len(fields)}: {shown}"
-    for role, position in zip(ROLES[:2], layout.positions, strict=False):
+    for role, position, lacks_some in zip(ROLES, layout.positions, lacks, strict=False):
         if not fields[position]:
             return f"expected the {role}'s id, found an empty field: {shown}"
         if "\0" in fields[position]:
             return f"expected the {role}'s id, found a NUL byte in it: {shown}"
+        if lacks_some and re.fullmatch(MISSING, fields[position]):
+            return f"expected the {role}'s id, found a missing value, {fields[position]!r} among numbers: {shown}"
     rating = fields[layout.positions[2]]
     if NUMBER.fullmatch(rating):
         if np.isfinite(_float32(rating)):

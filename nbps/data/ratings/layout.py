@@ -15,6 +15,7 @@ NOT_FINITE = re.compile(r"[ \t]*[+-]?(nan|inf|infinity)[ \t]*", re.ASCII | re.IG
 # Integers as `str` writes them: an id 007 or +7 is a string, because 7 would be another id.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 WHOLE_NUMBER = r"-?(0|[1-9][0-9]*)(\.0*)?"  # an integer, as programs write it that hold it as a float, too
+MISSING = r"nan|NaN|NA|N/A|<NA>|null|NULL|None"  # what programs write that have no number
 # Formats that the data sets publish with a header line.
 _WITH_HEADER = ("csv", "tsv")
 
@@ -29,7 +30,6 @@ class Layout:
     header_lines: int  # lines up to and with the header; 0 where there is none
     positions: tuple[int, int, int]  # of user, item and rating, each < field_count
     is_integer: tuple[bool, bool]  # whether the ids of the sampled users and items are all integers
-    is_whole: tuple[bool, bool]  # whether they are, if 1.0 is one
     is_irregular: bool  # libmf only: the sample has runs of blanks, or blanks at a line's end
 
     def split(self, line: str) -> list[str]:
@@ -68,18 +68,14 @@ def find_layout(
         positions = locate(source.error, [f"column {i}" for i in range(len(names))], columns or (0, 1, 2))
     sample = [split(line, separator) for line in lines[number:] if line.strip()]
     ids = [[fields[p].strip() for fields in sample if len(fields) > p] for p in positions[:2]]
-    users_are, items_are = (
-        (all(map(_INTEGER.fullmatch, column)), all(re.fullmatch(WHOLE_NUMBER, i, re.ASCII) for i in column))
-        for column in ids
-    )
+    users, items = (all(map(_INTEGER.fullmatch, column)) for column in ids)
     return Layout(
         format=format_name,
         separator=separator,
         field_count=len(names),
         header_lines=number,
         positions=positions,
-        is_integer=(users_are[0], items_are[0]),
-        is_whole=(users_are[1], items_are[1]),
+        is_integer=(users, items),
         is_irregular=format_name == "libmf" and any(line != " ".join(line.split()) for line in lines),
     )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -17,7 +19,7 @@ import pyarrow.csv
 from nbps.data.ratings.columns import ROLES
 from nbps.data.ratings.diagnosis import first_bad_line, what_is_wrong
 from nbps.data.ratings.formats import is_quoted
-from nbps.data.ratings.layout import WHOLE_NUMBER, Layout
+from nbps.data.ratings.layout import MISSING, WHOLE_NUMBER, Layout
 from nbps.data.source import Source
 
 # ASCII's own field separator: no id contains it.
@@ -35,20 +37,20 @@ def read_text(source: Source, layout: Layout) -> pa.Table:
     """
     rewrite = len(layout.separator.encode()) > 1 or layout.is_irregular
     try:
-        table = _read(source, layout, layout.is_integer, rewrite)
-        if any(layout.is_whole):
-            table = _narrow(table)
+        table = _narrow(_read(source, layout, layout.is_integer, rewrite))
     except (pa.ArrowInvalid, OSError):
         # An id that is not an integer after a sample that had only integers, or blanks after none.
         try:
-            table = _read(source, layout, (False, False), rewrite or layout.format == "libmf")
-            table = _narrow(table)
+            table = _narrow(_read(source, layout, (False, False), rewrite or layout.format == "libmf"))
         except (pa.ArrowInvalid, OSError) as error:
             raise _explained(source, layout, error) from None
     if table.num_rows == 0:
         raise source.error("expected ratings, found only a header line.")
     if not pc.all(pc.is_finite(table["rating"])).as_py() or _has_bad_ids(table):
         raise _explained(source, layout, None)
+    lacks = [_lacks_numbers(table[role]) for role in ROLES[:2]]
+    if any(lacks):
+        raise _explained(source, layout, None, lacks)
     return table
 
 
@@ -78,7 +80,7 @@ def _narrow(table: pa.Table) -> pa.Table:
     """Return the table with integer ids wherever all ids of a column are whole numbers, 1.0 as 1."""
     for position, role in enumerate(ROLES[:2]):
         column = table[role]
-        if pa.types.is_string(column.type) and pc.all(pc.match_substring_regex(column, f"^{WHOLE_NUMBER}$")).as_py():
+        if pa.types.is_string(column.type) and _all_match(column, WHOLE_NUMBER):
             try:
                 column = pc.replace_substring_regex(column, r"\..*", "").cast(pa.int64())
             except pa.ArrowInvalid:
@@ -87,15 +89,41 @@ def _narrow(table: pa.Table) -> pa.Table:
     return table
 
 
+def _lacks_numbers(ids: pa.ChunkedArray) -> bool:
+    """Whether ids would all be whole numbers, were not some of them missing."""
+    if not (pa.types.is_string(ids.type) and _all_match(ids, f"{WHOLE_NUMBER}|{MISSING}")):
+        return False
+    return not _all_match(ids, WHOLE_NUMBER) and not _all_match(ids, MISSING)
+
+
+def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
+    """Whether all strings of a column match; the first few, which mostly tell, are looked at first."""
+    parts = (column.slice(0, 100), column)
+    return all(pc.all(pc.match_substring_regex(part, f"^({pattern})$")).as_py() for part in parts)
+
+
 def _has_bad_ids(table: pa.Table) -> bool:
-    columns = (table[role] for role in ROLES[:2])
-    # Empty, or with a NUL byte.
-    return any(pc.any(pc.match_substring_regex(c, "^$|\x00")).as_py() for c in columns if pa.types.is_string(c.type))
+    """Whether there are empty ids, or some with a NUL byte."""
+    columns = [table[role] for role in ROLES[:2] if pa.types.is_string(table[role].type)]
+    return any(pc.any(pc.equal(c, "")).as_py() or _has_nul(c) for c in columns)
 
 
-def _explained(source: Source, layout: Layout, error: Exception | None) -> Exception:
-    """Make the error with the number of the first bad line, or with pyarrow's words where none is found."""
-    found = first_bad_line(source, functools.partial(what_is_wrong, layout=layout))
+def _has_nul(column: pa.ChunkedArray) -> bool:
+    # Arrow's search takes 50 ns a string; all bytes of a chunk at once take 1.
+    suspects = [
+        chunk for chunk in column.chunks if (data := chunk.buffers()[2]) and not np.frombuffer(data, "u1").all()
+    ]
+    return any(pc.any(pc.match_substring(chunk, "\0")).as_py() for chunk in suspects)
+
+
+def _explained(
+    source: Source, layout: Layout, error: Exception | None, lacks: Sequence[bool] = (False, False)
+) -> Exception:
+    """Make the error with the number of the first bad line, or with pyarrow's words where none is found.
+
+    `lacks` says whether the ids of users, and of items, are numbers of which some are missing.
+    """
+    found = first_bad_line(source, functools.partial(what_is_wrong, layout=layout, lacks=lacks))
     return found or source.error(f"expected the {layout.format} format, found: {error}.")
 
 
