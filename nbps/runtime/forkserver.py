@@ -29,6 +29,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
+from nbps.errors import WorkerDiedError
 from nbps.memory.segments import remove_orphans
 from nbps.runtime import supervisor, surroundings
 
@@ -120,20 +121,26 @@ class ForkServer:
 
     def runs(self) -> bool:
         """Whether it is there to take requests."""
-        return self._process.poll() is None
+        return not wait([self._requests], 0)  # it says nothing there: only its end makes this readable
 
     def fork(self, load: Load) -> Supervisor:
         """Have a supervisor forked, after ``function(*args)`` of `load` was called in the server.
 
         Raises
         ------
-        OSError
+        WorkerDiedError
             If the server has ended.
         """
         (control, their_control), (lifeline, their_lifeline) = Pipe(), Pipe()
         with their_control, their_lifeline:
             descriptors = [0, 1, 2, their_control.fileno(), their_lifeline.fileno()]
-            socket.send_fds(self._requests, [pickle.dumps(load)], descriptors)
+            try:
+                socket.send_fds(self._requests, [pickle.dumps(load)], descriptors)
+            except ConnectionError as error:
+                raise WorkerDiedError(
+                    f"the process from which workers are forked (pid {self.pid}) has just ended, perhaps by kill -9; "
+                    f"open the job again"
+                ) from error
         return Supervisor(self, control, lifeline)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -90,8 +91,9 @@ def die_after_the_answer():
 def test_a_supervisor_that_is_killed_during_the_start_is_told(agent, tmp_path):
     """It is no BrokenPipeError, whatever the driver was about to send."""
     options = {"checkpoints": nbps.Checkpoints(tmp_path, every=10)} if agent else {}
-    with pytest.raises(WorkerDiedError, match="killed together with"), job(preload=die_after_the_answer, **options):
-        pass
+    with pytest.raises(WorkerDiedError, match="killed together with"):  # noqa: SIM117
+        with job(preload=die_after_the_answer, **options) as running:
+            running.run(lambda worker: time.sleep(60))  # on a busy machine the start may be over before
 
 
 _LIMITED = """

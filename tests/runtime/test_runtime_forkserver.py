@@ -231,6 +231,18 @@ def test_a_killed_server_ends_its_jobs_and_is_replaced():
     assert forkserver.current().pid != pid
 
 
+def test_a_server_killed_between_two_jobs_is_replaced():
+    """The next job starts a new one, or says that it ended just now; never a raw error of the system."""
+    for _ in range(5):
+        pid = forkserver.current().pid
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(WorkerDiedError):  # the kernel still takes it down
+            ask(str)
+        while forkserver.current().pid == pid:
+            pass  # until the test's time limit
+        assert ask(lambda worker: worker.rank) == [0]
+
+
 def test_a_server_keeps_nothing_of_jobs_that_ended():
     """It has the same descriptors and children after five jobs as before."""
 
