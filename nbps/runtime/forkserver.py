@@ -26,12 +26,12 @@ import traceback
 import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import Any
 
 from nbps.errors import WorkerDiedError
 from nbps.memory.segments import remove_orphans
 from nbps.runtime import supervisor, surroundings
+from nbps.runtime.naming import name_process
 
 Load = tuple[Callable[..., Any], tuple[Any, ...]]
 _REQUEST_BYTES, _DESCRIPTORS = 1 << 16, 5
@@ -178,7 +178,7 @@ def current() -> ForkServer:
 def main(requests: int, driver: int) -> None:
     """Serve until the driver closes the other end of the socket `requests`, or is dead: `driver` is a pidfd of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Path("/proc/self/comm").write_text("nbps-forkserver")
+    name_process("nbps-forkserver")
     for descriptor in (requests, driver):
         os.set_inheritable(descriptor, False)
     server = _Server(socket.socket(fileno=requests), driver)

@@ -24,13 +24,13 @@ import sys
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from nbps.errors import AbortedError
 from nbps.memory.segments import remove_orphans
 from nbps.runtime import child
 from nbps.runtime.descriptors import beside, receive_descriptors, renumber
+from nbps.runtime.naming import name_process
 from nbps.runtime.surroundings import Surroundings
 
 _PR_SET_PDEATHSIG = 1
@@ -65,7 +65,7 @@ class Equipment:
 def main(control: Connection, driver: int) -> None:
     """Run the supervisor until every worker has ended; `driver` is a pidfd."""
     os.setpgid(0, 0)
-    Path("/proc/self/comm").write_text("nbps-supervisor")
+    name_process("nbps-supervisor")
     message = _receive(control, driver)
     if message is not None:
         equipment: Equipment = pickle.loads(message)
@@ -145,7 +145,7 @@ def _fork_worker(rank: int, equipment: Equipment, control: Connection) -> int:
     status = 1
     try:
         die_with(supervisor)
-        Path("/proc/self/comm").write_text(equipment.names[rank])
+        name_process(equipment.names[rank])
         control.close()
         for other, descriptor in enumerate(equipment.sockets):
             if other != rank:

@@ -34,6 +34,7 @@ def ancestors(worker):
     found, pid = [], os.getpid()
     while not found or found[-1][1] != "nbps-forkserver":
         found.append((pid, Path(f"/proc/{pid}/comm").read_text().strip()))
+        assert Path(f"/proc/{pid}/cmdline").read_text().strip("\0") == found[-1][1]
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return found
 
