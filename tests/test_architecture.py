@@ -66,8 +66,6 @@ STILL_LONG = {
     "bench/node_rows.py",
     "tests/agent/test_agent_memory.py",
     "tests/job/test_job_failures.py",
-    "tests/transport/mesh/test_transport_mesh.py",
-    "tests/transport/mesh/test_transport_mesh_refusals.py",
 }
 
 

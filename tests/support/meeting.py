@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbps.transport import Connection, Options, get_transport
-from nbps.transport.mesh.handshake import Handshake, Hello
+from nbps.transport.mesh.handshake import Connecting, Handshake, Hello
 from nbps.transport.mesh.mesh import Member, Mesh, Place
 
 PATIENCE_S = 30
@@ -76,6 +76,14 @@ def meet(*handshakes: Handshake) -> list[Exception | None]:
     for thread in threads:
         thread.join()
     return outcomes
+
+
+def come(place, address="127.0.0.1:1"):
+    """Join at the rendezvous by hand, as a node that listens at `address`; return the connection."""
+    connection = get_transport("tcp").connect(place.rendezvous, Options(), PATIENCE_S)
+    assert run(Connecting(connection, place.hello(join=True), place.secret, 0)) is None
+    connection.send(json.dumps({"address": address, "card": dict(place.card)}).encode())
+    return connection
 
 
 # ---------------------------------------------------------------------- meshes
