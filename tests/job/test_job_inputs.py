@@ -239,7 +239,6 @@ def test_initial_values_that_do_not_fit(dtype, init, error, message):
         ("float64", np.nan, "row 0, column 0 is nan; expected finite numbers .check_finite is on."),
         ("float32", [[0, 0, 0], [0, -np.inf, 0]], "row 1, column 1 is -inf; expected finite numbers"),
     ],
-    ids=str,
 )
 def test_initial_values_that_would_not_be_finite(dtype, init, message):
     """What is too large for the dtype is always refused, NaN and infinity where check_finite is on."""

@@ -98,7 +98,18 @@ def test_missing_zeros_and_swapped_words_are_found():
 def test_it_is_the_same_in_every_mode(mode):
     """As plain Python and with bounds checks it agrees with the twin as well."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "twin or pieces or zeros"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n0",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+            "-k",
+            "twin or pieces or zeros",
+        ],
         env={**os.environ, mode: "1", "NBPS_CHECKSUM_MODE": mode},
         capture_output=True,
         text=True,

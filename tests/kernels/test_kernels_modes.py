@@ -12,6 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
+PYTEST = [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider"]
 FILES = [
     "test_kernels_atomics.py",
     "test_kernels_relaxed.py",
@@ -48,13 +49,12 @@ def run(command: list[str], **environment: str) -> str:
 )
 def test_kernels_pass_their_tests_in_every_mode(mode, files):
     """Without the JIT, with bounds checks, and with 8-byte packs the kernels agree with their twins as well."""
-    run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], **mode)
+    run([*PYTEST, *files], **mode)
 
 
 def test_narrow_packs_lose_no_update():
     """Under contention the 8-byte form is exact as well."""
-    run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_kernels_contention.py", "-k", "float32"],
-        NBPS_CAS_BYTES="8", NBPS_TEST_DTYPES="float32")  # fmt: skip
+    run([*PYTEST, "test_kernels_contention.py", "-k", "float32"], NBPS_CAS_BYTES="8", NBPS_TEST_DTYPES="float32")
 
 
 def test_a_wrong_pack_width_is_named(tmp_path):
