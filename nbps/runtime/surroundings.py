@@ -21,9 +21,10 @@ from typing import Any, Self
 # One worker is one core: libraries that would start a thread for each core in every worker are told so (as torchrun
 # does).
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# How variables begin that the interpreter, the loader, the C library and the numeric libraries read when they start.
+# How variables begin that the interpreter, the loader, the C library, the kernels and the numeric libraries read when
+# they start.
 _READ_AT_START = (
-    "PYTHON", "LD_", "GLIBC_", "MALLOC_", "LANG", "LC_", "HOME", "XDG_", "TMP", "TEMP",
+    "PYTHON", "LD_", "GLIBC_", "MALLOC_", "LANG", "LC_", "HOME", "XDG_", "TMP", "TEMP", "NBPS_CAS_BYTES",
     "NUMBA_", "NUMPY_", "NPY_", "LLVM", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "ARROW_",
 )  # fmt: skip
 _FOLDERS = ("NBPS_CACHE_DIR", "NUMBA_CACHE_DIR")  # also read once; may be relative

@@ -181,12 +181,15 @@ def test_jobs_draw_different_numbers_from_the_global_generators():
     assert first[1] != second[1]
 
 
-@pytest.mark.parametrize("name", ["NBPS_CACHE_DIR", "NUMBA_OPT", "OMP_NUM_THREADS"])
-def test_a_server_of_another_environment_is_not_used(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NBPS_CACHE_DIR", "2"), ("NBPS_CAS_BYTES", "8"), ("NUMBA_OPT", "2"), ("OMP_NUM_THREADS", "2")],
+)
+def test_a_server_of_another_environment_is_not_used(name, value, monkeypatch):
     """Variables that libraries read when they are loaded cost a new server, and the old one ends."""
     old = forkserver.current()
     pid = old.pid
-    monkeypatch.setenv(name, "2")
+    monkeypatch.setenv(name, value)
     new = forkserver.current()
     assert new.pid != pid
     del old

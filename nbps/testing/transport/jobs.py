@@ -92,8 +92,8 @@ class JobContract(Subject):
         tls = self.options().tls
         files = {} if tls is None else {"CERT": tls.certificate, "KEY": tls.key, "CA": tls.authority}
         environment = {f"NBPS_TLS_{name}": str(path) for name, path in files.items()}
-        arguments = {"transport": self.transport().name, "rendezvous": self.rendezvous()}
-        with Cluster(script, 2, environment=environment, **arguments) as cluster:
+        where, transport = self.rendezvous(), self.transport().name
+        with Cluster(script, 2, transport=transport, rendezvous=where, environment=environment) as cluster:
             cluster.start()
             assert cluster.wait() == [0, 0]
             assert [json.loads(node.output) for node in cluster.nodes] == [[[2], [3 * _CLOCKS] * 4]] * 2
