@@ -58,6 +58,8 @@ class Link:
         self.sent += 1
         frame = Frame(self.run, self.sent, self.received, message)
         self.kept.append(frame)
+        if len(self.kept) != self.sent - self.acknowledged:  # looked at in production, too: a comparison a message
+            raise LocalProtocolError(self._broken(f"{len(self.kept)} messages"))
         self.owed_at = None
         self.told = self.received
         self.sent_at = now
@@ -122,6 +124,7 @@ class Link:
         """Raise `LocalProtocolError` if a field breaks its invariant."""
         numbers = [frame.number for frame in self.kept]
         if numbers != list(range(self.acknowledged + 1, self.sent + 1)):
-            raise LocalProtocolError(
-                f"link to node {self.peer} keeps messages {numbers}; expected {self.acknowledged + 1} to {self.sent}"
-            )
+            raise LocalProtocolError(self._broken(f"messages {numbers}"))
+
+    def _broken(self, kept: str) -> str:
+        return f"link to node {self.peer} keeps {kept}; expected {self.acknowledged + 1} to {self.sent}"

@@ -12,7 +12,8 @@ from nbps.core.settings import Settings
 class Links(dict[int, Link]):
     """The links of node `settings.rank`, by peer; frames go to `out`, the actions of the event that is handled.
 
-    Those to the nodes in `connected`, by default to all, are up.
+    Those to the nodes in `connected`, by default to all, are up. What was received is acknowledged at once if it is
+    `half_window`; less goes with the next frame, or waits for `keep_alive`.
     """
 
     def __init__(self, settings: Settings, now: float, connected: Collection[int] | None) -> None:
@@ -21,6 +22,7 @@ class Links(dict[int, Link]):
         super().__init__({node: Link(node, settings.run, now, node in up) for node in others})
         self.out: list[Action] = []
         self.now = now
+        self.half_window = max(1, settings.window // 2)
         self._settings = settings
         self._looked_at = now  # for silent nodes
 
@@ -58,11 +60,6 @@ class Links(dict[int, Link]):
         """Acknowledge now, if there is a connection."""
         if link.up:
             self.out.append(Send(link.peer, link.answer(self.now)))
-
-    def answer_soon(self, link: Link) -> None:
-        """Acknowledge half a window at once; less goes with the next frame, or waits for `keep_alive`."""
-        if link.received - link.told >= max(1, self._settings.window // 2):
-            self.answer(link)
 
     def answer_owed(self) -> None:
         """Acknowledge everything that was received."""

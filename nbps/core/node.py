@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nbps.core.link import Link
 from nbps.core.links import Links
 from nbps.core.memory import Board, Memory
 from nbps.core.messages import (
@@ -37,7 +36,6 @@ from nbps.core.messages import (
     Leaving,
     LinkDown,
     LinkUp,
-    Message,
     Needed,
     Pull,
     Push,
@@ -96,8 +94,6 @@ class Node:
         self.state = State.RUNNING
         self.clock = settings.clock
         self.unsaved = 0
-        self._now = now
-        self._out: list[Action] = []
         self._story: deque[tuple[float, Any]] = deque(maxlen=_STORY)
         self._memory = memory
         self._board = board
@@ -130,8 +126,9 @@ class Node:
         LocalProtocolError
             If the event cannot happen, or not in this state; tells the node's last events.
         """
-        self._now = self.links.now = now
-        self._out = self.links.out = []
+        links = self.links
+        links.now = now
+        links.out = []
         self._story.append((now, event))
         handler = _HANDLERS[self.state].get(type(event))
         try:
@@ -142,7 +139,7 @@ class Node:
                 self._look_to_leave()
         except LocalProtocolError as error:
             raise LocalProtocolError(f"{error}\n{self.story()}") from error
-        return self._out
+        return links.out
 
     def story(self) -> str:
         """Say what the node was told last."""
@@ -195,30 +192,26 @@ class Node:
 
     def _on_saved(self, event: Saved) -> None:
         self.unsaved -= 1
-        if self.shard.save_due and self.state is State.RUNNING:
-            self.shard.advance()
+        if self.state is State.RUNNING:
+            self.shard.go_on()
 
     def _on_received(self, event: Received) -> None:
         source = event.source
         link = self.links[source]
+        message = None
         try:
-            message = link.accept(event.frame, self._now)
+            message = link.accept(event.frame, self.links.now)
             if message is not None:
-                self._take(link, message)
+                self._on_message[type(message)](source, message)
         except RemoteProtocolError as error:
-            self._out.append(Refuse(source, str(error)))
+            if message is not None:
+                link.give_back()  # it changed nothing, and may come again as it should be
+            self.links.out.append(Refuse(source, str(error)))
             return
         if len(link.kept) < self.settings.window:
             self._use_room(source)
-        self.links.answer_soon(link)
-
-    def _take(self, link: Link, message: Message) -> None:
-        """Heed a message; one that cannot be heeded changes nothing, and counts as not received."""
-        try:
-            self._on_message[type(message)](link.peer, message)
-        except RemoteProtocolError:
-            link.give_back()
-            raise
+        if link.received - link.told >= self.links.half_window:
+            self.links.answer(link)
 
     def _on_link_up(self, event: LinkUp) -> None:
         self.links.connect(event.peer)
@@ -237,16 +230,16 @@ class Node:
     def _on_received_after_end(self, event: Received) -> None:
         link = self.links[event.source]
         try:
-            link.accept(event.frame, self._now)  # what it acknowledges counts, what it says does not
+            link.accept(event.frame, self.links.now)  # what it acknowledges counts, what it says does not
         except RemoteProtocolError as error:
-            self._out.append(Refuse(event.source, str(error)))
+            self.links.out.append(Refuse(event.source, str(error)))
             return
         if link.owed_at is not None:
             self.links.answer(link)  # it may wait for just that to end as well
 
     def _on_tick_after_end(self, event: Tick) -> None:
         self.links.retry()
-        if self.links.all_acknowledged or self._now - self._ended_at > self.settings.failure_timeout_s:
+        if self.links.all_acknowledged or self.links.now - self._ended_at > self.settings.failure_timeout_s:
             self._leave()
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
@@ -290,7 +283,7 @@ class Node:
         if self.unsaved == self.settings.copies:
             return False
         self.unsaved += 1
-        self._out.append(Save(self.settings.run, clock, self._memory.copy_owned()))
+        self.links.out.append(Save(self.settings.run, clock, self._memory.copy_owned()))
         return True
 
     def _use_room(self, peer: int) -> None:
@@ -322,16 +315,16 @@ class Node:
     def _leave(self) -> None:
         self.links.answer_owed()
         self.state = State.LEFT
-        self._out.append(Leave())
+        self.links.out.append(Leave())
 
     def _end(self, reason: str, lost: int | None = None, tell: bool = True) -> None:
         if tell:
             self.links.post_to_all(Stop(0 if lost is None else lost + 1, reason))
-            if lost in self.links:
+            if lost is not None and lost in self.links:
                 self.links[lost].forget()  # nobody waits for it to hear
         self.state = State.ENDED
-        self._ended_at = self._now
-        self._out.append(End(reason, lost))
+        self._ended_at = self.links.now
+        self.links.out.append(End(reason, lost))
 
     def validate(self) -> None:
         """Raise `LocalProtocolError` if an invariant of the node or of one of its parts does not hold."""

@@ -128,7 +128,8 @@ class Runs:
     def _pass_on(self, event: Event) -> None:
         """Tell the node, and look whether that ended the run or the job."""
         node = self.node
-        self._out += node.handle(event, self._now)
+        out = node.handle(event, self._now)
+        self._out = self._out + out if self._out else out
         if node.state is not State.RUNNING and self.phase is not Phase.OVER:
             if node.state is State.LEFT:
                 self._go_on()

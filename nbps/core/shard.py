@@ -170,21 +170,27 @@ class Shard:
     def _hear(self, source: int, clock: int) -> None:
         before = self.clocks[source]
         self.clocks[source] = clock
-        if before == self.clock and min(self.clocks) > before:
-            self.advance()
+        if before == self.clock and (lowest := min(self.clocks)) > before:
+            self._advance(lowest)
 
-    def advance(self) -> None:
+    def go_on(self) -> None:
+        """Save what was due, if there is room for a copy now."""
+        if self.save_due:
+            self._advance(min(self.clocks))
+
+    def _advance(self, clock: int) -> None:
         """Go to the clock that all nodes have come to, unless its rows are to be saved and there is no room for them.
 
         Nobody passes a checkpoint before all owners have said that they are there, so the rows hold nothing of later
         clocks, now or when there is room.
         """
-        clock = min(self.clocks)
         if self.terms.ordered:
             self._apply_rounds(clock)
         self.save_due = is_checkpoint(clock, self.terms.checkpoint_every) and not self._save(clock)
         if self.save_due:
             return
+        if clock <= self.clock:  # looked at in production, too: a comparison a clock
+            raise LocalProtocolError(f"shard {self.rank} goes from clock {self.clock} to {clock}; clocks rise")
         self.clock = clock
         self._board.publish_shard(self.rank, clock)
         pushes = self.terms.pushes

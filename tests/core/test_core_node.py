@@ -393,3 +393,5 @@ def test_a_link_takes_every_message_once_and_in_order():
     source.kept.popleft()
     with pytest.raises(LocalProtocolError, match="keeps messages"):
         source.validate()
+    with pytest.raises(LocalProtocolError, match="keeps 3 messages; expected 2 to 5"):
+        source.send(Pull(5), 0.0)

@@ -9,7 +9,7 @@ from nbps.sim import Network
 from support.planted.faults import fault, patch_events
 
 
-@fault("what comes before a run begins is taken at once", nodes=3, runs=3)
+@fault("what comes before a run begins is taken at once", nodes=3, runs=3, faults=())
 def _(patch):
     def received(self, event):
         if event.frame.run == self.run:
