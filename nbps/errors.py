@@ -57,7 +57,7 @@ class TransportError(Error, ConnectionError):
 
 
 class ConnectionLostError(TransportError):
-    """A connection to another node ended, or delivered what is no frame; it is never used again."""
+    """A connection to another node ended, or delivered what is not a frame; it is never used again."""
 
 
 class NodeError(Error, RuntimeError):

@@ -115,7 +115,8 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
     Raises
     ------
     RemoteProtocolError
-        If it is none, or names a table that does not exist or is not as wide. Whose the ids are is not checked here.
+        If it is not a batch, or names a table that does not exist or is not as wide. Whose the ids are is not checked
+        here.
     """
     if batch.size < 8:
         raise RemoteProtocolError(f"a batch of {batch.size} bytes; expected 8 or more")
@@ -135,7 +136,7 @@ def sections(batch: Bytes, itemsizes: Sequence[int], widths: Sequence[int]) -> l
                 f"no such table"
             )
         size = values_bytes(Shape(table, encoding, rows, width, itemsizes[table], kept))
-        # Nothing overlaps: who changes values must not change ids that were checked.
+        # Nothing overlaps: a change of values must not change ids that were checked.
         ids_fit = ids % 8 == 0 and start <= ids <= values - 8 * rows
         if not (ids_fit and values % 8 == 0 and values <= batch.size - size):
             raise RemoteProtocolError(

@@ -16,7 +16,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class AgentBoard:
-    """The board of node `rank` of `nodes`, with `workers` workers; see `nbps.core.memory.Board` for who calls what."""
+    """The board of node `rank` of `nodes`, with `workers` workers; the core calls what `nbps.core.memory.Board` has."""
 
     def __init__(self, words: npt.NDArray[np.int64], workers: int, rank: int, nodes: int, bounded: bool) -> None:
         self.words = words
@@ -30,12 +30,12 @@ class AgentBoard:
         self._seen = np.zeros(layout.survey_words(workers), np.int64)  # as looked at last
         self._told = self._seen.copy()  # as of the last call of `news`
         self._is_new = False  # whether they differ
-        self.wanted = False  # whether workers want rows; who asks for them takes it back
+        self.wanted = False  # whether workers want rows; whatever asks for them takes it back
 
     # ----------------------------------------------------------------- what the core calls
 
     def publish_shard(self, owner: int, clock: int) -> None:
-        """Set the committed slot of a shard, and wake who may go on."""
+        """Set the committed slot of a shard, and wake the workers that may go on."""
         slot = layout.committed(self._workers + owner)
         board.tick(self.words, layout.committed(0), self._sources, slot, clock)
 

@@ -27,7 +27,7 @@ class Peers:
     Attributes
     ----------
     changes : deque of LinkUp or LinkDown
-        What the protocol core is to be told of connections; who takes it tells it.
+        What the protocol core is to be told of connections, by whatever takes it from here.
     reconnects : bool
         Whether broken connections are made again.
     """

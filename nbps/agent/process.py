@@ -135,7 +135,7 @@ class Agent:
         if spec.save is not None:
             self._saver = Saver(spec.save, attempt, self._rank, self._nodes, self._ring)
         self._driver.send(Joined(tuple(workers), tuple(addresses), attempt))
-        # Only now: the time until all nodes were found is no silence of theirs.
+        # Only now: the time until all nodes were found is not silence of theirs.
         self._runs = Runs(self._settings(), self._memory, self._board, time.monotonic(), connected=())
         self._take_connections()  # others are heard from now on
 

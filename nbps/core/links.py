@@ -1,4 +1,4 @@
-"""The links of a node to all others: what it says goes out here, and here it is noticed who is silent."""
+"""The links of a node to all others: what it says goes out here, and here silent nodes are noticed."""
 
 from __future__ import annotations
 

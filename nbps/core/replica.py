@@ -71,7 +71,7 @@ class Replica:
         self._checkpoint_every = settings.terms.checkpoint_every
 
     def push(self, clock: int) -> None:
-        """Send what local workers added, who have committed `clock`, or remember to do so when there is room."""
+        """Send what local workers, at `clock`, have added, or remember to do so when there is room."""
         # What is not sent now stays in the differences: the next batch brings it.
         self.push_due = not self.can_push()
         if self.push_due:

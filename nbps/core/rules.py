@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-FINISHED = 2**63 - 1  # clock of who holds nobody back any more
-NODES_LIMIT = 64  # a row knows who must be told of it by one bit for each node
+FINISHED = 2**63 - 1  # clock of a worker that holds nobody back any more
+NODES_LIMIT = 64  # a row knows which nodes must be told of it by a bit for each
 
 
 def gate_target(clock: int, staleness: float) -> int:

@@ -38,5 +38,5 @@ class Terms:
 
     @property
     def pushes(self) -> bool:
-        """Whether an owner ships what changed whenever its clock rises; else who needs it must ask."""
+        """Whether an owner ships what changed whenever its clock rises; else a node that needs it must ask."""
         return self.eager and not self.replies

@@ -50,7 +50,7 @@ class Flush(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Set this worker's slot of `group`; everything done before is visible to who sees the new value."""
+    """Set this worker's slot of `group`; everything done before is visible to those that see the new value."""
 
     group: Group
     value: int
@@ -117,7 +117,7 @@ class State(enum.Enum):
 
     NEW = "new"
     RUNNING = "running"
-    IN_STEP = "in a step"  # an action was handed out and the step has not ended; also who was stopped in it
+    IN_STEP = "in a step"  # an action was handed out and the step has not ended; also one that was stopped in it
     FINISHED = "finished"
 
 
@@ -242,7 +242,7 @@ class Worker:
     def finish(self) -> Step:
         """Commit what is left and hold nobody back any more."""
         end = self._enter("finish")
-        yield Publish(_ARRIVED, FINISHED)  # first: who waits in a barrier may be the one that the rest waits for
+        yield Publish(_ARRIVED, FINISHED)  # first: a worker in a barrier may be the one that the rest waits for
         if self.gate_owed:
             yield from self._pass_gate()
         yield from self._commit()

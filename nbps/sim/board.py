@@ -55,14 +55,14 @@ class SimBoard:
         self._told = [clock, 0, 0]  # the lowest slot of the workers, by group
         self._at_lowest = len(self.slots[Group.COMMITTED])
         self._gates: list[tuple[int, int, Any]] = []  # heap of those that wait for the lowest committed slot
-        self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else who waits
+        self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else that waits
         self.installs = 0
         self._taken = [self.snapshot()] * workers  # the snapshot that each worker took in last
 
     # ----------------------------------------------------------------- what workers do
 
     def publish(self, group: Group, index: int, value: int) -> None:
-        """Set a slot and wake who can go on."""
+        """Set a slot and wake those that can go on."""
         slots = self.slots[group]
         before, slots[index] = slots[index], value
         if group is Group.COMMITTED and before == self.lowest and value > before:

@@ -107,7 +107,7 @@ class Simulation(Timeline):
         Raises
         ------
         StuckError
-            If nothing happens any more; says who waits for what.
+            If nothing happens any more; says which workers wait for what.
         ProtocolError
             If the core was driven wrongly or breaks an invariant.
         """
