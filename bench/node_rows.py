@@ -26,8 +26,7 @@ from nbps.agent.encodings import AS_IT_IS, OVERWRITE
 from nbps.agent.memory import NodeMemory
 from nbps.agent.share import TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship
-from nbps.kernels import checksum, shards
-from nbps.kernels import rows as row_kernels
+from nbps.kernels import shards
 from nbps.kernels.prepare import prepare
 from nbps.memory.heap import tune_heap
 from nbps.transport import get_transport
@@ -37,7 +36,7 @@ from nbps.transport.wire import decode, encode
 WIDTH = 32
 ROW_BYTES = 4 * WIDTH
 _OUTSTANDING = 4  # pulls that were asked for and have not come
-_OWNER, _REPLICA = 0, 1  # ranks
+OWNER, REPLICA = 0, 1  # ranks
 _FRAME_LIMIT = 64 << 20
 _SPIN_S = 50e-6  # as an agent does before it sleeps
 
@@ -177,29 +176,29 @@ class Side:
 
 def ship_values(side: Side, case: Case, times: int) -> float:
     """Send batches of values and wait until all are taken in."""
-    memory, link = side.memory(_OWNER, case), side.links[case.transport]
+    memory, link = side.memory(OWNER, case), side.links[case.transport]
     for number in range(times):
         memory.work()
-        link.send(Ship(number, 0, 0, 0, memory.gather(_REPLICA, everything=False)))
+        link.send(Ship(number, 0, 0, 0, memory.gather(REPLICA, everything=False)))
     link.take()
     return float(memory.values.sum())
 
 
 def install_values(side: Side, case: Case, times: int) -> float:
     """Be the other side of `ship_values`."""
-    memory, link = side.memory(_REPLICA, case), side.links[case.transport]
+    memory, link = side.memory(REPLICA, case), side.links[case.transport]
     for _ in range(times):
-        memory.install(_OWNER, link.take().rows, (), 0)
+        memory.install(OWNER, link.take().rows, (), 0)
     link.send(Confirm(times))
     return float(memory.values.sum())
 
 
 def pull_values(side: Side, case: Case, times: int) -> float:
     """Ask for batches of values, a few at a time, and take them in."""
-    memory, link = side.memory(_REPLICA, case), side.links[case.transport]
+    memory, link = side.memory(REPLICA, case), side.links[case.transport]
     for number in range(times + _OUTSTANDING):
         if number >= _OUTSTANDING:
-            memory.install(_OWNER, link.take().rows, (), 0)
+            memory.install(OWNER, link.take().rows, (), 0)
         if number < times:
             link.send(Pull(number))
     return float(memory.values.sum())
@@ -207,69 +206,69 @@ def pull_values(side: Side, case: Case, times: int) -> float:
 
 def serve_values(side: Side, case: Case, times: int) -> float:
     """Be the other side of `pull_values`."""
-    memory, link = side.memory(_OWNER, case), side.links[case.transport]
+    memory, link = side.memory(OWNER, case), side.links[case.transport]
     for number in range(times):
         link.take()
         memory.work()
-        link.send(Ship(number, 0, 0, 0, memory.gather(_REPLICA, everything=False)))
+        link.send(Ship(number, 0, 0, 0, memory.gather(REPLICA, everything=False)))
     link.flush()
     return float(memory.values.sum())
 
 
 def push_additions(side: Side, case: Case, times: int) -> float:
     """Send batches of additions and wait until all are applied."""
-    memory, link = side.memory(_REPLICA, case), side.links[case.transport]
+    memory, link = side.memory(REPLICA, case), side.links[case.transport]
     for number in range(times):
         memory.work()
-        link.send(Push(number, 0, memory.collect(_OWNER, exact=False)))
+        link.send(Push(number, 0, memory.collect(OWNER, exact=False)))
     link.take()
     return float(memory.values.sum())
 
 
 def apply_additions(side: Side, case: Case, times: int) -> float:
     """Be the other side of `push_additions`."""
-    memory, link = side.memory(_OWNER, case), side.links[case.transport]
+    memory, link = side.memory(OWNER, case), side.links[case.transport]
     for _ in range(times):
-        memory.apply(_REPLICA, link.take().rows)
+        memory.apply(REPLICA, link.take().rows)
     link.send(Confirm(times))
     return float(memory.values.sum())
 
 
 def get_row(side: Side, case: Case, times: int, spin: bool) -> float:
     """Ask for one row that changed, and take it in."""
-    memory, link = side.memory(_REPLICA, case), side.links[case.transport]
+    memory, link = side.memory(REPLICA, case), side.links[case.transport]
     for number in range(times):
         link.send(Pull(number))
-        memory.install(_OWNER, link.take(spin).rows, (), 0)
+        memory.install(OWNER, link.take(spin).rows, (), 0)
     return float(memory.values.sum())
 
 
 def give_row(side: Side, case: Case, times: int, spin: bool) -> float:
     """Be the other side of `get_row`."""
-    memory, link = side.memory(_OWNER, case), side.links[case.transport]
+    memory, link = side.memory(OWNER, case), side.links[case.transport]
     for number in range(times):
         link.take(spin)
         memory.work_on(number % case.rows)
-        link.send(Ship(number, 0, 0, 0, memory.gather(_REPLICA, everything=False)))
+        link.send(Ship(number, 0, 0, 0, memory.gather(REPLICA, everything=False)))
     return float(memory.values.sum())
 
 
 def push_row(side: Side, case: Case, times: int, spin: bool) -> float:
     """Send what was added to one row, and wait until the owner says that it has been applied."""
-    memory, link = side.memory(_REPLICA, case), side.links[case.transport]
+    memory, link = side.memory(REPLICA, case), side.links[case.transport]
     for number in range(times):
         memory.work_on(number % case.rows)
-        link.send(Push(number, 0, memory.collect(_OWNER, exact=False)))
+        link.send(Push(number, 0, memory.collect(OWNER, exact=False)))
         link.take(spin)
     return float(memory.values.sum())
 
 
 def apply_row(side: Side, case: Case, times: int, spin: bool) -> float:
     """Be the other side of `push_row`; the sender is not told of its own additions."""
-    memory, link = side.memory(_OWNER, case), side.links[case.transport]
+    memory, link = side.memory(OWNER, case), side.links[case.transport]
     for number in range(times):
-        memory.apply(_REPLICA, link.take(spin).rows)
-        link.send(Ship(number, 0, number, 0, memory.gather(_REPLICA, everything=False)))
+        memory.apply(REPLICA, link.take(spin).rows)
+        link.send(Ship(number, 0, number, 0, memory.gather(REPLICA, everything=False)))
     return float(memory.values.sum())
 
 
@@ -364,45 +363,3 @@ def _be_there(pipe: Pipe, transports: tuple[str, ...]) -> None:
         pass
     finally:
         side.close()
-
-
-# --------------------------------------------------------------------------- one core alone
-
-
-def on_one_core(access: str, rows: int, times: int) -> dict[str, Callable[[], float]]:
-    """Return what measures the parts of shipping `rows` rows, in GB/s of rows; nothing is sent."""
-    case = Case("", access, rows)
-    source, target = np.ones((rows, WIDTH), np.float32), np.zeros((rows, WIDTH), np.float32)
-    table, ids = row_kernels.TableKernel(target, int(access == "direct")), np.arange(rows)
-    state = np.empty(checksum.STATE_WORDS, np.uint64)
-    # Values and additions have memories of their own: what one does to the rows is not in the way of the other.
-    owner, reader, adder, target_owner = (Worked(rank, case) for rank in (_OWNER, _REPLICA, _REPLICA, _OWNER))
-
-    def timed(part: Callable[[Any], object], before: Callable[[], Any] = lambda: None) -> float:
-        """Time `part`, which is given what `before` returned."""
-        seconds = 0.0
-        for _ in range(times):
-            given = before()
-            start = time.perf_counter()
-            part(given)
-            seconds += time.perf_counter() - start
-        return times * rows * ROW_BYTES / seconds / 1e9
-
-    def gathered() -> Any:
-        owner.work()
-        return owner.gather(_REPLICA, everything=False)
-
-    def collected() -> Any:
-        adder.work()
-        return adder.collect(_OWNER, exact=False)
-
-    bytes_ = source.reshape(-1).view(np.uint8)
-    return {
-        "memcpy": lambda: timed(lambda _: np.copyto(target, source)),
-        "checksum": lambda: timed(lambda _: checksum.checksum(state, bytes_, 0)),
-        "add kernel": lambda: timed(lambda _: row_kernels.inc_rows(table, ids, source)),
-        "gather": lambda: timed(lambda _: owner.gather(_REPLICA, everything=False), owner.work),
-        "install": lambda: timed(lambda batch: reader.install(_OWNER, batch, (), 0), gathered),
-        "collect": lambda: timed(lambda _: adder.collect(_OWNER, exact=False), adder.work),
-        "apply": lambda: timed(lambda batch: target_owner.apply(_REPLICA, batch), collected),
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import node_one_core
 import node_rows
 from measure import Line, Options, in_turn
 from node_rows import ROW_BYTES, Case, Pair
@@ -66,7 +67,7 @@ def _streams(given: Options, pair: Pair, sizes: list[int]) -> Measurements:
     for rows in sizes:
         found |= {f"raw TCP, {how}, {rows:,} rows": raw(how, rows) for how in ("compiled", "Python")}
         for access in _ACCESSES:
-            parts = node_rows.on_one_core(access, rows, max(1, batches[rows] // 8))
+            parts = node_one_core.on_one_core(access, rows, max(1, batches[rows] // 8))
             found |= {f"one core, {name}, {access}, {rows:,} rows": part for name, part in parts.items()}
     return found | {_name(what, case): shipped(what, case) for case in _cases(sizes) for what in _STREAMS}
 

@@ -175,14 +175,14 @@ def test_segments_outlive_only_until_the_next_start(start):
     everyone = [driver.pid, *driver.family()]
     for pid in everyone:
         os.kill(pid, signal.SIGSTOP)
+    assert len(segments_of(driver.pid)) == 3
     for pid in everyone:
         os.kill(pid, signal.SIGKILL)
     driver.process.wait(_LIMIT_S)
     assert gone(everyone)
-    left = segments_of(driver.pid)
-    assert len(left) == 3
-    assert {found.alive for found in find_segments() if found.pid == driver.pid} == {False}
-    assert {found.name for found in remove_orphans()} >= set(left)
+    # Another job of this machine may have removed them already.
+    assert {found.alive for found in find_segments() if found.pid == driver.pid} <= {False}
+    remove_orphans()
     assert segments_of(driver.pid) == []
 
 

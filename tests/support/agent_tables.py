@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from nbps.agent.batch import Shape, new_batch
+from nbps.agent.batch import Shape, new_batch, sections
 from nbps.agent.encodings import AS_IT_IS, ONLY_IDS
 from nbps.agent.memory import NodeMemory
 from nbps.agent.share import TableShare
@@ -120,3 +121,108 @@ def batch_of(*parts: tuple[int, int, list[int], np.ndarray | None]) -> np.ndarra
         if values is not None:
             section.values[:] = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
     return batch
+
+
+class Exchange:
+    """Nodes, and what is on its way between them: links keep the order, as in `nbps.core`."""
+
+    def __init__(self, nodes: int, kinds: list[Kind]) -> None:
+        self.kinds = kinds
+        self.nodes = [TestNode(rank, nodes, kinds) for rank in range(nodes)]
+        self.pairs = [(a, b) for a in range(nodes) for b in range(nodes) if a != b]
+        self.wire: dict[tuple[int, int], deque] = {pair: deque() for pair in self.pairs}
+        self.unapplied: dict[tuple[int, int], deque] = {pair: deque() for pair in self.pairs}  # by (node, owner)
+        self.numbers = dict.fromkeys(self.pairs, 0)
+        self.applied = dict.fromkeys(self.pairs, 0)  # by (owner, source)
+        self.answered = dict.fromkeys(self.pairs, 0)
+        self.requests = dict.fromkeys(self.pairs, 0)
+        # Of each row: who added how much, and how much of it each node can know.
+        shape = [(nodes, kind.rows, kind.width) for kind in kinds]
+        self.added = [np.zeros(one, np.float64) for one in shape]
+        self.told: list[tuple[int, int, int, int]] = []  # owner, subscriber, table, row
+
+    def add(self, rank: int, table: int, row: int, delta: np.ndarray) -> None:
+        self.nodes[rank].add(table, row, delta)
+        self.added[table][rank, row] += delta
+
+    def push(self, rank: int, owner: int, exact: bool = True, bytes_limit: int | None = None) -> bool:
+        memory = self.nodes[rank].memory
+        rows = memory.collect(owner, exact) if bytes_limit is None else memory.important(owner, bytes_limit)
+        if rows is not None:
+            self.numbers[rank, owner] += 1
+            self.unapplied[rank, owner].append((self.numbers[rank, owner], rows))
+            self.wire[rank, owner].append(("push", self.numbers[rank, owner], rows))
+        return rows is not None
+
+    def ship(self, owner: int, node: int, everything: bool = False) -> None:
+        rows = self.nodes[owner].memory.gather(node, everything)
+        if rows is not None:
+            for part in self.sections(rows):
+                self.told += [(owner, node, part.table, int(row)) for row in part.ids]
+        self.wire[owner, node].append(("ship", self.applied[owner, node], self.answered[owner, node], rows))
+
+    def sections(self, rows):
+        memory = self.nodes[0].memory
+        return sections(rows, memory._itemsizes, memory._widths)
+
+    def deliver(self, source: int, target: int) -> None:
+        """Hand over the first message of a link."""
+        if not self.wire[source, target]:
+            return
+        kind, *content = self.wire[source, target].popleft()
+        memory = self.nodes[target].memory
+        if kind == "push":
+            memory.apply(source, content[1].copy())
+            self.applied[target, source] = content[0]
+        elif kind == "ship":
+            applied, answered, rows = content
+            unapplied = self.unapplied[target, source]
+            while unapplied and unapplied[0][0] <= applied:
+                unapplied.popleft()
+            if rows is not None:
+                memory.install(source, rows.copy(), [rows for _, rows in unapplied], answered)
+        elif kind == "subscribe":
+            memory.subscribe(source, content[1])
+            self.answered[target, source] = content[0]
+            self.ship(target, source)
+        else:
+            memory.unsubscribe(source, content[0])
+
+    def fetch(self, rank: int) -> None:
+        """Ask owners for the rows that workers want, as the core does."""
+        for owner, rows in self.nodes[rank].memory.wanted():
+            self.requests[rank, owner] += 1
+            self.nodes[rank].memory.want(owner, rows, self.requests[rank, owner])
+            self.wire[rank, owner].append(("subscribe", self.requests[rank, owner], rows))
+
+    def let_go(self, rank: int) -> None:
+        for owner, rows in self.nodes[rank].memory.unused():
+            self.wire[rank, owner].append(("unsubscribe", rows))
+
+    def settle(self, everything: bool = True) -> None:
+        """Send, apply and ship all there is, as at the end of a run."""
+        self.drain()
+        for a, b in self.pairs:
+            self.push(a, b)
+        self.drain()
+        for a, b in self.pairs:
+            self.ship(a, b, everything)
+        self.drain()
+
+    def drain(self) -> None:
+        while any(self.wire.values()):
+            for pair in self.pairs:
+                self.deliver(*pair)
+
+    def check_equal(self) -> None:
+        """All nodes hold the sum, to the bit, and know that nothing is unsent."""
+        for table, added in enumerate(self.added):
+            for node in self.nodes:
+                assert np.array_equal(node.values[table], added.sum(0)), (node.rank, self.kinds[table])
+
+    def check_own(self, rank: int) -> None:
+        """See that what a node added is in its rows, and of others no more than they added: all here is positive."""
+        for table, added in enumerate(self.added):
+            values = self.nodes[rank].values[table].astype(np.float64)
+            assert (values >= added[rank]).all(), "own additions are missing"
+            assert (values <= added.sum(0)).all(), "something was added twice"
