@@ -239,7 +239,7 @@ def test_nodes_of_a_cluster_run_in_hosts(network):
     """Three nodes, one in each host, find each other at the rendezvous there; the devices count what they sent."""
     before = network.traffic()
     rendezvous = f"{network.hosts[0].address}:{PORT}"
-    with Cluster(SCRIPT, 3, ["talk", "200000"], rendezvous=rendezvous, places=network.hosts) as cluster:
+    with Cluster(SCRIPT, 3, ["talk", "200000"], rendezvous=rendezvous, hosts=network.hosts) as cluster:
         cluster.start()
         assert cluster.wait() == [0, 0, 0]
         assert cluster.nodes[0].output == "listening\ncame [1, 2]\n"

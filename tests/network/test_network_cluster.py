@@ -1,4 +1,4 @@
-"""Nodes as processes: started in their places, watched, found with all they start, stopped, killed, restarted."""
+"""Nodes as processes: started on their hosts, watched, found with all they start, stopped, killed, restarted."""
 
 from __future__ import annotations
 
@@ -192,10 +192,10 @@ def test_signals_reach_nobody_else():
 
 
 def test_wrong_uses_of_a_cluster_are_told():
-    """A node that was not started has no pid; places must be as many as nodes; a wait says what did not come."""
+    """A node that was not started has no pid; hosts must be as many as nodes; a wait says what did not come."""
     with Cluster(SCRIPT, 2, ["orphan"]) as cluster, pytest.raises(ValueError, match="node 1 has not been started"):
         _ = cluster.nodes[1].pid
-    with pytest.raises(ValueError, match="1 places for 2 nodes"):
-        Cluster(SCRIPT, 2, places=[object()])
+    with pytest.raises(ValueError, match="1 hosts for 2 nodes"):
+        Cluster(SCRIPT, 2, hosts=[object()])
     with pytest.raises(TimeoutError, match=r"waited 0.01 s for the moon"):
         eventually(lambda: False, "the moon", timeout_s=0.01)

@@ -43,7 +43,7 @@ class Nodes:
         self._folder = tempfile.TemporaryDirectory(prefix="nbps-network-")
         self._orders = 0
         rendezvous = f"{network.hosts[0].address}:29500"
-        self.cluster = Cluster(SCRIPT, NODES, [self._folder.name], places=network.hosts, rendezvous=rendezvous)
+        self.cluster = Cluster(SCRIPT, NODES, [self._folder.name], hosts=network.hosts, rendezvous=rendezvous)
         self.nodes = self.cluster.nodes
 
     def __enter__(self) -> Nodes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from nbps.testing.chaos.cluster import Cluster
 from support import lan
 
-with lan.Lan(2) as network, Cluster(sys.argv[1], 2, ["orphan"], places=network.hosts) as cluster:
+with lan.Lan(2) as network, Cluster(sys.argv[1], 2, ["orphan"], hosts=network.hosts) as cluster:
     cluster.start()
     for node in cluster.nodes:
         node.until("orphan")

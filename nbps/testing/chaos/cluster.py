@@ -45,11 +45,11 @@ if os.getppid() == int(sys.argv[1]):
 """
 
 
-class Place(Protocol):
+class Host(Protocol):
     """Where a node runs, for instance a host of a test bed: calls functions there."""
 
     def call(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """Call `function` there, in a thread that lives as long as the place, and return what it returns."""
+        """Call `function` there, in a thread that lives as long as the host, and return what it returns."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Node:
         Of the driver.
     """
 
-    def __init__(self, rank: int, command: Sequence[str], environment: Mapping[str, str], place: Place | None) -> None:
+    def __init__(self, rank: int, command: Sequence[str], environment: Mapping[str, str], host: Host | None) -> None:
         self.rank = rank
         self._command = command
         self._environment = dict(environment)
-        self._place = place
+        self._host = host
         self._process: subprocess.Popen[bytes] | None = None
         self._pids: set[int] = set()  # of all drivers
         # Files without a name: they are gone with the last process that has them open.
@@ -122,7 +122,7 @@ class Node:
         """Start the driver. Call it from a thread that lives on: the driver does not outlive it."""
         if self._process is not None and self._process.poll() is None:
             raise ValueError(f"node {self.rank} runs already, pid {self.pid}")
-        start = subprocess.Popen if self._place is None else self._start_there
+        start = subprocess.Popen if self._host is None else self._start_there
         self._process = start(
             [sys.executable, "-ISc", _BOOT, str(os.getpid()), *self._command], stdin=subprocess.DEVNULL,
             stdout=self._files[0], stderr=self._files[1], env=self._environment, process_group=0,
@@ -130,8 +130,8 @@ class Node:
         self._pids.add(self._process.pid)
 
     def _start_there(self, *args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
-        assert self._place is not None
-        return self._place.call(subprocess.Popen, *args, **kwargs)
+        assert self._host is not None
+        return self._host.call(subprocess.Popen, *args, **kwargs)
 
     def wait(self, timeout_s: float = _LIMIT_S) -> int:
         """Wait until the driver has ended; return its exit code as `subprocess` does.
@@ -265,7 +265,7 @@ class Cluster:
         ``NBPS_RENDEZVOUS``; a free one on this machine if not given.
     seen_from : mapping of int to str
         Another rendezvous for some ranks, for instance the address of a `nbps.testing.transport.proxy.ChaosProxy`.
-    places : sequence of Place, optional
+    hosts : sequence of Host, optional
         Where each node runs; here if not given.
     environment : mapping of str to str
         Variables for all nodes, besides this process's own.
@@ -285,11 +285,11 @@ class Cluster:
         transport: str = "tcp",
         rendezvous: str | None = None,
         seen_from: Mapping[int, str] | None = None,
-        places: Sequence[Place] | None = None,
+        hosts: Sequence[Host] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        if places is not None and len(places) != nodes:
-            raise ValueError(f"{len(places)} places for {nodes} nodes; expected one for each")
+        if hosts is not None and len(hosts) != nodes:
+            raise ValueError(f"{len(hosts)} hosts for {nodes} nodes; expected one for each")
         name = secrets.token_hex(8)
         self.rendezvous = get_transport(transport).free_rendezvous(name) if rendezvous is None else rendezvous
         common = {
@@ -310,8 +310,8 @@ class Cluster:
                 _MARK: f"{name}-{rank}",
             }
             command = [sys.executable, str(script), *arguments]
-            place = None if places is None else places[rank]
-            self.nodes.append(Node(rank, command, {**common, **own}, place))
+            host = None if hosts is None else hosts[rank]
+            self.nodes.append(Node(rank, command, {**common, **own}, host))
 
     def __enter__(self) -> Self:
         return self

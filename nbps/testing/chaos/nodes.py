@@ -22,7 +22,7 @@ import cloudpickle
 import nbps
 from nbps.testing.chaos.cluster import Cluster, eventually
 from nbps.testing.chaos.workers import read_journals
-from nbps.testing.consistency.history import Entry, Place, Read, Violation, check
+from nbps.testing.consistency.history import Entry, Read, RowKey, Violation, check
 from nbps.testing.consistency.probe import Array, Plan, Program, decoded, history_of, prepared
 
 _SCRIPT = """
@@ -161,7 +161,7 @@ class ProbeCluster(Cluster):
             path = self.folder / f"{number}-end-{rank}"
             said.append(pickle.loads(path.read_bytes()) if path.exists() else _no_end(rank))
         runs = []
-        before: dict[Place, Sequence[int | None]] = {}
+        before: dict[RowKey, Sequence[int | None]] = {}
         for n, run in enumerate(job.runs):
             done = [one["runs"][n] for one in said if len(one["runs"]) > n]
             if len(done) < len(nodes):
@@ -182,12 +182,12 @@ class ProbeCluster(Cluster):
         run: ProbeRun,
         entries: list[Entry],
         ends: Sequence[Mapping[str, Array]],
-        before: Mapping[Place, Sequence[int | None]],
+        before: Mapping[RowKey, Sequence[int | None]],
     ) -> list[Violation]:
         final = ends[0] if ends else None
         history = history_of(entries, final, sum(job.workers), job.model, job.tables_of(run))
         if history.final is not None:
-            history.final = {place: _minus(values, before.get(place)) for place, values in history.final.items()}
+            history.final = {key: _minus(values, before.get(key)) for key, values in history.final.items()}
         return check(history)
 
     def agents(self) -> dict[int, int]:
@@ -276,7 +276,7 @@ def _no_end(rank: int) -> dict[str, Any]:
     return {"runs": [], "error": LookupError(f"node {rank} did not come to the end of this job")}
 
 
-def _counts(job: NodeJob, end: Mapping[str, Array]) -> dict[Place, Sequence[int | None]]:
+def _counts(job: NodeJob, end: Mapping[str, Array]) -> dict[RowKey, Sequence[int | None]]:
     return {
         (table.name, row): decoded(values, table.dtype)
         for table in job.tables
@@ -290,7 +290,7 @@ def _minus(values: Sequence[int], before: Sequence[int | None] | None) -> tuple[
     return tuple(map(operator.sub, values, [0 if value is None else value for value in before]))
 
 
-def _since(entry: Entry, before: Mapping[Place, Sequence[int | None]]) -> Entry:
+def _since(entry: Entry, before: Mapping[RowKey, Sequence[int | None]]) -> Entry:
     """Return `entry` with what a read showed of this run alone."""
     if not isinstance(entry, Read):
         return entry

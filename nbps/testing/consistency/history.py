@@ -91,7 +91,7 @@ class Passed(NamedTuple):
 
 
 Entry = Add | Read | Torn | Passed
-Place = tuple[str, int]  # a table's name and a row
+RowKey = tuple[str, int]  # a table's name and a row
 
 
 @dataclass
@@ -116,7 +116,7 @@ class History:
 
     workers: int
     entries: list[Entry] = field(default_factory=list)
-    final: dict[Place, tuple[int, ...]] | None = None
+    final: dict[RowKey, tuple[int, ...]] | None = None
     staleness: float = math.inf
     value_bound: float | None = None
     lost: set[int] = field(default_factory=set)
@@ -189,7 +189,7 @@ class _Checker:
         self.workers = history.workers
         # Stable: the program's order of a worker stays. Entries that are in order already cost one look each.
         self.entries = sorted(history.entries, key=attrgetter("time"))
-        self.rows: dict[Place, _Row] = {}
+        self.rows: dict[RowKey, _Row] = {}
         self.passes: list[tuple[list[float], list[int]]] = [([], []) for _ in range(self.workers)]
         self.reached = [0] * self.workers  # the last clock of each worker
         self.previous = [-math.inf] * (self.workers + 1)  # time of each worker's entry before; the last is nobody's

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 import nbps
-from nbps.testing.consistency.history import Add, Entry, History, Passed, Place, Read, Torn
+from nbps.testing.consistency.history import Add, Entry, History, Passed, Read, RowKey, Torn
 
 Array = npt.NDArray[Any]
 Program = Callable[[Any], Any]  # called in every worker, with that worker
@@ -172,10 +172,10 @@ def decoded(values: Array, dtype: str) -> tuple[int | None, ...]:
 
 
 def _torn(
-    worker: int, time_s: float, place: Place, values: Array, counts: tuple[int | None, ...], dtype: str, clock: int = -1
+    worker: int, time_s: float, key: RowKey, values: Array, counts: tuple[int | None, ...], dtype: str, clock: int = -1
 ) -> list[Entry]:
     return [
-        Torn(worker, clock, *place, column, value, UNITS[dtype][0], time_s)
+        Torn(worker, clock, *key, column, value, UNITS[dtype][0], time_s)
         for column, (value, count) in enumerate(zip(values.tolist(), counts, strict=True))
         if count is None
     ]
@@ -205,7 +205,7 @@ class _Probe:
         self.entries: list[Entry] = []
         self.random = random.Random(f"{plan.seed}/{worker.rank}")
         self.shared = random.Random(f"{plan.seed}")  # the same draws in all workers
-        self.added: dict[Place, int] = {}
+        self.added: dict[RowKey, int] = {}
         self.owed = False  # the gate of the current clock was not passed
         self._write = write
 
