@@ -27,6 +27,7 @@ from .layout import (
     DOORBELL,
     FINISHED,
     HEADER_LINES,
+    HELD,
     INSTALLS,
     LINE,
     ONE,
@@ -63,11 +64,18 @@ def lowest_other(board, first, count, own):
 
 @kernel
 def tick(board, first, count, slot, clock):
-    """Publish `clock` in word `slot`; wake who waits for the lowest of `count` slots from `first` on, if it rose."""
+    """Publish `clock` in word `slot`; wake who waits for the lowest of `count` slots from `first` on, if it rose.
+
+    Returns
+    -------
+    int
+        The clock at which workers are held, looked at after that (`hold`).
+    """
     before = load_acquire(board, slot)
     store_release(board, slot, clock)
     if has_waiters(board) and lowest(board, first, count) > before:
         wake(board)
+    return load_acquire(board, HELD)
 
 
 @kernel
@@ -131,6 +139,23 @@ def publish(board, word, value):
     store_release(board, word, value)
     if has_waiters(board):
         wake(board)
+
+
+@kernel
+def hold(board, clock, workers, sources):
+    """Hold workers at `clock` and later ones; return the clock that one of `workers` may come to before it heeds that.
+
+    A worker publishes its clock, fences and looks whether it is held (`tick`); here it is the other way round. So each
+    worker is held at its next clock, or its last one is seen here.
+    """
+    publish(board, HELD, clock)
+    highest = 0
+    for k in range(workers):
+        committed = load_acquire(board, (HEADER_LINES + k) * LINE)
+        if committed == FINISHED:
+            committed = load_acquire(board, (HEADER_LINES + 3 * sources + k) * LINE + 2)
+        highest = max(highest, committed + 1)
+    return highest
 
 
 @kernel
@@ -241,6 +266,7 @@ def agent_requests() -> list[Request]:
     return [
         (ring, (words,)),
         (publish, (words, 0, 0)),
+        (hold, (words, 0, 1, 2)),
         (survey, (words, 1, 2, seen)),
         (differs, (words, 1, 2, seen, seen)),
         (doze, (words, 1, 2, seen, seen)),

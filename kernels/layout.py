@@ -4,14 +4,15 @@ The board is a flat int64 array in shared memory, cut into lines of `LINE` words
 line (nor the pair of lines that x86 fetches together). *Sources* are the node's workers and, where an agent exchanges
 rows with other nodes, after them one shard for every node::
 
-    line 0            the abort flag: read by all, written once
+    line 0            the abort flag, and the clock at which workers are held: read by all, written once
     line 1            futex words: written when a worker parks
     line 2            the agent's doorbell: whether it sleeps, and the descriptor that wakes it
     line 3            how many requests for rows there were, and how many ships came (VAP)
     sources lines     committed slots: slot k = c says that every update of source k from clocks < c is visible here
     sources lines     refreshed slots: worker k has taken in what it reads in clock c (strict BSP)
     sources lines     arrived slots: how many barriers worker k, or all workers of node k, have reached
-    sources lines     needed slots: the highest visible clock that worker k has waited for; ships taken in (VAP)
+    sources lines     needed slots: the highest visible clock that worker k has waited for; ships taken in (VAP); how
+                      many clocks it had completed when it finished
     sources x STATS   counters of one worker, written by it alone
     sources x sources under a value bound: seen slots, for each worker one of each reader: slot (i, j) = c says that
                       reader j has taken in all of worker i from clocks < c. Slot (i, i) is `FINISHED`. The first shard
@@ -27,6 +28,7 @@ LINE = 16  # int64 words; 128 bytes
 FINISHED = 2**63 - 1  # slot of a worker that holds nobody back any more
 
 ABORT = 0
+HELD = 1  # workers that have completed so many clocks wait; 0 if nobody shall
 SEQUENCE = LINE
 WAITERS = LINE + 1
 TIMEOUT = LINE + 2  # a struct timespec: seconds, nanoseconds
@@ -73,7 +75,10 @@ def arrived(sources: int, source: int) -> int:
 
 
 def needed(sources: int, worker: int) -> int:
-    """Word of the visible clock that `worker`, one of `sources`, waited for; the next is how many ships it took in."""
+    """Word of the visible clock that `worker`, one of `sources`, waited for.
+
+    The next word is how many ships it took in, the one after that how many clocks it had completed when it finished.
+    """
     return committed(3 * sources + worker)
 
 

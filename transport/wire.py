@@ -26,7 +26,8 @@ kind message     fields                                  follows
 7    Confirm     number                                  nothing
 8    Visible     number                                  nothing
 9    Leaving                                             nothing
-10   Stop        lost                                    UTF-8
+10   Stop        lost, unsaved                           UTF-8
+11   Halt        bound, asked                            nothing
 ==== =========== ======================================= =========
 
 No number is negative. How long rows or text are follows from the length of the payload; a text has at most 65,536
@@ -46,6 +47,7 @@ from nbps.core.messages import (
     Arrived,
     Confirm,
     Frame,
+    Halt,
     Leaving,
     Message,
     Pull,
@@ -91,7 +93,8 @@ _LAYOUTS = (
     _layout(7, Confirm, 1, _NOTHING),
     _layout(8, Visible, 1, _NOTHING),
     _layout(9, Leaving, 0, _NOTHING),
-    _layout(10, Stop, 1, _TEXT),
+    _layout(10, Stop, 2, _TEXT),
+    _layout(11, Halt, 2, _NOTHING),
 )
 _BY_MESSAGE = {layout.message: layout for layout in _LAYOUTS}
 _BY_START = {layout.kind: layout for layout in _LAYOUTS if layout.follows is not _MUST} | {
@@ -176,7 +179,7 @@ def decode(payload: Bytes) -> Frame:
     if start & _ROWS:
         return Frame(run, number, acknowledged, _made(kind, (*values, payload[HEADER_BYTES:])))
     if follows is _TEXT:
-        return Frame(run, number, acknowledged, Stop(values[0], _text_of(payload)))
+        return Frame(run, number, acknowledged, Stop(*values, _text_of(payload)))
     if size != HEADER_BYTES:
         raise RemoteProtocolError(f"a {kind.__name__} arrived with {size} bytes; expected {HEADER_BYTES}")
     return Frame(run, number, acknowledged, _made(kind, (*values, None) if follows is _MAY else values))

@@ -56,6 +56,10 @@ class AgentBoard:
             part[: summands.size] = summands
         board.publish(self.words, layout.arrived(self._sources, self._workers + node), count)
 
+    def hold(self, clock: int) -> int:
+        """Hold workers at `clock` and later ones; return the clock that one may come to before it heeds that."""
+        return int(board.hold(self.words, clock, self._workers, self._sources))
+
     def publish_installs(self, count: int) -> None:
         """Count the ships that are in the rows."""
         board.publish(self.words, layout.INSTALLS, count)

@@ -8,8 +8,8 @@ import socket
 import time
 from multiprocessing.connection import Connection, wait
 
-from nbps.agent.spec import AgentSpec, Close, Done, Ended, Fail, Joined, Run, Traffic
-from nbps.errors import NodeError
+from nbps.agent.spec import AgentSpec, Close, Done, Ended, Fail, Joined, Run, Terminate, Traffic
+from nbps.errors import CheckpointError, NodeError
 from nbps.runtime.group import Listen, WorkerGroup
 from nbps.transport.mesh.place import Place
 
@@ -52,7 +52,7 @@ class AgentControl:
         self._process = -1  # descriptor that polls readable when the agent has ended
         self._workers: tuple[int, ...] | None = None
         self._done = True
-        self._ended: NodeError | None = None
+        self._ended: NodeError | CheckpointError | None = None
 
     @property
     def inherited(self) -> tuple[int, int]:
@@ -64,7 +64,7 @@ class AgentControl:
 
         Raises
         ------
-        NodeError
+        NodeError, CheckpointError
             If the job has ended since the run before.
         """
         if self._ended is not None:
@@ -93,7 +93,11 @@ class AgentControl:
                 return False
         return False
 
-    def _say(self, message: Run | Fail | Close) -> None:
+    def terminate(self) -> None:
+        """Have the job saved as soon as it can be, on all nodes, and ended; a signal handler may call this."""
+        self._say(Terminate())  # one system call: what it interrupts is said before or after it
+
+    def _say(self, message: Run | Fail | Terminate | Close) -> None:
         with contextlib.suppress(OSError):  # it has ended, which is noticed where its answers are awaited
             self.connection.send(message)
 
@@ -104,6 +108,8 @@ class AgentControl:
         ------
         NodeError
             If the job has ended in the middle of a run; else the next one is refused.
+        CheckpointError
+            If it has because some node could not write its part of a checkpoint.
         """
         try:
             message = self.connection.recv()
@@ -116,8 +122,11 @@ class AgentControl:
             self.traffic = message.traffic
             self._done = True
         elif isinstance(message, Ended):
-            self._ended = NodeError(message.reason)
-            self._ended.lost = message.lost
+            if message.unsaved:
+                self._ended = CheckpointError(message.reason)
+            else:
+                self._ended = error = NodeError(message.reason)
+                error.lost = message.lost
             if not self._done:
                 raise self._ended
 

@@ -27,13 +27,13 @@ from nbps.agent.memory import NodeMemory
 from nbps.agent.peers import Peers
 from nbps.agent.saver import Saver
 from nbps.agent.share import share_of
-from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, Traffic
+from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, Terminate, Traffic
 from nbps.checkpoint.format import later_life
 from nbps.core import messages
 from nbps.core.messages import Action, Begin, Event, Evicted, Received, Saved, Spare, Tick, Touched, WorkerLost
 from nbps.core.runs import Phase, Runs
 from nbps.core.settings import Settings
-from nbps.errors import LocalProtocolError
+from nbps.errors import CheckpointError, LocalProtocolError
 from nbps.kernels import layout
 from nbps.memory.heap import tune_heap
 from nbps.memory.segments import attach
@@ -59,7 +59,8 @@ def serve(spec: AgentSpec) -> None:
     agent = Agent(spec)
     try:
         agent.join()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from now on the driver says what is to be done
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # from now on the driver says what is to be done
         gc.freeze()  # what is there by now stays: a connection that breaks need not look through it
         agent.exchange()
     finally:
@@ -251,7 +252,8 @@ class Agent:
         """Tell of checkpoints that were written; one that could not be ends the job."""
         written = saver.written
         if saver.error is not None:
-            self._close(f"{type(saver.error).__name__}: {saver.error}")
+            known = isinstance(saver.error, CheckpointError)
+            self._close(f"{'' if known else f'{type(saver.error).__name__}: '}{saver.error}", unsaved=True)
         while self._saved < written:
             self._saved += 1
             self._tell(Saved())
@@ -319,6 +321,8 @@ class Agent:
             self._begin()
         elif isinstance(message, Fail):
             self._close(message.reason, message.gone)
+        elif isinstance(message, Terminate):
+            self._tell(messages.Terminate())
         else:
             self._close("its job was closed; all nodes must call run equally often")
 
@@ -333,12 +337,12 @@ class Agent:
         self._working = True
         self._tell(Begin())
 
-    def _close(self, reason: str, gone: bool = False) -> None:
+    def _close(self, reason: str, gone: bool = False, unsaved: bool = False) -> None:
         """Tell the others that this node goes, and go."""
         if self._closing_at is None:
             self._closing_at = time.monotonic()
             self._peers.reconnects = False
-            self._tell(WorkerLost(reason, self._rank if gone else None))
+            self._tell(WorkerLost(reason, self._rank if gone else None, unsaved))
 
     def _say(self, message: Done | Ended) -> None:
         try:
@@ -359,7 +363,7 @@ class Agent:
         self._say(Done(Traffic(sent, received, self._memory.rows_sent, self._memory.rows_received)))
 
     def _end(self, action: messages.End) -> None:
-        self._ended = Ended(action.reason, action.lost)
+        self._ended = Ended(*action)
         self._peers.reconnects = False
         if self._working:
             self._say(self._ended)  # before the workers end: the driver hears why first

@@ -1,7 +1,8 @@
 """What an agent must know, and what it and its driver say to each other; free of Numba: the driver imports it.
 
 Messages go over a pair of sockets as pickles: both ends are processes of one job on one machine. The driver says
-`Run` when its workers begin, `Fail` when they cannot go on, and `Close` when the job is over. The agent answers with
+`Run` when its workers begin, `Fail` when they cannot go on, `Terminate` when it was told to end, and `Close` when the
+job is over. The agent answers with
 `Joined` once, with `Done` after each run, and with `Ended` if the job is over for whatever reason.
 """
 
@@ -93,6 +94,10 @@ class Fail(NamedTuple):
     gone: bool
 
 
+class Terminate(NamedTuple):
+    """The job is to be saved as soon as it can be, and to end."""
+
+
 class Close(NamedTuple):
     """The job is over."""
 
@@ -121,7 +126,12 @@ class Done(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The job is over for this node; if `lost` is not None, because that node was not heard any more."""
+    """The job is over for this node.
+
+    If `lost` is not None, because that node was not heard any more, or was told to end; if `unsaved`, because a
+    checkpoint could not be written.
+    """
 
     reason: str
     lost: int | None = None
+    unsaved: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from nbps.core.link import Link
 from nbps.core.messages import Action, Message, Send, Stop
 from nbps.core.settings import Settings
+from nbps.errors import RemoteProtocolError
 
 
 class Links(dict[int, Link]):
@@ -96,4 +97,17 @@ class Links(dict[int, Link]):
 
     def last_words(self, reason: str, now: float) -> list[Send]:
         """Return what tells the other nodes that this one cannot go on."""
-        return [Send(peer, link.send(Stop(0, reason), now)) for peer, link in self.items() if link.up]
+        return [Send(peer, link.send(Stop(0, 0, reason), now)) for peer, link in self.items() if link.up]
+
+
+def lost_by(source: int, stop: Stop, nodes: int) -> int | None:
+    """Return the node, of `nodes`, that is lost as node `source` says, if any.
+
+    Raises
+    ------
+    RemoteProtocolError
+        If there is no such node.
+    """
+    if stop.lost > nodes:
+        raise RemoteProtocolError(f"node {source} says that node {stop.lost - 1} is lost, of {nodes}")
+    return stop.lost - 1 if stop.lost else None

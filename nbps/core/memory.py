@@ -76,6 +76,15 @@ class Board(Protocol):
     def publish_arrived(self, node: int, count: int, summands: Rows | None) -> None:
         """Say that every worker of `node` has come to `count` barriers; before that, lay down its `summands`."""
 
+    def hold(self, clock: int) -> int:
+        """Have workers that come to `clock` or a later one wait there, and those that wait below it go on.
+
+        Returns
+        -------
+        int
+            The clock that a worker may come to at most before it heeds that, or would have, had it not finished.
+        """
+
     def publish_installs(self, count: int) -> None:
         """Say that `count` ships have been taken into this node's rows (VAP); to a worker that polls, that is news."""
 

@@ -77,13 +77,21 @@ class Leaving(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The job ends; because node `lost` - 1 was not heard any more, if that is not 0."""
+    """The job ends; because node `lost` - 1 was not heard any more, if that is not 0, or if `unsaved`, a checkpoint."""
 
     lost: int
+    unsaved: int
     reason: str
 
 
-Message = Push | Ship | Pull | Subscribe | Unsubscribe | Arrived | Confirm | Visible | Leaving | Stop
+class Halt(NamedTuple):
+    """The workers of the sender are held at clocks of at most `bound`; `asked` if it was told to end (SIGTERM)."""
+
+    bound: int
+    asked: int
+
+
+Message = Push | Ship | Pull | Subscribe | Unsubscribe | Arrived | Confirm | Visible | Leaving | Stop | Halt
 
 
 class Frame(NamedTuple):
@@ -177,10 +185,18 @@ class Tick(NamedTuple):
 
 
 class WorkerLost(NamedTuple):
-    """The job ends here, because a local worker did, say; others may go on without node `lost`, if it is not None."""
+    """The job ends here, because a local worker did, say; others may go on without node `lost`, if it is not None.
+
+    `unsaved` if a checkpoint that could not be written is why.
+    """
 
     reason: str
     lost: int | None = None
+    unsaved: bool = False
+
+
+class Terminate(NamedTuple):
+    """The job is to be saved as soon as it can be, and to end (SIGTERM)."""
 
 
 class Saved(NamedTuple):
@@ -204,6 +220,7 @@ Event = (
     | LinkDown
     | Tick
     | WorkerLost
+    | Terminate
     | Saved
     | Begin
 )
@@ -250,10 +267,14 @@ class Leave(NamedTuple):
 
 
 class End(NamedTuple):
-    """End the workers of this node and raise `reason`; node `lost`, if any, was not heard any more."""
+    """End the workers of this node and raise `reason`.
+
+    Node `lost`, if any, was not heard any more, or was told to end. A checkpoint could not be written if `unsaved`.
+    """
 
     reason: str
     lost: int | None = None
+    unsaved: bool = False
 
 
 Action = Send | Refuse | Save | Done | Leave | End

@@ -21,7 +21,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nbps.core.links import Links
+from nbps.core.halting import Halting
+from nbps.core.links import Links, lost_by
 from nbps.core.memory import Board, Memory
 from nbps.core.messages import (
     Action,
@@ -32,6 +33,7 @@ from nbps.core.messages import (
     End,
     Event,
     Evicted,
+    Halt,
     Leave,
     Leaving,
     LinkDown,
@@ -48,6 +50,7 @@ from nbps.core.messages import (
     Spare,
     Stop,
     Subscribe,
+    Terminate,
     Tick,
     Touched,
     Unsubscribe,
@@ -104,7 +107,11 @@ class Node:
         self.links = links = Links(settings, now, connected)
         self.replicas = {node: Replica(node, settings, memory, board, links.post, links.has_room) for node in links}
         self.rounds = Rounds(settings, self.replicas, board)
-        self.shard = Shard(settings, memory, board, links.post, links.has_room, self.rounds.seen, self._save)
+        self.shard = Shard(
+            settings, memory, board, links.post, links.has_room, self.rounds.seen, self._save,
+            lambda: self.halting,
+        )  # fmt: skip
+        self.halting = Halting(settings.rank, self.shard.clocks, self.replicas, board, links.post_to_all)
         self._on_message: dict[type, Callable[[int, Any], None]] = {
             Push: self.shard.push,
             Ship: self._on_ship,
@@ -116,6 +123,7 @@ class Node:
             Visible: self._on_visible,
             Leaving: self._on_leaving,
             Stop: self._on_stop,
+            Halt: self._on_halt,
         }
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -194,6 +202,13 @@ class Node:
         self.unsaved -= 1
         if self.state is State.RUNNING:
             self.shard.go_on()
+            if self.settings.rank == 0 and self.shard.clock == self.halting.clock and not self.unsaved:
+                self._end(self.halting.story(), min(self.halting.asked))  # node 0 completes checkpoints
+
+    def _on_terminate(self, event: Terminate) -> None:
+        if self.shard.clock != FINISHED:  # else the run is as good as over
+            self.halting.begin(asked=True)
+            self.shard.go_on()
 
     def _on_received(self, event: Received) -> None:
         source = event.source
@@ -243,7 +258,7 @@ class Node:
             self._leave()
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
-        self._end(event.reason, event.lost)
+        self._end(*event)
 
     def _on_nothing_new(self, event: WorkerLost | Tick) -> None:
         """Go on: the first reason is the one that counts, and a node that has left waits for nothing."""
@@ -267,7 +282,11 @@ class Node:
 
     def _on_stop(self, source: int, message: Stop) -> None:
         lost = lost_by(source, message, self.settings.nodes)
-        self._end(f"node {source} ended the job: {message.reason}", lost, tell=False)
+        self._end(f"node {source} ended the job: {message.reason}", lost, bool(message.unsaved), tell=False)
+
+    def _on_halt(self, source: int, message: Halt) -> None:
+        self.halting.hear(source, message)
+        self.shard.go_on()
 
     # ----------------------------------------------------------------- parts
 
@@ -317,14 +336,14 @@ class Node:
         self.state = State.LEFT
         self.links.out.append(Leave())
 
-    def _end(self, reason: str, lost: int | None = None, tell: bool = True) -> None:
+    def _end(self, reason: str, lost: int | None = None, unsaved: bool = False, tell: bool = True) -> None:
         if tell:
-            self.links.post_to_all(Stop(0 if lost is None else lost + 1, reason))
+            self.links.post_to_all(Stop(0 if lost is None else lost + 1, int(unsaved), reason))
             if lost is not None and lost in self.links:
                 self.links[lost].forget()  # nobody waits for it to hear
         self.state = State.ENDED
         self._ended_at = self.links.now
-        self.links.out.append(End(reason, lost))
+        self.links.out.append(End(reason, lost, unsaved))
 
     def validate(self) -> None:
         """Raise `LocalProtocolError` if an invariant of the node or of one of its parts does not hold."""
@@ -345,19 +364,13 @@ class Node:
                 raise LocalProtocolError(f"{self} breaks: {rule}")
 
 
-def lost_by(source: int, stop: Stop, nodes: int) -> int | None:
-    """Return the node, of `nodes`, that is lost as node `source` says, if any.
-
-    Raises
-    ------
-    RemoteProtocolError
-        If there is no such node.
-    """
-    if stop.lost > nodes:
-        raise RemoteProtocolError(f"node {source} says that node {stop.lost - 1} is lost, of {nodes}")
-    return stop.lost - 1 if stop.lost else None
-
-
+_AFTER_END: dict[type, Callable[[Node, Any], None]] = {  # a node that has left answers: a farewell may have been lost
+    Received: Node._on_received_after_end,
+    LinkUp: Node._on_link_up,
+    LinkDown: Node._on_link_down,
+    WorkerLost: Node._on_nothing_new,
+    Saved: Node._on_saved,
+}
 _HANDLERS: dict[State, dict[type, Callable[[Node, Any], None]]] = {
     State.RUNNING: {
         Committed: Node._on_committed,
@@ -372,22 +385,9 @@ _HANDLERS: dict[State, dict[type, Callable[[Node, Any], None]]] = {
         LinkDown: Node._on_link_down,
         Tick: Node._on_tick,
         WorkerLost: Node._on_worker_lost,
+        Terminate: Node._on_terminate,
         Saved: Node._on_saved,
     },
-    State.ENDED: {
-        Received: Node._on_received_after_end,
-        LinkUp: Node._on_link_up,
-        LinkDown: Node._on_link_down,
-        Tick: Node._on_tick_after_end,
-        WorkerLost: Node._on_nothing_new,
-        Saved: Node._on_saved,
-    },
-    State.LEFT: {  # as long as its driver lets it answer, nobody waits for a farewell that was lost
-        Received: Node._on_received_after_end,
-        LinkUp: Node._on_link_up,
-        LinkDown: Node._on_link_down,
-        Tick: Node._on_nothing_new,
-        WorkerLost: Node._on_nothing_new,
-        Saved: Node._on_saved,
-    },
+    State.ENDED: {**_AFTER_END, Tick: Node._on_tick_after_end},
+    State.LEFT: {**_AFTER_END, Tick: Node._on_nothing_new},
 }

@@ -42,6 +42,8 @@ class Replica:
         Number of the last request for rows.
     push_due : bool
         A batch waits for room on the link.
+    halting : bool
+        The rows may be saved at any of the next clocks: nothing is left for a later batch.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Replica:
         self.needed: set[int] = set()
         self.ships = self.requests = 0
         self.push_due = False
+        self.halting = False
         self._memory = memory
         self._board = board
         self._post = post
@@ -77,7 +80,7 @@ class Replica:
         if self.push_due:
             return
         self.number += 1
-        exact = clock == FINISHED or is_checkpoint(clock, self._checkpoint_every)
+        exact = self.halting or clock == FINISHED or is_checkpoint(clock, self._checkpoint_every)
         rows = self._memory.collect(self.owner, exact)
         if rows is not None:
             self._keep(rows)

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Callable, Collection
 from typing import Any
 
+from nbps.core.links import lost_by
 from nbps.core.memory import Board, Memory
 from nbps.core.messages import (
     Action,
@@ -32,11 +33,12 @@ from nbps.core.messages import (
     Send,
     Spare,
     Stop,
+    Terminate,
     Tick,
     Touched,
     WorkerLost,
 )
-from nbps.core.node import Node, State, lost_by
+from nbps.core.node import Node, State
 from nbps.core.settings import Settings
 from nbps.errors import LocalProtocolError, RemoteProtocolError
 
@@ -140,6 +142,11 @@ class Runs:
         self.phase = Phase.RUNNING
         self._take_early()
 
+    def _on_terminate(self, event: Terminate) -> None:
+        """Halt a run; between two of them, and when the job is over, there is nothing to halt."""
+        if self.phase is Phase.RUNNING:
+            self._pass_on(event)
+
     def _on_link(self, event: LinkUp | LinkDown) -> None:
         if type(event) is LinkDown:
             self._early[event.peer].clear()  # all of it will come again
@@ -208,7 +215,7 @@ class Runs:
             except RemoteProtocolError as error:
                 self._out.append(Refuse(source, str(error)))
                 continue
-            self._pass_on(WorkerLost(f"node {source} ended the job: {stop.reason}", lost))
+            self._pass_on(WorkerLost(f"node {source} ended the job: {stop.reason}", lost, bool(stop.unsaved)))
             self._take_early()  # a node that said so waits to hear that it was heard
             return
 
@@ -219,6 +226,7 @@ _ALWAYS: dict[type, Callable[[Runs, Any], None]] = {
     LinkDown: Runs._on_link,
     Tick: Runs._pass_on,
     WorkerLost: Runs._pass_on,
+    Terminate: Runs._on_terminate,
 }
 _WORK = (Committed, Needed, Touched, Evicted, Spare, BarrierReached, Refreshed, Saved)
 _HANDLERS: dict[Phase, dict[type, Callable[[Runs, Any], None]]] = {

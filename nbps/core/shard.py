@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from nbps.core.halting import Halting
 from nbps.core.memory import Board, Memory, Rows
 from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe, Visible
 from nbps.core.rules import FINISHED, is_checkpoint
@@ -69,6 +70,7 @@ class Shard:
         has_room: Callable[[int], bool],
         seen: Callable[[int, int], None],
         save: Callable[[int], bool],
+        halting: Callable[[], Halting],
     ) -> None:
         rank, nodes, clock = settings.rank, settings.nodes, settings.clock
         self.rank = rank
@@ -92,6 +94,7 @@ class Shard:
         self._has_room = has_room
         self._seen = seen
         self._save = save
+        self._halting = halting
         self._bounded = terms.v0 is not None
 
     def commit(self, clock: int, number: int) -> None:
@@ -174,7 +177,7 @@ class Shard:
             self._advance(lowest)
 
     def go_on(self) -> None:
-        """Save what was due, if there is room for a copy now."""
+        """Go to a clock that waits: for room for a copy, or to know whether it is that of a halt."""
         if self.save_due:
             self._advance(min(self.clocks))
 
@@ -186,7 +189,9 @@ class Shard:
         """
         if self.terms.ordered:
             self._apply_rounds(clock)
-        self.save_due = is_checkpoint(clock, self.terms.checkpoint_every) and not self._save(clock)
+        halting = self._halting()
+        saved = clock == halting.clock or is_checkpoint(clock, self.terms.checkpoint_every)
+        self.save_due = halting.may_be_at(clock) or (saved and not self._save(clock))
         if self.save_due:
             return
         if clock <= self.clock:  # looked at in production, too: a comparison a clock

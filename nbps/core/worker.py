@@ -39,6 +39,8 @@ class Group(enum.IntEnum):
     REFRESHED = 1  # slot k = c: worker k has taken in what it reads in clock c (strict BSP)
     ARRIVED = 2  # slot k = n: worker k has come to its n-th barrier
     SEEN = 3  # a row for each reader; slot k = c: the reader has taken in all of worker k from clocks < c (VAP)
+    HELD = 4  # one slot: who has completed c clocks or more waits; 0 if nobody shall (`nbps.core.halting`)
+    LAST = 5  # slot k = c: worker k finished when it had completed c clocks
 
 
 TRANSIT_LIMIT = 64  # clocks in transit that a worker tells apart; each costs an addition in every clock
@@ -50,7 +52,10 @@ class Flush(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Set this worker's slot of `group`; everything done before is visible to those that see the new value."""
+    """Set this worker's slot of `group`; everything done before is visible to those that see the new value.
+
+    Answer, for `Group.COMMITTED`: the slot of `Group.HELD`, looked at after that.
+    """
 
     group: Group
     value: int
@@ -122,7 +127,7 @@ class State(enum.Enum):
 
 
 # Made once: a member looked up in its enum, or an action without fields made anew, costs as much as the rest of a line.
-_COMMITTED, _REFRESHED, _ARRIVED, _SEEN = Group
+_COMMITTED, _REFRESHED, _ARRIVED, _SEEN, _HELD, _LAST = Group
 _FLUSH, _SNAPSHOT, _LOWEST, _LOWEST_SEEN = Flush(), Snapshot(), Lowest(_COMMITTED), Lowest(_SEEN)
 _IN_STEP = State.IN_STEP
 _LEGAL = {  # step -> states in which it may begin; it ends in the state given
@@ -149,6 +154,8 @@ class Worker:
         The same for what each copy holds.
     gate_owed : bool
         The clock was advanced and its gate has not been passed: no read may happen.
+    held : int
+        At this clock and later ones the worker is held; `FINISHED` if nobody is.
     transit : deque of (int, float)
         VAP: what not everybody has seen: clocks committed with it, which rise, and its norm; at most `TRANSIT_LIMIT`.
     transit_share : float
@@ -164,6 +171,7 @@ class Worker:
         self.copies: list[float] = []
         self.copy_visible: list[int] = []
         self.gate_owed = False
+        self.held = FINISHED
         self.barriers = 0
         self.transit: deque[tuple[int, float]] = deque()
         self.transit_share = 0.0
@@ -182,6 +190,7 @@ class Worker:
         self.now = self.visible = clock
         self.barriers = 0
         self.gate_owed = False
+        self.held = FINISHED
         self.transit.clear()
         for copy in range(len(self.copies)):
             yield Refresh(copy)
@@ -201,10 +210,10 @@ class Worker:
             if len(self.transit) == TRANSIT_LIMIT:
                 norm += self.transit.pop()[1]  # seen with the later clock: counted for longer, never for less
             self.transit.append((self.now, norm))
-        yield Publish(_COMMITTED, self.now)
+        self.held = (yield Publish(_COMMITTED, self.now)) or FINISHED
         self.gate_owed = True
         # What is saved at a checkpoint must not hold additions of a worker that goes on without waiting.
-        if wait or is_checkpoint(self.now, self.terms.checkpoint_every):
+        if wait or self.now >= self.held or is_checkpoint(self.now, self.terms.checkpoint_every):
             yield from self._pass_gate()
         self.state = end
 
@@ -246,6 +255,7 @@ class Worker:
         if self.gate_owed:
             yield from self._pass_gate()
         yield from self._commit()
+        yield Publish(_LAST, self.now)
         for group in (_COMMITTED, _REFRESHED):
             yield Publish(group, FINISHED)
         if self.terms.v0 is not None:
@@ -262,6 +272,8 @@ class Worker:
         return float((yield _FLUSH))
 
     def _pass_gate(self) -> Step:
+        if self.now >= self.held:
+            yield from self._await(_HELD, 0, 1, self.now + 1, "clock")
         exact = is_checkpoint(self.now, self.terms.checkpoint_every)
         target = gate_target(self.now, 0 if exact else self.terms.staleness)
         if target > 0:

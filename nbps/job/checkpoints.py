@@ -30,6 +30,11 @@ class Checkpoints:
     nobody runs ahead of what is saved. Training goes on while files are written; it waits only if the one before is not
     written yet.
 
+    One more is taken at SIGTERM, as Slurm and Kubernetes send it some seconds before they kill what is left: at the
+    next clock that all workers of all nodes can come to, whatever their staleness. Then the job ends on all nodes, and
+    `Job.run` raises `SystemExit` with 143 on those that got the signal, `NodeError` on others. A second SIGTERM ends it
+    at once. A script that handles SIGTERM itself keeps its handler; runs outside the main thread have none.
+
     Parameters
     ----------
     path : str or Path

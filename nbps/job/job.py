@@ -15,7 +15,7 @@ import numpy as np
 
 from nbps.checkpoint.format import lineage_of
 from nbps.checkpoint.progress import Progress
-from nbps.consistency import VAP, Consistency
+from nbps.consistency import VAP
 from nbps.errors import AbortedError, CheckpointError, ConfigError, JobClosedError, NodeError, TableError
 from nbps.job.checkpoints import (
     Resumed,
@@ -176,12 +176,16 @@ class Job:
             If a worker process was killed.
         NodeError
             If another node failed, ended the job, or was lost.
+        CheckpointError
+            If a node could not write a checkpoint.
         JobClosedError
             If the job is not open, has failed before, is running, or this process is a fork of the one that opened it.
         ConfigError
             If `function` cannot be called.
         KeyboardInterrupt
             After Ctrl-C: once ends the workers in good order, twice at once.
+        SystemExit
+            143 after SIGTERM, if the job takes `checkpoints` and runs in the main thread: the next one has been taken.
         """
         if not callable(function):
             raise ConfigError(f"run: function is {function!r}; expected one whose first argument is the worker")
@@ -323,11 +327,6 @@ class Job:
         if plan is not None and keep is None and str(plan.path) == str(path):
             keep = plan.keep
         return Progress(self._run, 0 if plan is None else plan.every, keep, state)
-
-    def _set_model(self, model: Consistency) -> None:
-        """Have the runs from now on under another staleness: `auto_staleness` compares them in one job."""
-        assert self._open is not None
-        self._open.open_workers(model)
 
     def _first_clock(self) -> int:
         """Return the clock at which the next run starts."""

@@ -20,6 +20,7 @@ from nbps.job import remote
 from nbps.job.checkpoints import Resumed, definitions, new_attempt
 from nbps.job.cluster import place_of
 from nbps.job.settings import JobSettings
+from nbps.job.termination import Termination
 from nbps.job.worker_spec import WorkerSpec
 from nbps.memory.segments import SYSTEM_HINTS, Segment
 from nbps.nodes.nodes import Nodes
@@ -168,8 +169,9 @@ class OpenJob:
         if agent is None:
             return group.call(remote.run, clock, function, args, kwargs)
         agent.begin()
-        results = group.call(remote.run, clock, function, args, kwargs, listen=agent.listener)
-        group.wait_for(agent.listener, agent.is_done)
+        with contextlib.nullcontext() if self._settings.checkpoints is None else Termination(agent.terminate):
+            results = group.call(remote.run, clock, function, args, kwargs, listen=agent.listener)
+            group.wait_for(agent.listener, agent.is_done)
         return results
 
     def release(self) -> None:

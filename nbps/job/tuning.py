@@ -90,7 +90,7 @@ def auto_staleness(
     candidates: Iterable[float] = (0, 1, 2, 4, 8, 16),
     repeats: int = 50,
     tolerance: float = 0.05,
-    budget_s: float = 30.0,
+    budget_s: float = 20.0,
     **options: Any,
 ) -> StalenessChoice:
     """Choose a staleness by running ``function(worker, *args)`` under several.
@@ -264,7 +264,8 @@ def _rounds(
 
 def _measure(job: Job, model: SSP, run: Callable[[], object]) -> StalenessTrial:
     """Return what one run under `model` measures."""
-    job._set_model(model)
+    assert job._open is not None
+    job._open.open_workers(model)  # in one job, so that all take turns
     before = job.report()
     run()
     return _difference(before, job.report(), model.staleness)

@@ -32,7 +32,7 @@ class Board:
     def reset(self, clock: int = 0) -> None:
         """Set every slot to its value before a run that starts at `clock`; only while no worker runs."""
         words, sources = self.words, self._sources
-        words[layout.WANTED] = words[layout.INSTALLS] = 0
+        words[layout.WANTED] = words[layout.INSTALLS] = words[layout.HELD] = 0
         words[layout.committed(0) : layout.refreshed(sources, 0)] = clock
         # Nobody may send before all have taken in what was there when the run began.
         words[layout.refreshed(sources, 0) : layout.arrived(sources, 0)] = clock - 1

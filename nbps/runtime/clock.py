@@ -92,11 +92,14 @@ class Clock:
             layout.refreshed(sources, 0),
             layout.arrived(sources, 0),
             layout.seen(sources, rank, 0),
+            layout.HELD,
         )
         # Where this worker publishes, and the slots for the lowest of which others wait: this one alone, unless all
         # wait for all and for no news.
         slots = [first + rank * layout.LINE for first in self._first[: Group.SEEN]]
-        self._published = [(slot, slot, 1) for slot in slots]
+        last = layout.needed(sources, rank) + 2
+        self._published = dict(zip(Group, [(slot, slot, 1) for slot in slots], strict=False))
+        self._published[Group.LAST] = last, last, 1
         if not terms.ordered and terms.v0 is None:
             self._published[Group.COMMITTED] = (slots[0], self._first[0], sources)
         self._committed = np.empty(workers, np.int64)  # the last snapshot: clocks, and ships of other nodes
@@ -229,11 +232,12 @@ class Clock:
                 largest = norm if norm == norm else math.inf  # NaN is more than any bound
         return largest
 
-    def _publish(self, action: Publish) -> None:
+    def _publish(self, action: Publish) -> int:
         slot, first, count = self._published[action.group]
-        board.tick(self._words, first, count, slot, action.value)
+        held = board.tick(self._words, first, count, slot, action.value)
         if self._shards:
             board.ring(self._words)
+        return int(held)
 
     def _lowest(self, action: Lowest) -> int:
         count = self._sources if action.group is Group.COMMITTED else self._readers
@@ -335,6 +339,8 @@ class Clock:
             self._said = action
 
     def _behind(self, action: Await | Poll) -> str:
+        if action.group is Group.HELD:
+            return "the job to be saved, and to end"
         word, count = self._slots(action)
         slots = self._words[word : word + count * layout.LINE : layout.LINE]
         slow = [

@@ -28,6 +28,10 @@ class SimBoard:
         A row for each reader, local workers first, then all other nodes as one.
     lowest : int
         Lowest committed slot.
+    held : int
+        The slot of group HELD.
+    last : list of int
+        Slots of group LAST.
     needed, ships : list of int
         For each worker the highest clock that it has waited for, and how many ships it has taken in.
     installs : int
@@ -52,6 +56,8 @@ class SimBoard:
         self.needed = [0] * workers
         self.ships = [0] * workers
         self.lowest = clock
+        self.held = 0
+        self.last = [0] * workers
         self._told = [clock, 0, 0]  # the lowest slot of the workers, by group
         self._at_lowest = len(self.slots[Group.COMMITTED])
         self._gates: list[tuple[int, int, Any]] = []  # heap of those that wait for the lowest committed slot
@@ -63,6 +69,9 @@ class SimBoard:
 
     def publish(self, group: Group, index: int, value: int) -> None:
         """Set a slot and wake those that can go on."""
+        if group is Group.LAST:
+            self.last[index] = value
+            return
         slots = self.slots[group]
         before, slots[index] = slots[index], value
         if group is Group.COMMITTED and before == self.lowest and value > before:
@@ -76,11 +85,19 @@ class SimBoard:
         if self._waiting:
             self._look_again()
 
+    def hold(self, clock: int) -> int:
+        """Hold workers at `clock` and later ones; return the clock that one may come to before it heeds that."""
+        self.held = clock
+        self._look_again()
+        committed = self.slots[Group.COMMITTED][: self.workers]
+        clocks = [last if clock == FINISHED else clock for clock, last in zip(committed, self.last, strict=True)]
+        return 1 + max(clocks)
+
     def publish_own(self, group: Group, worker: int, value: int) -> bool:
         """Set the slot of a worker; return whether that may be news to the agent."""
-        before = self.slots[group][worker]
+        before = 0 if group is Group.LAST else self.slots[group][worker]
         self.publish(group, worker, value)
-        if group is Group.REFRESHED or (before > self._told[group] and not self.bounded):
+        if group in (Group.REFRESHED, Group.LAST) or (before > self._told[group] and not self.bounded):
             return False
         self._told[group] = min(self.slots[group][: self.workers])
         return True
@@ -130,6 +147,8 @@ class SimBoard:
         """Whether what `worker` waits for has come."""
         if wait.group is Group.SEEN:
             return self.seen_of(worker) >= wait.target
+        if wait.group is Group.HELD:
+            return self.held >= wait.target
         if wait.count == ALL:
             return (self.lowest if wait.group is Group.COMMITTED else min(self.slots[wait.group])) >= wait.target
         return min(self.slots[wait.group][wait.first : wait.first + wait.count]) >= wait.target

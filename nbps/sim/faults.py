@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from nbps.core.messages import Event, LinkDown, LinkUp, WorkerLost
+from nbps.core.messages import Event, LinkDown, LinkUp, Terminate, WorkerLost
 from nbps.sim.network import Connections
 from nbps.sim.node import SimNode
 from nbps.sim.scenario import Fault
@@ -48,6 +48,7 @@ class Faults:
             "partition": self._partition,
             "crash_node": self._crash_node,
             "crash_worker": self._crash_worker,
+            "terminate": self._terminate,
         }
 
     def strike(self, fault: Fault) -> None:
@@ -85,6 +86,10 @@ class Faults:
 
     def _crash_node(self, fault: Fault) -> None:
         self._target.crash(self._target.nodes[fault.who])
+
+    def _terminate(self, fault: Fault) -> None:
+        if self._target.nodes[fault.who].runs is not None:
+            self._target.nodes[fault.who].tell(Terminate())
 
     def _crash_worker(self, fault: Fault) -> None:
         who = self._target.workers[fault.who]

@@ -125,8 +125,9 @@ class Fault:
 
     Parameters
     ----------
-    kind : {"pause_worker", "pause_node", "cut", "partition", "crash_worker", "crash_node"}
-        ``cut`` breaks the connection of two nodes, which both notice; in a ``partition`` frames vanish silently.
+    kind : {"pause_worker", "pause_node", "cut", "partition", "crash_worker", "crash_node", "terminate"}
+        ``cut`` breaks the connection of two nodes, which both notice; in a ``partition`` frames vanish silently;
+        ``terminate`` has the job saved, and ended, as SIGTERM of a node does.
     at_s, for_s : float
         When, and for how long (not for crashes).
     who : int
@@ -147,7 +148,7 @@ class Fault:
         _at_least_zero(self, "at_s", "for_s")
 
 
-FAULTS = ("pause_worker", "pause_node", "cut", "partition", "crash_worker", "crash_node")
+FAULTS = ("pause_worker", "pause_node", "cut", "partition", "crash_worker", "crash_node", "terminate")
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,8 @@ class Scenario:
         for fault in self.faults:
             if fault.kind in ("cut", "partition") and fault.who == fault.other:
                 raise ConfigError(f"Scenario: {fault.kind} of node {fault.who} from itself; expected another node")
-            if fault.kind == "pause_node" and self.nodes == 1:
-                raise ConfigError("Scenario: pause_node stops a node's agent, which a single machine has none of")
+            if fault.kind in ("pause_node", "terminate") and self.nodes == 1:
+                raise ConfigError(f"Scenario: {fault.kind} is for a node's agent, which a single machine has none of")
             limit = self.size if fault.kind.endswith("worker") else self.nodes
             whole(f"Scenario: {fault.kind}: who", fault.who, 0, limit - 1)
             whole(f"Scenario: {fault.kind}: other", fault.other, 0, self.nodes - 1)
@@ -241,7 +242,10 @@ class Scenario:
     def may_end(self) -> int:
         """How often the job may end before its workers do: crashes, and silence beyond `failure_timeout_s`."""
         limit_s = self.failure_timeout_s - self.heartbeat_s - self.network.longest_s
-        ends = [f.kind.startswith("crash") or (f.kind != "pause_worker" and f.for_s >= limit_s) for f in self.faults]
+        ends = [
+            f.kind.startswith(("crash", "terminate")) or (f.kind != "pause_worker" and f.for_s >= limit_s)
+            for f in self.faults
+        ]
         return sum(ends) + (limit_s <= 0)
 
     @property
@@ -327,6 +331,11 @@ def random_scenario(seed: int) -> Scenario:
         failure_timeout_s=3.0,
     )
     faults, restart = _random_faults(scenario, draw)
+    order = random.Random(f"terminate/{seed}")
+    if scenario.nodes > 1 and order.random() < 0.1:
+        at_s = order.random() * scenario.clocks * scenario.speed.mean_s
+        faults += (Fault("terminate", at_s, 0.0, order.randrange(scenario.nodes)),)
+        restart = True
     window_bytes = draw.choice([1, 40, 128 << 20])
     runs = 1 if draw.random() < 0.7 else draw.choice([2, 3])
     return dataclasses.replace(

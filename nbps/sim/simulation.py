@@ -89,9 +89,7 @@ class Simulation(Timeline):
             Compute: self._compute,
             Fetch: self._fetch,
         }
-        self.handlers = (
-            self._resume, self._arrive, self._tick, lambda function: function(), self._written,
-        )  # fmt: skip
+        self.handlers = self._resume, self._arrive, self._tick, lambda function: function(), self._written
         self.nodes: list[SimNode] = []
         self._crews: list[list[SimWorker]] = []
         self._start(0, 0, [initial] * scenario.nodes)
@@ -264,9 +262,10 @@ class Simulation(Timeline):
         who.wait_s += self.now - who.parked_at
         self.schedule(self.now, _RESUME, (who, who.life, answer))
 
-    def _publish(self, who: SimWorker, action: worker.Publish) -> None:
+    def _publish(self, who: SimWorker, action: worker.Publish) -> int:
         if who.node.board.publish_own(action.group, who.local, action.value):
             who.node.ring()
+        return who.node.board.held
 
     def _publish_seen(self, who: SimWorker, action: worker.PublishSeen) -> None:
         if who.node.board.publish_row(who.local, action.committed):

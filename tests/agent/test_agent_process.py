@@ -17,7 +17,7 @@ from nbps.checkpoint.writer import CheckpointWriter
 from nbps.core.messages import Arrived, Confirm, Frame, Leaving, Push, Ship, Stop, Subscribe, Visible
 from nbps.core.rules import FINISHED
 from nbps.core.terms import Terms
-from nbps.errors import CheckpointError, ConnectionLostError
+from nbps.errors import ConnectionLostError
 from support.agent_threads import ROWS, WIDTH, AgentThread, Peer, rows_of_ones
 from support.meeting import places
 
@@ -90,7 +90,8 @@ def test_a_disk_that_fails_ends_the_job(tmp_path):
         agent.commit(1)
         ended = agent.hear()
         assert isinstance(ended, Ended)
-        assert ended.reason.startswith(CheckpointError.__name__)
+        assert ended.unsaved
+        assert ended.reason.startswith(f"checkpoint: cannot make {tmp_path}/file: ")
     assert agent.error is None
 
 
@@ -132,14 +133,14 @@ def test_an_agent_that_fails_tells_the_others_why(monkeypatch):
         monkeypatch.setattr(Agent, "_look_at_board", fail)
         agent.commit(1)
         frame = peer.receive()
-        assert frame.message == Stop(0, "its agent failed: MemoryError: planted")
+        assert frame.message == Stop(0, 0, "its agent failed: MemoryError: planted")
     assert isinstance(agent.error, MemoryError)
 
 
 def test_a_job_that_ended_before_a_run_began_is_told_when_it_begins():
     """Not before: the results of the run that ended well may not be there yet."""
     with with_peer() as (agent, peer):
-        peer.send(Frame(0, 1, 0, Stop(0, "of no use")))
+        peer.send(Frame(0, 1, 0, Stop(0, 0, "of no use")))
         while agent.board.words[0] == 0:  # the abort flag
             pass
         assert not agent.driver.poll()
@@ -160,7 +161,7 @@ WRONG = {
     "a round that was never opened": Frame(0, 1, 0, Visible(9)),
     "summands without end": Frame(0, 1, 0, Arrived(1, np.zeros(1 << 17, np.uint8))),
     "the end of a run that nobody can be in": Frame(7, 1, 0, Leaving()),
-    "the loss of a node that there is not": Frame(0, 1, 0, Stop(9, "it is lost")),
+    "the loss of a node that there is not": Frame(0, 1, 0, Stop(9, 0, "it is lost")),
 }
 
 

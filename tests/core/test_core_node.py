@@ -358,7 +358,7 @@ def test_a_lost_worker_ends_the_job_everywhere():
     """The reason travels."""
     cluster = Cluster(2, ESSP)
     cluster.tell(0, WorkerLost("worker 3 was killed"))
-    assert cluster.messages(0, 1) == [Stop(0, "worker 3 was killed")]
+    assert cluster.messages(0, 1) == [Stop(0, 0, "worker 3 was killed")]
     cluster.settle()
     assert cluster.ends == ["worker 3 was killed", "node 0 ended the job: worker 3 was killed"]
 

@@ -160,7 +160,7 @@ def test_an_end_that_is_said_before_the_run_before_is_over_is_heeded_after_it():
     """The driver hears first that its run ended well."""
     machines = begun()
     machines.tell(0, Committed(FINISHED))
-    machines.tell(0, Received(1, Frame(1, 1, 0, Stop(2, "of no use"))))
+    machines.tell(0, Received(1, Frame(1, 1, 0, Stop(2, 0, "of no use"))))
     assert machines.ends == []
     machines.tell(1, Committed(FINISHED))
     machines.pass_time()
@@ -230,7 +230,7 @@ def test_frames_that_wait_are_limited(monkeypatch):
 def test_a_wrong_end_of_a_run_that_waits_costs_the_connection():
     """There is no such node that could be lost."""
     machines = Machines(2, ESSP)
-    machines.tell(0, Received(1, Frame(0, 1, 0, Stop(3, "because"))))
+    machines.tell(0, Received(1, Frame(0, 1, 0, Stop(3, 0, "because"))))
     assert [refuse.reason for _, refuse in machines.refused] == ["node 1 says that node 2 is lost, of 2"]
     assert machines.ends == []
 

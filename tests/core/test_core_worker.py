@@ -173,6 +173,7 @@ def test_who_finishes_holds_nobody_back():
     assert walk(worker.finish(), {Flush: 0.0}) == [
         Publish(Group.ARRIVED, FINISHED),
         Flush(),
+        Publish(Group.LAST, 0),
         Publish(Group.COMMITTED, FINISHED),
         Publish(Group.REFRESHED, FINISHED),
     ]

@@ -36,7 +36,7 @@ WRONG = {
     "requested rows": (Subscribe(1, "broken"), 0, "these rows are broken"),
     "confirmation": (Confirm(1), 0, "node 1 confirms ship 1; expected at most 0"),
     "round": (Visible(1), 0, "node 1 says that round 1 was seen; the last is 0"),
-    "loss": (Stop(3, "because"), 0, "node 1 says that node 2 is lost, of 2"),
+    "loss": (Stop(3, 0, "because"), 0, "node 1 says that node 2 is lost, of 2"),
 }
 
 

@@ -102,7 +102,7 @@ def straggle(worker, pause_s):
 def test_a_straggler_gets_slack():
     """With two workers that stumble in turns a staleness is chosen under which they wait far less; tables are fresh."""
     table = nbps.Table("t", 1, 1, dtype="int64", access="cached")
-    choice = nbps.auto_staleness(straggle, 0.002, tables=[table], workers=2, candidates=[4, 0, 4], repeats=6)
+    choice = nbps.auto_staleness(straggle, 0.002, tables=[table], workers=2, candidates=[4, 0, 4], repeats=25)
     strict, slack = choice.trials
     assert (strict.staleness, slack.staleness, choice.staleness) == (0, 4, 4)
     assert strict.wait_share > slack.wait_share + 0.1

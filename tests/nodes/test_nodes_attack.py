@@ -144,8 +144,8 @@ def test_a_slow_disk_is_no_lost_node(tmp_path):
 def test_a_full_disk_of_one_node_ends_the_job_on_all(tmp_path):
     """Node 0 hears of it though it waits for parts of that node, and for room to save more."""
     first, second = outputs("full_disk", tmp_path)
-    assert "NodeError: node 1 ended the job: CheckpointError: planted: the disk is full" in first
-    assert "NodeError: CheckpointError: planted: the disk is full" in second
+    assert "CheckpointError: node 1 ended the job: planted: the disk is full" in first
+    assert "CheckpointError: planted: the disk is full" in second
 
 
 def test_nodes_that_save_at_other_clocks_do_not_start(tmp_path):

@@ -35,6 +35,23 @@ def test_random_schedules_keep_every_promise():
     assert seen["restarts"] > 0
 
 
+def test_a_job_that_is_told_to_end_is_saved_exactly():
+    """At whatever clock it halts, under every model: what starts again from there holds every addition once."""
+    restarts = 0
+    for seed in range(200):
+        scenario = random_scenario(seed)
+        if scenario.nodes == 1:
+            continue
+        span_s = scenario.clocks * scenario.runs * scenario.speed.mean_s
+        orders = [Fault("terminate", span_s * share, 0.0, seed % scenario.nodes) for share in (0.6, 0.7)]
+        kept = [fault for fault in scenario.faults if not fault.kind.startswith("crash")]
+        scenario = dataclasses.replace(scenario, faults=(*kept, *orders[: 1 + seed % 2]), restart=True)
+        outcome = simulate(scenario, validate=True)
+        assert outcome.violations == (), f"{scenario}: {outcome.violations[0]}"
+        restarts += outcome.restarts
+    assert restarts > 50
+
+
 def test_invariants_hold_after_every_step():
     """With validate=True every object of the core is checked after every event."""
     for seed in range(100):

@@ -27,12 +27,17 @@ class Board:
 
     def __init__(self, calls: list[Any]) -> None:
         self.calls = calls
+        self.bound = 1
 
     def publish_shard(self, owner: int, clock: int) -> None:
         self.calls.append(("slot", owner, clock))
 
     def publish_arrived(self, node: int, count: int, summands: Any) -> None:
         self.calls.append(("arrived", node, count, summands))
+
+    def hold(self, clock: int) -> int:
+        self.calls.append(("hold", clock))
+        return self.bound
 
     def publish_installs(self, count: int) -> None:
         self.calls.append(("installs", count))

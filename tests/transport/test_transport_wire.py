@@ -14,6 +14,7 @@ from nbps.core.messages import (
     Arrived,
     Confirm,
     Frame,
+    Halt,
     Leaving,
     Message,
     Pull,
@@ -65,7 +66,8 @@ messages = st.one_of(
     st.builds(Confirm, numbers),
     st.builds(Visible, numbers),
     st.builds(Leaving),
-    st.builds(Stop, numbers, st.text(st.characters(codec="utf-8"))),
+    st.builds(Halt, numbers, numbers),
+    st.builds(Stop, numbers, numbers, st.text(st.characters(codec="utf-8"))),
 )
 frames = st.builds(Frame, numbers, st.integers(1, HIGHEST), numbers, messages) | st.builds(
     Frame, numbers, st.just(0), numbers, st.none()
@@ -83,7 +85,7 @@ def test_every_frame_comes_back(frame):
 def test_every_message_of_the_core_is_known():
     """The strategy above, and so the round trip, leaves out none of the messages."""
     assert set(Message.__args__) == {
-        Push, Ship, Pull, Subscribe, Unsubscribe, Arrived, Confirm, Visible, Leaving, Stop,
+        Push, Ship, Pull, Subscribe, Unsubscribe, Arrived, Confirm, Visible, Leaving, Stop, Halt,
     }  # fmt: skip
 
 
@@ -95,7 +97,7 @@ def test_the_layout_is_as_documented():
     header, rows = encode(Frame(5, 6, 7, Ship(8, HIGHEST, 10, 11, ROWS)))
     assert header == expected
     assert rows is ROWS
-    assert bytes(joined(Frame(1, 2, 3, Stop(0, "ü")))) == payload(10, numbers=(1, 2, 3)) + "ü".encode()
+    assert bytes(joined(Frame(1, 2, 3, Stop(0, 0, "ü")))) == payload(10, numbers=(1, 2, 3)) + "ü".encode()
     assert bytes(joined(Frame(1, 0, 3, None))) == payload(0, numbers=(1, 0, 3))
 
 
@@ -155,7 +157,7 @@ def test_an_error_does_not_print_all_rows():
     [
         (b"", "0 bytes"),
         (payload()[:63], "63 bytes arrived; expected at least 64"),
-        (payload(11), "unknown kind"),
+        (payload(12), "unknown kind"),
         (payload(255), "unknown kind"),
         (payload(1, 2), "unknown kind"),
         (payload(3, 1), "unknown kind"),
@@ -191,20 +193,20 @@ def test_what_is_no_frame_is_refused(raw, message):
 
 def test_the_longest_reason_passes():
     """64 KiB of text are the limit, and inside it."""
-    assert decode(joined(Frame(1, 1, 1, Stop(0, "x" * TEXT_LIMIT)))).message.reason == "x" * TEXT_LIMIT
+    assert decode(joined(Frame(1, 1, 1, Stop(0, 0, "x" * TEXT_LIMIT)))).message.reason == "x" * TEXT_LIMIT
 
 
 @pytest.mark.parametrize("character", ["x", "ü", "€", "😀"])
 def test_a_longer_reason_is_cut_between_characters(character):
     """A reason to stop always arrives, and says that it was cut."""
-    reason = decode(joined(Frame(1, 1, 1, Stop(0, "a" + character * TEXT_LIMIT)))).message.reason
+    reason = decode(joined(Frame(1, 1, 1, Stop(0, 0, "a" + character * TEXT_LIMIT)))).message.reason
     assert reason.endswith(character + " ... (cut)")
     assert TEXT_LIMIT - 4 <= len(reason.encode()) <= TEXT_LIMIT
 
 
 def test_a_reason_that_is_no_unicode_arrives_escaped():
     """Names of files may hold lone surrogates; the reason must not be lost for it."""
-    assert decode(joined(Frame(1, 1, 1, Stop(0, "no \udcff.npy")))).message.reason == "no \\udcff.npy"
+    assert decode(joined(Frame(1, 1, 1, Stop(0, 0, "no \udcff.npy")))).message.reason == "no \\udcff.npy"
 
 
 def test_ten_thousand_mutations_give_a_frame_or_our_error():
@@ -212,7 +214,7 @@ def test_ten_thousand_mutations_give_a_frame_or_our_error():
     draw = random.Random(1)
     start = [
         Frame(1, 2, 3, Push(4, 5, ROWS)), Frame(1, 2, 3, Push(4, 5, None)), Frame(1, 2, 3, Ship(4, 5, 6, 7, ROWS[:3])),
-        Frame(1, 0, 3, None), Frame(1, 2, 3, Stop(0, "text")), Frame(1, 2, 3, Subscribe(4, ROWS[:9])),
+        Frame(1, 0, 3, None), Frame(1, 2, 3, Stop(0, 0, "text")), Frame(1, 2, 3, Subscribe(4, ROWS[:9])),
         Frame(1, 2, 3, Leaving()), Frame(1, 2, 3, Confirm(HIGHEST)),
     ]  # fmt: skip
     taken = refused = 0

@@ -1,0 +1,124 @@
+"""SIGTERM of a running job: with a plan of checkpoints one is taken, and holds exactly what it says; exit code 143."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import nbps
+from nbps.errors import CheckpointError
+from nbps.memory.segments import find_segments
+from support import SCRIPTS
+from support.saved import saved
+
+SCRIPT = SCRIPTS / "terminated.py"
+_LIMIT_S = 120
+
+
+class Driver:
+    """A process that runs a job, which is running."""
+
+    def __init__(self, *arguments: str, lines: int = 2, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, SCRIPT, *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+        )  # fmt: skip
+        for _ in range(lines):
+            assert self.process.stdout.readline() == "running\n"
+
+    def kill(self, number: int = signal.SIGTERM) -> None:
+        os.kill(self.process.pid, number)
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code and output; nothing of it is left in shared memory."""
+        output, errors = self.process.communicate(timeout=_LIMIT_S)
+        assert [found.name for found in find_segments() if found.pid == self.process.pid] == []
+        return self.process.returncode, output, errors
+
+
+@pytest.mark.parametrize(
+    ("model", "access"),
+    [("ESSP(2)", "direct"), ("SSP(3)", "cached"), ("ASP()", "direct"), ("BSP()", "cached"), ("VAP(100.0)", "cached")],
+)
+def test_a_checkpoint_is_taken_and_holds_every_update_below_its_clock(tmp_path, model, access):
+    """At a clock that nobody had planned; the job ends with 143, and its `finally` blocks run."""
+    driver = Driver(str(tmp_path), model, access)
+    driver.kill()
+    code, output, errors = driver.end()
+    assert code == 143
+    assert output == "left in good order\n"
+    clock, rows = saved(tmp_path)
+    assert clock >= 10
+    assert rows == {(clock, clock, 0, 0, 0, 0, 0, 0, 0)}
+    assert errors.splitlines()[-2:] == [
+        "nbps: SIGTERM: the job is saved as soon as it can be, and ends; a second one ends it at once",
+        f"nbps: SIGTERM of node 0: the job was saved at clock {clock}, and ends",
+    ]
+
+
+def test_a_second_one_ends_the_job_at_once(tmp_path):
+    """A worker that never comes to its clock holds up the checkpoint, not the end."""
+    driver = Driver(str(tmp_path), "ESSP(2)", "direct", "busy")
+    driver.kill()
+    while "a second one ends it at once" not in (line := driver.process.stderr.readline()):
+        assert line
+    driver.kill()
+    assert driver.end()[0] == -signal.SIGTERM
+    with pytest.raises(CheckpointError, match="found nothing"):
+        nbps.Job.resume(tmp_path)
+
+
+def test_without_a_plan_it_does_what_it_did(tmp_path):
+    """The process dies of it; nothing is left."""
+    driver = Driver(str(tmp_path), "ESSP(2)", "direct", "unplanned")
+    driver.kill()
+    driver.process.wait(_LIMIT_S)
+    assert driver.process.returncode == -signal.SIGTERM
+    driver.process.communicate()
+
+
+def test_a_handler_of_the_script_stays(tmp_path):
+    """It is called, and the job goes on."""
+    driver = Driver(str(tmp_path), "ESSP(2)", "direct", "handler")
+    driver.kill()
+    assert driver.process.stdout.readline() == "mine\n"
+    driver.kill(signal.SIGINT)
+    code, output, _ = driver.end()
+    assert (code, output) == (-signal.SIGINT, "left in good order\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_handler_is_there_while_a_run_is_on(tmp_path):
+    """Not before, not after, and not in a run of another thread."""
+    seen = []
+    before = signal.getsignal(signal.SIGTERM)
+    assert before is signal.SIG_DFL
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    def look():
+        with path.open("w") as file:  # when a worker reads it
+            seen.append(signal.getsignal(signal.SIGTERM))
+            file.write("go on")
+
+    def wait(worker):
+        return path.read_text()
+
+    with nbps.Job([nbps.Table("t", 1, 1)], workers=1, checkpoints=nbps.Checkpoints(tmp_path / "c", 10)) as job:
+        looking = threading.Thread(target=look)
+        looking.start()
+        assert job.run(wait) == ["go on"]
+        looking.join()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        running = threading.Thread(target=job.run, args=(wait,))
+        running.start()
+        look()
+        running.join()
+    assert callable(seen[0])
+    assert seen[0] is not signal.SIG_DFL
+    assert seen[1] is signal.SIG_DFL
