@@ -131,8 +131,8 @@ def full_disk(path):
     with job(preload=plant, checkpoints=nbps.Checkpoints(path, every=1)) as running:
         try:
             running.run(count, 10**9)
-        except NodeError as error:
-            say(f"NodeError: {error}")
+        except nbps.errors.CheckpointError as error:
+            say(f"CheckpointError: {error}")
 
 
 def other_plans(path):
