@@ -20,9 +20,7 @@ import pytest
 from nbps.testing.chaos.cluster import Cluster, Node, eventually
 from support import SCRIPTS
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.timeout(300)  # the first test waits for all scenes
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first test waits for all scenes
 SCRIPT = SCRIPTS / "node_scripts.py"
 AT_ONCE = 4
 

@@ -16,9 +16,7 @@ from nbps.testing.transport.proxy import ChaosProxy
 from nbps.transport.addresses import free_address
 from support import planted_nodes, probing
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # Many rows, so that frames are long enough to be cut and changed in the middle.
 PLAN = Plan(clocks=30, operations=3, sleep_s=0.015)
 

@@ -17,9 +17,7 @@ from nbps.testing.consistency.history import Read
 from nbps.testing.consistency.probe import UNITS, Plan
 from support import planted_nodes, probing
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.timeout(300)  # the first test waits for all jobs
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first test waits for all jobs
 TCP = [nbps.SSP(1), nbps.ESSP(2), nbps.ASP(), nbps.BSP(), nbps.VAP(40.0 * UNITS["int64"][0])]
 SHM = [nbps.SSP(2), nbps.ESSP(0), nbps.BSP()]
 CASES = [("tcp", n) for n in range(len(TCP))] + [("shm", n) for n in range(len(SHM))]
