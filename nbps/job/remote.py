@@ -5,10 +5,12 @@ Free of Numba: the driver imports it to name these functions.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nbps.errors import ConfigError
+from nbps.runtime.child import leave_to_driver
 
 if TYPE_CHECKING:
     from nbps.job.worker import Worker
@@ -48,6 +50,8 @@ def open_worker(rank: int, spec: WorkerSpec) -> None:
     global _worker
     from nbps.job.worker import Worker
 
+    if spec.checkpoint_every > 0 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, leave_to_driver)  # a job that is told to end takes a checkpoint first
     state = {} if _worker is None else _worker.state
     _worker = Worker(spec, rank)
     _worker.state = state

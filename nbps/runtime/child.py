@@ -18,6 +18,13 @@ from nbps.errors import AbortedError
 from nbps.runtime import calls
 
 
+def leave_to_driver(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM by doing nothing: Slurm sends it to all processes of a job, whose driver says what is to be done.
+
+    A function, since programs that a worker starts would inherit that a signal is ignored, but not its handler.
+    """
+
+
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would find the process on its way out
     raise AbortedError("the job is stopping")
@@ -26,6 +33,8 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 def serve(rank: int, connection: Connection) -> None:
     """Answer calls until the driver closes the connection; `AbortedError` if it stops the job."""
     signal.signal(signal.SIGINT, _on_interrupt)
+    if signal.getsignal(signal.SIGTERM) is leave_to_driver:  # as the supervisor has it; workers may be ended by it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             connection.send_bytes(_answer(rank, connection.recv_bytes()))

@@ -30,7 +30,7 @@ from typing import Any
 
 from nbps.errors import WorkerDiedError
 from nbps.memory.segments import remove_orphans
-from nbps.runtime import supervisor, surroundings
+from nbps.runtime import child, supervisor, surroundings
 from nbps.runtime.naming import name_process
 
 Load = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -178,6 +178,7 @@ def current() -> ForkServer:
 def main(requests: int, driver: int) -> None:
     """Serve until the driver closes the other end of the socket `requests`, or is dead: `driver` is a pidfd of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, child.leave_to_driver)  # supervisors are forked with it
     name_process("nbps-forkserver")
     for descriptor in (requests, driver):
         os.set_inheritable(descriptor, False)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,12 @@ class Driver:
         return self.process.returncode, output, errors
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the processes that `pid` started, and those that they started, the oldest first."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(below for child in children for below in descendants(child))]
+
+
 @pytest.mark.parametrize(
     ("model", "access"),
     [("ESSP(2)", "direct"), ("SSP(3)", "cached"), ("ASP()", "direct"), ("BSP()", "cached"), ("VAP(100.0)", "cached")],
@@ -59,6 +66,20 @@ def test_a_checkpoint_is_taken_and_holds_every_update_below_its_clock(tmp_path, 
         "nbps: SIGTERM: the job is saved as soon as it can be, and ends; a second one ends it at once",
         f"nbps: SIGTERM of node 0: the job was saved at clock {clock}, and ends",
     ]
+
+
+def test_one_that_all_processes_get_is_the_drivers_to_heed(tmp_path):
+    """As Slurm sends it at the end of a job's time: fork server, supervisor, workers and agent live to save."""
+    driver = Driver(str(tmp_path), "ESSP(2)", "direct")
+    below = descendants(driver.process.pid)
+    assert len(below) >= 5
+    for pid in below:
+        os.kill(pid, signal.SIGTERM)
+    driver.kill()
+    code, _, errors = driver.end()
+    assert code == 143, errors
+    clock, rows = saved(tmp_path)
+    assert rows == {(clock, clock, 0, 0, 0, 0, 0, 0, 0)}
 
 
 def test_a_second_one_ends_the_job_at_once(tmp_path):
