@@ -15,7 +15,7 @@ __all__ = ["TableKernel", "get_row", "get_rows", "inc_row", "inc_rows", "put_row
 
 
 def __getattr__(name: str) -> Any:
-    # Importing Numba takes half a second: only who uses a kernel pays for it.
+    # Importing Numba takes half a second: only a process that uses a kernel pays for it.
     if name in __all__:
         from . import rows
 

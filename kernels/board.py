@@ -3,12 +3,12 @@
 A worker at clock c may read under staleness s when the lowest committed slot is >= c - s (`nbps.kernels.layout` says
 where slots lie).
 
-Memory model: a worker adds to tables, then stores its slot with release order; who loads the slot with acquire order
-sees those additions. How workers sleep and are woken says `nbps.kernels.parking`.
+Memory model: a worker adds to tables, then stores its slot with release order; a worker that loads the slot with
+acquire order sees those additions. How workers sleep and are woken says `nbps.kernels.parking`.
 
 An agent that exchanges rows with other nodes sleeps in the kernel on sockets, so workers wake it by a write to a
-descriptor. It announces that it sleeps, fences and looks at the board again, as a parked worker does; who changed the
-board fences, and then looks whether it sleeps.
+descriptor. It announces that it sleeps, fences and looks at the board again, as a parked worker does; a worker that
+changed the board fences, and then looks whether it sleeps.
 
 Under a value bound (VAP) a waiter also wakes for news, since others may wait for it to take them in. What it looks at
 are then all committed slots, so every tick wakes it, not only one that raises the lowest.
@@ -64,7 +64,7 @@ def lowest_other(board, first, count, own):
 
 @kernel
 def tick(board, first, count, slot, clock):
-    """Publish `clock` in word `slot`; wake who waits for the lowest of `count` slots from `first` on, if it rose.
+    """Publish `clock` in word `slot`; wake those that wait for the lowest of `count` from `first` on, if it rose.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def doze(board, workers, sources, known, out):
 
 @kernel
 def publish(board, word, value):
-    """Set `word` and wake everybody who waits: it is one of the rare news that are no clock."""
+    """Set `word` and wake everybody who waits: rare news, unlike a clock."""
     store_release(board, word, value)
     if has_waiters(board):
         wake(board)
@@ -190,7 +190,7 @@ def snapshot(board, first, count, out):
 
 @kernel
 def publish_seen(board, first, sources, workers, reader, committed):
-    """Say that `reader` has taken in what `committed`, a snapshot, stood for; wake who may wait for that.
+    """Say that `reader` has taken in what `committed`, a snapshot, stood for; wake those that may wait for that.
 
     `first` is the word of the first seen slot, of which each worker has `sources`. What `reader` says about itself
     stays.

@@ -1,8 +1,8 @@
 """Parking and waking: how a worker sleeps on the board until what it waits for may have come.
 
-The futex protocol. Who waits announces itself, reads the sequence word (`announce`), looks once more at what it waits
-for, and only then sleeps (`park`). Who stored something fences and looks for waiters (`has_waiters`), and changes the
-sequence word before it wakes them (`wake`). The two fences make it impossible that both look too early.
+The futex protocol. A worker that waits announces itself, reads the sequence word (`announce`), looks once more at what
+it waits for, and only then sleeps (`park`). One that stored something fences and looks for waiters (`has_waiters`), and
+changes the sequence word before it wakes them (`wake`). The two fences make it impossible that both look too early.
 
 A waiter counts as one from `announce` to the end of `park`: the second has to follow the first.
 """
@@ -37,13 +37,13 @@ def park(board, sequence, waits):
 
 @kernel(inline=True)
 def has_waiters(board):
-    """Tell whether somebody waits who may not have seen what was stored before."""
+    """Tell whether a worker waits that may not have seen what was stored before."""
     fence()
     return load_acquire(board, WAITERS) > 0
 
 
 @kernel(inline=True)
 def wake(board):
-    """Wake everybody who is parked."""
+    """Wake all that are parked."""
     fetch_add(board, SEQUENCE, 1)
     futex_wake(board, SEQUENCE)

@@ -3,8 +3,8 @@
 One byte for each row says where it stands; workers and the agent change it by atomic operations. A worker that finds a
 row absent makes it wanted, counts a request on the board and rings; the agent makes it asked, and when its values have
 come, present. Every read makes a present row used; the agent looks now and then which rows were not used since, and
-lets go of them. Who read the byte before that may read the row after it: its values are still those of that time, and
-the reader's clock has not moved.
+lets go of them. A worker that read the byte before that may read the row after it: its values are still those of that
+time, and the reader's clock has not moved.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def want_rows(board, states, ids):
     """Use rows `ids`, and make those wanted that are absent; return whether all are here."""
     here, wanted = True, False
     for n in range(ids.size):
-        # Again if the agent lets go of it, or another worker uses or wants it, between the look and the change: who
-        # waited for a row that nobody wants would wait until the board's time limit.
+        # Again if the agent lets go of it, or another worker uses or wants it, between the look and the change: a
+        # worker that waited for a row that nobody wants would wait until the board's time limit.
         while True:
             state = load_acquire(states, ids[n])
             if state == USED or (state == PRESENT and compare_exchange(states, ids[n], PRESENT, USED)):

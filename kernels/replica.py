@@ -2,7 +2,7 @@
 
 Three arrays of shape (rows, width): `values` is the copy that the worker reads and adds to at SIMD speed, `base` is
 what of the parent it already contains, `parent` is the shared table that others add to at the same time.
-``values - base`` is what the worker added and has not sent. Whatever a flush does not send stays in that difference.
+``values - base`` is what the worker added and has not sent. Whatever a flush does not send stays there.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ A ring is two arrays: `words`, int64[`RING_WORDS`], and `data`, uint8[capacity],
 end keeps its own count to itself and only publishes it, so that nothing the other process writes can move it. What is
 loaded from the other end is checked before it is used: `BROKEN` says that it makes no sense.
 
-Memory model: the writer copies bytes, then stores the tail with release order; who loads it with acquire order sees
-them. The head likewise hands room back: its store comes after the loads of what was read.
+Memory model: the writer copies bytes, then stores the tail with release order; the reader, which loads it with acquire
+order, sees them. The head likewise hands room back: its store comes after the loads of what was read.
 
-Sleeping follows the protocol of `nbps.kernels.board`: who is about to sleep stores the count it waits for, fences and
-looks again (`announce`); who moves a count stores it, fences, and looks whether it was waited for (`is_due`). The
-fences make it impossible that both look too early. Whoever takes the announcement away must wake the other end: with
-a system call, which is the caller's.
+Sleeping follows the protocol of `nbps.kernels.board`: an end about to sleep stores the count it waits for, fences and
+looks again (`announce`); one that moves a count stores it, fences, and looks whether it was waited for (`is_due`). The
+fences make it impossible that both look too early. The end that takes the announcement away must wake the
+other: with a system call, which is the caller's.
 """
 
 from __future__ import annotations

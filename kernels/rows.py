@@ -42,7 +42,7 @@ class TableKernel(NamedTuple):
 
 @kernel(inline=True)
 def mark_row(dirty, row):
-    """Mark row `row` as changed, after it was: who clears a mark reads the row afterwards."""
+    """Mark row `row` as changed, after it was: the agent, which clears a mark, reads the row afterwards."""
     if dirty.size > 0:
         store_release(dirty, row, 1)
 

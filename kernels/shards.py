@@ -2,8 +2,8 @@
 
 Of each table there are, besides the live `values`, shape (rows, width):
 
-- `dirty`, uint8[rows]: who changed a row sets its mark afterwards. The agent clears a mark atomically and reads the
-  row then: an addition in between is taken now, or still marked.
+- `dirty`, uint8[rows]: a worker that changed a row sets its mark afterwards. The agent clears a mark atomically and
+  reads the row then: an addition in between is taken now, or still marked.
 - `base`, shaped as `values`: what of a replica row the owner has sent, or knows from batches of this node. The agent's
   own; so ``values - base`` is what local workers added and nobody has sent.
 - `pending`, uint64[rows]: of an owned row, one bit for each node that must be told of its value. The agent's own, as is
@@ -66,7 +66,7 @@ def take_marks_of(dirty, ids, out):
 def weigh_marked(dirty, values, base, ids, out_ids, out_weights):
     """Write the marked rows of `ids` and their weights to `out_ids` and `out_weights`; return how many. Clears nothing.
 
-    The weight of a row is its largest difference beside its largest value, in absolute terms (Wei et al., SoCC 2015).
+    The weight of a row is the largest element of its delta beside that of its base (Wei et al., SoCC 2015).
     """
     found, width = 0, values.shape[1]
     for k in range(ids.size):
@@ -86,12 +86,12 @@ def weigh_marked(dirty, values, base, ids, out_ids, out_weights):
 
 
 @kernel
-def take_differences(values, base, ids, out_ids, out_deltas, seen):
-    """Take what was added to rows `ids`: ``d = values - base; base += d``; return how many rows had a difference.
+def take_deltas(values, base, ids, out_ids, out_deltas, seen):
+    """Take what was added to rows `ids`: ``d = values - base; base += d``; return how many rows had a delta.
 
     Where ``base + d`` is rounded the value becomes that too: a replica has the bits of its owner.
 
-    Writes their numbers and differences to `out_ids` and `out_deltas`, shape (ids.size, width). `seen` is scratch of
+    Writes their numbers and deltas to `out_ids` and `out_deltas`, shape (ids.size, width). `seen` is scratch of
     shape (width,): what was read, which may have changed since.
     """
     width = values.shape[1]
@@ -101,7 +101,7 @@ def take_differences(values, base, ids, out_ids, out_deltas, seen):
         changed = rounded = False
         for j in range(width):
             now, old = mine[j], known[j]
-            # Where nothing was added the difference is 0, also that of infinities.
+            # Where nothing was added it is 0, also of infinities.
             d = now - old if now != old else values.dtype.type(0)
             seen[j], delta[j], known[j] = now, d, old + d
             changed |= d != 0
@@ -160,7 +160,7 @@ def install_unchanged(values, base, ids, fresh):
 
 
 @kernel
-def read_differences(values, base, ids, out):
+def read_deltas(values, base, ids, out):
     """Write ``values - base`` of rows `ids` to `out`, shape (ids.size, width); nothing is taken."""
     width = values.shape[1]
     for n in range(ids.size):
@@ -316,12 +316,12 @@ def requests(dtype: str) -> list[Request]:
     return [
         (take_marked, (marks, eights, marks, 0, 0, 0, none)),
         (take_marks_of, (marks, none, none)),
-        (take_differences, (values, values, none, ids, rows, values[0])),
+        (take_deltas, (values, values, none, ids, rows, values[0])),
         (weigh_marked, (marks, values, values, none, none, np.zeros(0))),
         (take_values, (values, values, none, ids, rows)),
         (overwrite_rows, (values, ids, rows)),
         (install_unchanged, (values, values, ids, rows)),
-        (read_differences, (values, values, none, values)),
+        (read_deltas, (values, values, none, values)),
         (add_to_base, (values, none, values)),
         (apply_rows, (values, ids, rows)),
         *((add_pending, (bits, bits, which, node)) for which in (none, ids)),

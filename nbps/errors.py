@@ -91,6 +91,6 @@ class RemoteProtocolError(ProtocolError):
 class AbortedError(BaseException):
     """Raised inside a worker when the job stops because of another worker or of the user.
 
-    It may appear between any two lines of the user's function and ends the worker. Like `KeyboardInterrupt` it is no
-    `Exception`, so that a loop with ``except Exception`` does not go on; ``finally`` blocks run.
+    It may appear between any two lines of the user's function and ends the worker. Like `KeyboardInterrupt` it is not
+    an `Exception`, so that a loop with ``except Exception`` does not go on; ``finally`` blocks run.
     """

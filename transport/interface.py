@@ -12,10 +12,10 @@ The contract, which `nbps.testing.transport.contract.TransportContract` checks:
   also if it writes meanwhile. So only `Connection.receive` finds that the other end is gone; until it has said so,
   frames are taken and lost.
 - After an error a connection is never used again: every call raises `ConnectionLostError`, `close` does nothing.
+- Nothing is left behind: no descriptor, thread, file or segment.
 
 A loop over a connection that keeps to it: poll its descriptor for reading, and for writing if `Connection.wants_write`;
 after any event call `Connection.flush` if `Connection.wants_write`, then `Connection.receive` until it returns None.
-- Nothing is left behind: no descriptor, thread, file or segment.
 """
 
 from __future__ import annotations

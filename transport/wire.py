@@ -149,7 +149,7 @@ def decode(payload: Bytes) -> Frame:
     Raises
     ------
     RemoteProtocolError
-        If it is none; says what was found.
+        If it holds none; says what was found.
     """
     size = len(payload)
     if size < HEADER_BYTES:

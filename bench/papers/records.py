@@ -195,7 +195,7 @@ class RunRecord:
 
     @property
     def final_objective(self) -> float:
-        """Objective after the last clock; infinite if it is no number any more."""
+        """Objective after the last clock; infinite if it is not a number any more."""
         return self.objective_at(math.inf)
 
     def objective_at(self, clock: float) -> float:
@@ -205,7 +205,7 @@ class RunRecord:
 
     @property
     def diverged(self) -> bool:
-        """Whether the objective ended above its beginning, or is no number."""
+        """Whether the objective ended above its beginning, or is not a number."""
         return bool(self.final_objective > self.curve.objective[0])
 
     def shares(self) -> dict[str, float]:
@@ -255,5 +255,5 @@ def distribution(seconds: Floats) -> dict[str, Any]:
 
 
 def rounded(value: float) -> float | None:
-    """Round to five significant digits; None, which JSON has, for what is no finite number."""
+    """Round to five significant digits; None, which JSON has, for what is not a finite number."""
     return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -96,7 +96,7 @@ class ArrayCopy(SimCopy):
     parent: ArrayMemory
 
     def flush(self) -> float:
-        """Send the differences to the parent; return the largest absolute value sent."""
+        """Send the deltas to the parent; return the largest absolute value sent."""
         return float(_flush(self.values, self.base, self.parent.values, self.parent.marked))
 
     def refresh(self) -> None:

@@ -2,8 +2,8 @@
 
 Additions may be rounded, or be only the largest elements of each row.
 
-What is not sent stays in the difference between a replica and its base, so it goes with the row's next addition, and
-all of it, uncompressed, at the end of a run and at a checkpoint. Dense differences are float32 or float64[n, width].
+What is not sent stays in values - base of a replica, so it goes with the row's next addition, and
+all of it, uncompressed, at the end of a run and at a checkpoint. Dense deltas are float32 or float64[n, width].
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _LARGEST_FLOAT16 = 65504.0
 _LARGEST_BFLOAT16 = (2 - 2**-7) * 2.0**127
 
 
-def compress(differences: Dense, encoding: int, kept: int, out: Bytes) -> Dense:
-    """Write `differences` to `out` in `encoding`; return what a receiver will read, shape (n, width)."""
-    n, width = differences.shape
+def compress(deltas: Dense, encoding: int, kept: int, out: Bytes) -> Dense:
+    """Write `deltas` to `out` in `encoding`; return what a receiver will read, shape (n, width)."""
+    n, width = deltas.shape
     if encoding == FLOAT16:
         halves = out.view(np.float16).reshape(n, width)
-        halves[...] = np.clip(differences, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
+        halves[...] = np.clip(deltas, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
     elif encoding == BFLOAT16:
-        bits = np.clip(differences, -_LARGEST_BFLOAT16, _LARGEST_BFLOAT16).astype(np.float32).view(np.uint32)
+        bits = np.clip(deltas, -_LARGEST_BFLOAT16, _LARGEST_BFLOAT16).astype(np.float32).view(np.uint32)
         # To the nearest, ties to even; a NaN stays one, since its highest bits are not all lost.
-        rounded = np.where(np.isnan(differences), bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1))
+        rounded = np.where(np.isnan(deltas), bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1))
         out.view(np.uint16).reshape(n, width)[...] = rounded >> 16
     else:
-        columns, values = _largest_parts(out, n, kept, differences.dtype)
-        chosen = np.argpartition(-np.abs(differences), kept - 1, axis=1)[:, :kept]
+        columns, values = _largest_parts(out, n, kept, deltas.dtype)
+        chosen = np.argpartition(-np.abs(deltas), kept - 1, axis=1)[:, :kept]
         columns[...] = chosen
-        values[...] = np.take_along_axis(differences, chosen, axis=1)
-    return expand(out, encoding, n, width, kept, differences.dtype)
+        values[...] = np.take_along_axis(deltas, chosen, axis=1)
+    return expand(out, encoding, n, width, kept, deltas.dtype)
 
 
 def expand(data: Bytes, encoding: int, n: int, width: int, kept: int, dtype: np.dtype[Any]) -> Dense:
-    """Return the dense differences, shape (n, width), that `data` holds in `encoding`; its columns are < `width`."""
+    """Return the dense deltas, shape (n, width), that `data` holds in `encoding`; its columns are < `width`."""
     if encoding == FLOAT16:
         return data.view(np.float16).reshape(n, width).astype(dtype)
     if encoding == BFLOAT16:

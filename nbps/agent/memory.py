@@ -73,7 +73,7 @@ class NodeMemory:
         return self._collect_whole(chosen)
 
     def _collect_whole(self, chosen: Sequence[tuple[Store, int]]) -> Bytes | None:
-        """Take the differences of the first so many rows that each table has `taken`."""
+        """Take the deltas of the first so many rows that each table has `taken`."""
         if not chosen:
             return None
         batch, parts = new_batch([table.sent_shape._replace(rows=count) for table, count in chosen])
@@ -90,7 +90,7 @@ class NodeMemory:
     def _collect_parts(
         self, chosen: Sequence[tuple[Store, int]], rounded: Sequence[tuple[Store, Ids]], passes: int
     ) -> Bytes | None:
-        """Take differences of rows of tables as they are (`chosen`), and of others in fewer bytes.
+        """Take deltas of rows of tables as they are (`chosen`), and of others in fewer bytes.
 
         What rounding leaves of the former comes in a section of its own, until nothing is left or after `passes`.
         """
@@ -98,10 +98,8 @@ class NodeMemory:
         for table, count in chosen:
             rows = table.taken[:count]
             for _ in range(1 if table.carried is None else passes):
-                ids, deltas = (
-                    np.empty(rows.size, np.int64),
-                    np.empty((rows.size, table.shape.width), table.values.dtype),
-                )
+                ids = np.empty(rows.size, np.int64)
+                deltas = np.empty((rows.size, table.shape.width), table.values.dtype)
                 taken = table.take(rows, ids, deltas)
                 rows = ids[:taken]
                 found.append((table, rows, table.sent_shape.encoding, deltas[:taken].view(np.uint8).reshape(-1)))
@@ -109,7 +107,7 @@ class NodeMemory:
                 table.carried[rows] = True
         for table, ids in rounded:
             deltas = np.empty((ids.size, table.shape.width), table.values.dtype)
-            shards.read_differences(table.values, table.base, ids, deltas)
+            shards.read_deltas(table.values, table.base, ids, deltas)
             ids, packed = table.round_off(ids, deltas)
             found.append((table, ids, table.share.encoding, packed))
         found = [entry for entry in found if entry[1].size]
@@ -127,7 +125,7 @@ class NodeMemory:
         return batch
 
     def important(self, owner: int, bytes_limit: int) -> Bytes | None:
-        """Take the differences that are largest beside the values they belong to, of about `bytes_limit` bytes."""
+        """Take the deltas that are largest beside the values they belong to, of about `bytes_limit` bytes."""
         candidates = []
         for table in self._tables:
             ids, weights = np.empty(table.ids[owner].size, np.int64), np.empty(table.ids[owner].size)

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection as DriverConnection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,6 @@ _FAREWELL_S = 2.0  # how long others have to hear why this node goes
 
 def serve(spec: AgentSpec) -> None:
     """Be the agent of a node, in a process of its own, until its driver has closed the job."""
-    Path("/proc/self/comm").write_text("nbps-agent")  # what ps calls it
     tune_heap()
     agent = Agent(spec)
     try:

@@ -61,10 +61,10 @@ class Store:
         return int(presence.take_unused(self.share.states, self.ids[owner], self.taken))
 
     def take(self, ids: Ids, out_ids: Ids, out: npt.NDArray[Any]) -> int:
-        """Take what local workers did to rows `ids`: differences, or values where a row has one writer."""
+        """Take what local workers did to rows `ids`: deltas, or values where a row has one writer."""
         if self.share.encoding == OVERWRITE:
             return int(shards.take_values(self.values, self.base, ids, out_ids, out))
-        return int(shards.take_differences(self.values, self.base, ids, out_ids, out, self.seen))
+        return int(shards.take_deltas(self.values, self.base, ids, out_ids, out, self.seen))
 
     def take_carried(self, owner: int, count: int) -> int:
         """Put the rows of `owner` that were not sent as a whole to the first `count` of `taken`; return how many."""

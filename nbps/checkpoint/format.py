@@ -182,7 +182,7 @@ def decode(text: bytes, where: str) -> Any:
     Raises
     ------
     CheckpointError
-        If it is not JSON, or JSON made to exhaust who reads it.
+        If it is not JSON, or JSON made to exhaust its reader.
     """
     try:
         return json.loads(text)

@@ -71,7 +71,7 @@ class _Pieces:
         """Do nothing: the sink is synced when it is left."""
 
     def close(self) -> None:
-        """Do nothing: the sink is closed by who opened it."""
+        """Do nothing: whatever opened the sink closes it."""
 
     def cut(self) -> None:
         """End a piece."""

@@ -163,7 +163,7 @@ class LocalStore(Store):
         return f"{self.root}/{path}" if path else self.root or "/"
 
     def list(self, path: str = "") -> dict[str, int | None]:
-        """Return what is in folder `path`, as `Store.list`; a file that another node moves meanwhile is no error.
+        """Return what is in folder `path`, as `Store.list`; a file that another node moves meanwhile is left out.
 
         What is neither file nor folder is left out: reading a pipe would wait for ever.
         """
@@ -254,7 +254,7 @@ def open_store(root: str | Path | pafs.FileSystem) -> Store:
     Raises
     ------
     CheckpointError
-        If it is no such thing.
+        If it is none of these.
     """
     query = ""
     if isinstance(root, pafs.FileSystem):

@@ -31,12 +31,10 @@ import numpy.typing as npt
 import pyarrow.fs as pafs
 
 from nbps.checkpoint import format as form
-from nbps.checkpoint.load import Manifest, attempt_of, check_sizes, data_sizes, find, latest, load, remove
+from nbps.checkpoint.load import attempt_of, check_sizes, data_sizes, find, remove
 from nbps.checkpoint.rows import needed_bytes, write_rows
 from nbps.checkpoint.store import is_full, open_store
 from nbps.errors import CheckpointError
-
-__all__ = ["CheckpointWriter", "Manifest", "latest", "load"]
 
 _POLL_S = (0.005, 0.25)  # at first, and at most: a part of a small table is there within milliseconds
 
@@ -65,7 +63,7 @@ class CheckpointWriter:
     Raises
     ------
     CheckpointError
-        If the root cannot be written to, or an argument is none.
+        If the root cannot be written to, or an argument cannot be used.
     """
 
     def __init__(

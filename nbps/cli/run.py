@@ -17,7 +17,7 @@ from nbps.cli.failure import Debug
 _NODES, _SEVERAL = "Nodes", "One node of several machines"
 # A node notices within the 30 s of `failure_timeout_s` that another one is gone, and then needs a little to end.
 _GRACE_S = 40.0
-# What says who a node may trust, and would contradict what is set here.
+# What says whom a node may trust, and would contradict what is set here.
 _TRUST = ("NBPS_SECRET", "NBPS_SECRET_FILE", "NBPS_INSECURE", "NBPS_BIND")
 
 

@@ -8,7 +8,7 @@ import importlib.metadata
 def version_of(package: str) -> str:
     """Return the version of an installed package, or ``"not installed"``.
 
-    nbps itself can run from a checkout, which is no installation.
+    nbps itself can run from a checkout, which is not an installation.
     """
     try:
         return importlib.metadata.version(package)

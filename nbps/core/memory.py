@@ -20,14 +20,14 @@ class Memory(Protocol):
     """The rows of one node: those it owns, and a replica of those that others own."""
 
     def collect(self, owner: int, exact: bool) -> Rows | None:
-        """Take the differences of the changed replica rows of `owner`: ``d = values - base; base += d``.
+        """Take the deltas of the changed replica rows of `owner`: ``d = values - base; base += d``.
 
         Unless `exact`, some of it may be left for a later call. A row is unmarked *before* it is read: an addition in
         between is taken now or still marked. None if no row changed.
         """
 
     def important(self, owner: int, bytes_limit: int) -> Rows | None:
-        """Take, as `collect` does, the differences that are largest beside the rows' values, of about so many bytes."""
+        """Take, as `collect` does, the deltas that are largest beside the rows' values, of about so many bytes."""
 
     def bytes_of(self, rows: Rows) -> int:
         """Return how much memory a batch takes, in bytes."""

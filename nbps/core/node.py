@@ -85,7 +85,7 @@ class Node:
     clock, unsaved : int
         Lowest clock of its workers, as pushed last: never falls. Copies of rows to write: at most `Settings.copies`.
     gone : set of int
-        Nodes that have said that they leave, with every addition to their rows: their silence is no failure.
+        Nodes that have said that they leave, with every addition to their rows: their silence is not a failure.
     rounds : Rounds
         VAP: what was sent and not seen by everybody, and what came and was not taken in.
     """

@@ -1,6 +1,6 @@
 """A node's replica of the rows that another node owns: what was sent there, and what came back.
 
-Local workers add to the replica as they add to any row. When the node's clock rises, the differences go to the owner as
+Local workers add to the replica as they add to any row. When the node's clock rises, the deltas go to the owner as
 one numbered batch; what the owner ships back replaces what it had shipped before. A batch is kept until a ship says
 that its values contain it. That the owner has *received* the batch is not enough: an older ship may still be on its
 way.
@@ -75,7 +75,7 @@ class Replica:
 
     def push(self, clock: int) -> None:
         """Send what local workers, at `clock`, have added, or remember to do so when there is room."""
-        # What is not sent now stays in the differences: the next batch brings it.
+        # What is not sent now stays in the replica: the next batch brings it.
         self.push_due = not self.can_push()
         if self.push_due:
             return

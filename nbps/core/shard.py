@@ -226,7 +226,7 @@ class Shard:
     def _pop_seen(self) -> None:
         # Workers of this node, with copies of the rows owned here, are not asked about a batch of `source`. They need
         # not be: its round is seen when all owners say so, `source` itself among them, and the ship that `source` sends
-        # here for the round comes after the batch, on the same link. Who has taken in that ship has the batch.
+        # here for the round comes after the batch, on the same link. A node that has taken in that ship has the batch.
         while self.transit:
             source, number, ships = self.transit[0]
             if any(self.confirmed[node] < ships[node] for node in self._others if node != source):

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nbps.checkpoint.format import life_of
+from nbps.checkpoint.progress import Progress
 from nbps.checks import whole
 from nbps.errors import CheckpointError, ConfigError
 from nbps.nodes.nodes import Nodes
 from nbps.tables.definition import Table, TableDefinition
 
 if TYPE_CHECKING:
-    from nbps.checkpoint.writer import Manifest
+    from nbps.checkpoint.load import Manifest
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,7 @@ def read_checkpoint(
     CheckpointError
         If there is no complete checkpoint, it is damaged, or it has other tables.
     """
-    from nbps.checkpoint.load import newest_of_lineages
-    from nbps.checkpoint.progress import Progress
-    from nbps.checkpoint.writer import latest
+    from nbps.checkpoint.load import latest, newest_of_lineages
 
     skipped: list[CheckpointError] = []
     manifest = latest(path, skipped if newest_intact else None)
@@ -128,7 +128,7 @@ def read_checkpoint(
             f"{sorted(table.name for table in tables)}"
         )
     progress = Progress.from_json(manifest.state, f"checkpoint {manifest.path}: state")
-    others = {} if manifest.path == path else newest_of_lineages(path)
+    others = newest_of_lineages(path)  # none if it is the folder of a checkpoint
     others.pop(manifest.lineage, None)
     resumed = Resumed(
         path=manifest.path,
@@ -160,7 +160,6 @@ def last_of_life(plan: Checkpoints, attempt: str, resumed: Resumed | None) -> st
     CheckpointError
         If there is none.
     """
-    from nbps.checkpoint.format import life_of
     from nbps.checkpoint.load import newest_of_life
 
     path = newest_of_life(plan.path, life_of(attempt))
@@ -231,6 +230,6 @@ class _Load:
     table: str
 
     def __call__(self, values: npt.NDArray[Any], random: np.random.Generator) -> None:
-        from nbps.checkpoint.writer import load
+        from nbps.checkpoint.load import load
 
         load(self.manifest, self.table, values)

@@ -51,7 +51,7 @@ def place_of(
 ) -> Place:
     """Return the place of job number `number` among its nodes, with its card: in what all nodes must agree.
 
-    `initial` are the values of its tables. The card names their checksums: replicas are exchanged by difference, so
+    `initial` are the values of its tables. The card names their checksums: replicas are exchanged by deltas, so
     they must be the same at the start.
     """
     from importlib.metadata import version  # takes 20 ms to import

@@ -105,8 +105,7 @@ class Job:
         self.resumed: Resumed | None = None
         self._run = 0  # number of the next run
         self._saved = 0  # checkpoints between runs
-        # Of the jobs of this script over several nodes: those of other nodes count alike.
-        self._number = next(_numbers) if settings.nodes.count > 1 else 0
+        self._number = 0  # of the jobs that this script has started over several nodes: other nodes count alike
         self._run_lock = threading.Lock()
         self._open: OpenJob | None = None
         self._gave_up: NodeError | None = None  # why it could not go on without a lost node
@@ -124,6 +123,8 @@ class Job:
     def __enter__(self) -> Self:
         if self._cleanup is not None:
             raise JobClosedError("this job was started before; make a new Job to run again")
+        if self.settings.nodes.count > 1:
+            self._number = next(_numbers)
         fill_standard_descriptors()
         remove_orphans()
         self._start()
@@ -195,11 +196,10 @@ class Job:
         try:
             return self._carry_out(function, args, kwargs)
         except (Exception, AbortedError):
-            if self._gave_up is not None:
+            if self._open is not None or self._gave_up is not None:
                 raise
-            if self._open is None:  # a worker ended, or a closed connection was looked at: it depends
-                raise JobClosedError("run: another thread closed the job") from None
-            raise
+            # Which error it was depends: a worker ended, or a closed connection was looked at.
+            raise JobClosedError("run: another thread closed the job") from None
         finally:
             self._run += 1
             self._run_lock.release()

@@ -21,7 +21,7 @@ from nbps.tables.definition import Table, checked_tables
 P = ParamSpec("P")
 S = TypeVar("S")
 Policy = Literal["fail", "continue", "wait"]
-_LONGEST_S = 1e9  # a limit of thirty years is none
+_LONGEST_S = 1e9  # thirty years; more than the waits of the system take
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from nbps.consistency import ESSP, SSP
 from nbps.errors import ConfigError
 from nbps.job.job import Job
 from nbps.job.report import Report
-from nbps.nodes.nodes import Nodes
 from nbps.tables.definition import Table
 
 _FEWEST = 6  # rounds: with fewer nothing could be told apart
@@ -145,12 +144,6 @@ def auto_staleness(
     if model not in (SSP, ESSP):
         raise ConfigError(f"auto_staleness: model is {model!r}; expected the class nbps.ESSP or nbps.SSP")
     _check(candidates, options)
-    if (options.get("nodes") or Nodes.from_environment()).count > 1:
-        raise ConfigError(
-            "auto_staleness: each node would measure, and choose, for itself; run it on one node (unset NBPS_NODES), "
-            "and give all nodes the staleness that it finds"
-        )
-    tables = tuple(tables)
     models = {choice.staleness: choice for choice in map(model, candidates)}
     if not models:
         raise ConfigError("auto_staleness: expected at least one candidate, found none")
@@ -160,7 +153,13 @@ def auto_staleness(
     if isinstance(budget_s, bool) or not isinstance(budget_s, (int, float)) or not budget_s >= 0:
         raise ConfigError(f"auto_staleness: budget_s is {budget_s!r}; expected seconds >= 0")
     rising = [models[staleness] for staleness in sorted(models)]
-    with Job(tables, workers, consistency=rising[0], **options) as job:
+    job = Job(tables, workers, consistency=rising[0], **options)
+    if job.settings.nodes.count > 1:
+        raise ConfigError(
+            "auto_staleness: each node would measure, and choose, for itself; run it on one node (unset NBPS_NODES), "
+            "and give all nodes the staleness that it finds"
+        )
+    with job:
         rounds = _rounds(job, rising, lambda: job.run(function, *args), repeats, tolerance, budget_s)
         return choose_staleness(rounds, tolerance)
 

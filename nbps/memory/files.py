@@ -12,8 +12,8 @@ def write_files(contents: Mapping[Path, Any]) -> None:
     """Write bytes-like `contents`; the last file stands for all of them.
 
     All are first written beside their places. Then the last one is removed if it exists, the others are renamed, and it
-    is renamed after them: who finds it finds the others as they belong to it. Until then what was there is untouched,
-    also when the disk is full.
+    is renamed after them: a reader that finds it finds the others as they belong to it. Until then what was there is
+    untouched, also when the disk is full.
     """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
     *_, last = contents

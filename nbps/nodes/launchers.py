@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from nbps.errors import ConfigError
 from nbps.transport.addresses import FIRST_PORT, LOOPBACK, PORTS, join_address
 
-# Steps that Slurm numbers from here are none that srun started: a batch script, the shell of `salloc`.
+# Steps that Slurm numbers from here were not started by srun: a batch script, the shell of `salloc`.
 _SLURM_RESERVED_STEPS = 0xFFFF_FFF0
 _HIGHEST_PORT = 65_535
 _MOST_BRACKETS = 8  # in the name of a host; Slurm knows as many dimensions
@@ -184,7 +184,7 @@ def slurm_hosts(text: str, name: str = "node list") -> Iterator[str]:
     Raises
     ------
     ConfigError
-        If it is none; `name` says where it was found.
+        If it is not one; `name` says where it was found.
     """
     text = text.strip()
     position = 0

@@ -193,7 +193,7 @@ class Clock:
         self._go_on(step, None)
 
     def settle(self) -> None:
-        """Complete a step that timed out: who catches that and calls again first does this."""
+        """Complete a step that timed out, if there is one: a caller that caught the error may go on."""
         if self._left is not None:
             left, self._left = self._left, None
             if inspect.getgeneratorstate(left[0]) == inspect.GEN_CLOSED:
@@ -292,8 +292,8 @@ class Clock:
         self._polled = None
         word, count = self._slots(action)
         committed, seen = self._first[Group.COMMITTED], layout.seen(self._sources, 0, 0)
-        who = (self._sources, self._workers, self.core.rank, self._taken)
-        arguments = (word, count, action.target, self._spins, committed, seen, *who)
+        reader = (self._sources, self._workers, self.core.rank, self._taken)
+        arguments = (word, count, action.target, self._spins, committed, seen, *reader)
         while (status := board.poll(self._words, *arguments)) != board.OPEN:
             self._check_patience(status, action, since)
             if status == board.NEWS:

@@ -28,7 +28,7 @@ def usable_cores() -> int:
 def own_cores(neighbours: int) -> int:
     """Return the number of cores that are there for one of `neighbours` nodes on this machine; at least 1.
 
-    Who is bound to some of the machine's cores has these for itself: launchers bind each node to its own.
+    A process that is bound to some of the machine's cores has these for itself: launchers bind each node to its own.
     """
     bound = len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
     return usable_cores() if bound else max(1, usable_cores() // neighbours)

@@ -19,7 +19,7 @@ from nbps.runtime.forkserver import ForkServer, Load
 from nbps.runtime.supervisor import Equipment
 from nbps.runtime.surroundings import Surroundings
 
-Listen = tuple[Connection, Callable[[], None]]  # something else to listen to, and who does
+Listen = tuple[Connection, Callable[[], None]]  # what else to listen to, and what takes a message from it
 
 
 class WorkerGroup:
@@ -80,7 +80,7 @@ class WorkerGroup:
             self._control = self._supervisor.control
             sockets = [theirs.fileno() for _, theirs in pipes]
             equipment = Equipment(Surroundings.of_now(folder), names, sockets, list(inherited))
-            with contextlib.suppress(BrokenPipeError, ConnectionError):  # `start` tells of its end
+            with contextlib.suppress(ConnectionError):  # `start` tells of its end
                 self._control.send_bytes(pickle.dumps(equipment))
                 send_descriptors(self._control, equipment.descriptors)
         finally:
@@ -111,7 +111,7 @@ class WorkerGroup:
     def accompany(self, rank: int, function: Callable[..., Any], *args: Any) -> None:
         """Start ``function(rank, *args)`` in companion `rank`."""
         _, message = calls.pack((function, args))
-        with contextlib.suppress(BrokenPipeError, ConnectionError):  # `wait_for` notices its end
+        with contextlib.suppress(ConnectionError):  # `wait_for` notices its end
             self._connections[rank].send_bytes(message)
 
     def call(self, function: Callable[..., Any], *args: Any, listen: Listen | None = None) -> list[Any]:
@@ -131,7 +131,7 @@ class WorkerGroup:
         segment, message = calls.pack((function, args))
         try:
             for rank in self._workers:
-                with contextlib.suppress(BrokenPipeError, ConnectionError):  # its end is noticed below
+                with contextlib.suppress(ConnectionError):  # its end is noticed below
                     self._connections[rank].send_bytes(message)
             return self._collect(listen)
         except BaseException as error:

@@ -95,12 +95,12 @@ class Sums:
         return total
 
     @staticmethod
-    def _mismatch(who: str, found: list[int], expected: list[int]) -> LocalProtocolError:
+    def _mismatch(worker: str, found: list[int], expected: list[int]) -> LocalProtocolError:
         if found[layout.SUM_BARRIER] != expected[layout.SUM_BARRIER]:
-            what = f"{who} came with barrier(), or has returned"
+            what = f"{worker} came with barrier(), or has returned"
         else:
             sizes = f"{found[layout.SUM_ELEMENTS]} elements, this one {expected[layout.SUM_ELEMENTS]}"
-            what = f"{who} gave {sizes}, or other shapes"
+            what = f"{worker} gave {sizes}, or other shapes"
         return LocalProtocolError(
             f"sum: {what}; all workers must call it equally often, with numbers or arrays of one shape"
         )

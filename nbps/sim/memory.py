@@ -100,7 +100,7 @@ class SimMemory:
         return batch or None
 
     def important(self, owner: int, bytes_limit: int) -> Batch | None:
-        """Take the largest differences of replica rows."""
+        """Take the largest deltas of replica rows."""
         marked = [row for row in self.rows_of(owner) if self.marked[row]]
         marked.sort(key=lambda row: -float(np.abs(self.values[row] - self.base[row]).max()))
         chosen = set(marked[: max(1, bytes_limit // self.values[0].nbytes)])
@@ -203,7 +203,7 @@ class SimCopy:
         self.values[row] += delta
 
     def flush(self) -> float:
-        """Send the differences to the parent; return the largest absolute value sent."""
+        """Send the deltas to the parent; return the largest absolute value sent."""
         delta = self.values - self.base
         rows = np.flatnonzero(delta.any(axis=1))
         for row in rows:

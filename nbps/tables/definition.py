@@ -223,7 +223,7 @@ def checked_tables(tables: Sequence[Table]) -> tuple[Table, ...]:
     Raises
     ------
     ConfigError
-        If something is no table, or two have one name.
+        If something is not a table, or two have one name.
     """
     found: Any = tables if isinstance(tables, Iterable) else [tables]
     checked = tuple(found)

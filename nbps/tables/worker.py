@@ -69,7 +69,7 @@ class WorkerTable:
         Raises
         ------
         TableError
-            If an id is out of range or no integer.
+            If an id is out of range or not an integer.
 
         Notes
         -----

@@ -14,13 +14,13 @@ from nbps.agent.encodings import BFLOAT16, FLOAT16, LARGEST, columns_of, compres
 DTYPES = ["float32", "float64"]
 
 
-def packed(differences, encoding, kept=0):
+def packed(deltas, encoding, kept=0):
     """Return what travels, and what its receiver reads."""
-    n, width = differences.shape
-    out = np.empty(values_bytes(Shape(0, encoding, n, width, differences.itemsize, kept)), np.uint8)
-    sent = compress(differences, encoding, kept, out)
-    assert np.array_equal(expand(out, encoding, n, width, kept, differences.dtype), sent, equal_nan=True)
-    assert sent.dtype == differences.dtype
+    n, width = deltas.shape
+    out = np.empty(values_bytes(Shape(0, encoding, n, width, deltas.itemsize, kept)), np.uint8)
+    sent = compress(deltas, encoding, kept, out)
+    assert np.array_equal(expand(out, encoding, n, width, kept, deltas.dtype), sent, equal_nan=True)
+    assert sent.dtype == deltas.dtype
     return out, sent
 
 
@@ -33,8 +33,8 @@ def test_rounding_is_to_the_nearest(encoding, bits, least, dtype):
 
     @given(st.floats(-65504, 65504, width=32), st.integers(1, 3), st.integers(1, 9))
     def check(value, n, width):
-        differences = np.full((n, width), value, dtype)
-        error = np.abs(packed(differences, encoding)[1].astype(np.float64) - value)
+        deltas = np.full((n, width), value, dtype)
+        error = np.abs(packed(deltas, encoding)[1].astype(np.float64) - value)
         assert (error <= max(abs(value), least) * 2.0**-bits).all()
 
     check()

@@ -9,7 +9,8 @@ import pytest
 
 from nbps.agent.saver import Saver
 from nbps.agent.spec import SavePlan
-from nbps.checkpoint.writer import CheckpointWriter, latest
+from nbps.checkpoint.load import latest
+from nbps.checkpoint.writer import CheckpointWriter
 from nbps.errors import CheckpointError
 
 TABLES = {"a": {"rows": 4, "width": 2, "dtype": "float32"}}

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from nbps.checkpoint import store as checkpoint_store
-from nbps.checkpoint.load import remove
-from nbps.checkpoint.writer import latest
+from nbps.checkpoint.load import latest, remove
 from support import checkpoint_cases
 from support.checkpoint_cases import contents, folder_in_memory, folders, loaded, same, save
 

@@ -15,8 +15,8 @@ import pytest
 
 from nbps.checkpoint import format as form
 from nbps.checkpoint import rows as checkpoint_rows
+from nbps.checkpoint.load import latest
 from nbps.checkpoint.store import Store
-from nbps.checkpoint.writer import latest
 from nbps.errors import CheckpointError
 from support.checkpoint_cases import TABLES, contents, folder_in_memory, folders, loaded, reseal, same, save
 

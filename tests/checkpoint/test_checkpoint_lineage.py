@@ -7,9 +7,9 @@ import json
 import pytest
 
 from nbps.checkpoint.format import encode_manifest
-from nbps.checkpoint.load import newest_of_life, newest_of_lineages
+from nbps.checkpoint.load import latest, newest_of_life, newest_of_lineages
 from nbps.checkpoint.progress import Progress
-from nbps.checkpoint.writer import CheckpointWriter, latest
+from nbps.checkpoint.writer import CheckpointWriter
 from nbps.errors import CheckpointError
 from support.checkpoint_cases import TABLES, contents, folders, loaded, part_of, same, save
 

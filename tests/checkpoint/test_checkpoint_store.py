@@ -14,7 +14,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from nbps.checkpoint import rows as checkpoint_rows
-from nbps.checkpoint.writer import CheckpointWriter, latest, load
+from nbps.checkpoint.load import latest, load
+from nbps.checkpoint.writer import CheckpointWriter
 from nbps.errors import CheckpointError
 from support import checkpoint_cases
 from support.checkpoint_cases import TABLES, contents, folders, loaded, part_of, same, save

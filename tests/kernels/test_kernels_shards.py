@@ -81,9 +81,9 @@ def test_differences_are_taken_once(dtype, form):
         before, live = base.copy(), values.copy()
         out_ids, out = np.full(ids.size, -7, np.int64), np.zeros((ids.size, values.shape[1]), dtype)
         read, seen = out.copy(), np.zeros(values.shape[1], dtype)
-        kernel_of(shards.read_differences, form)(values, base, ids, read)
+        kernel_of(shards.read_deltas, form)(values, base, ids, read)
         assert np.array_equal(read, values[ids] - base[ids])
-        count = kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out, seen)
+        count = kernel_of(shards.take_deltas, form)(values, base, ids, out_ids, out, seen)
         changed = [row for row in ids if (live[row] != before[row]).any()]
         assert out_ids[:count].tolist() == changed
         assert np.array_equal(out[:count], live[changed] - before[changed])
@@ -91,7 +91,7 @@ def test_differences_are_taken_once(dtype, form):
         assert np.array_equal(values, live)
         before[ids] = live[ids]
         assert np.array_equal(base, before)
-        assert kernel_of(shards.take_differences, form)(values, base, ids, out_ids, out, seen) == 0
+        assert kernel_of(shards.take_deltas, form)(values, base, ids, out_ids, out, seen) == 0
 
     check()
 
@@ -332,7 +332,7 @@ def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype):
 
     def collect():
         count = shards.take_marked(dirty, dirty.view(np.int64), owners, 0, 0, height - 1, taken)
-        count = shards.take_differences(values, base, taken[:count], out_ids, out, seen)
+        count = shards.take_deltas(values, base, taken[:count], out_ids, out, seen)
         sent[out_ids[:count]] += out[:count]
 
     collect()

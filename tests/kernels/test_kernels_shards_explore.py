@@ -37,7 +37,7 @@ def explore_collection(order, take, alone, planted=None, install=False):
     add = machine.plain(add_and_mark)
     planted = {name: machine.plain(one) for name, one in (planted or {}).items()}
     take_marked = machine.plain(shards.take_marked, **planted)
-    take_differences = machine.plain(shards.take_differences)
+    take_deltas = machine.plain(shards.take_deltas)
     install_rows = machine.plain(
         shards.install_rows,
         _shift_row=machine.plain(shift_row if install != "plainly" else shift_row_plainly),
@@ -54,7 +54,7 @@ def explore_collection(order, take, alone, planted=None, install=False):
         base, total = np.zeros((8, 1), np.int64), 0
         taken, out_ids, out = np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros((8, 1), np.int64)
         for turn in range(3):
-            total += take(take_marked, take_differences, (values, base, dirty, owners), (taken, out_ids, out))
+            total += take(take_marked, take_deltas, (values, base, dirty, owners), (taken, out_ids, out))
             if install and turn == 0:
                 install_rows(values, base, np.array([0]), np.array([[total + 10]]))
         return total
@@ -85,20 +85,20 @@ def shift_row_plainly(target, old, new):
     target[0] = seen + (new[0] - old[0])
 
 
-def mark_then_read(take_marked, take_differences, table, out):
+def mark_then_read(take_marked, take_deltas, table, out):
     """Collect as `NodeMemory` does."""
     values, base, dirty, owners = table
     taken, out_ids, deltas = out
     count = take_marked(dirty, eights_of(dirty), owners, 0, 0, 0, taken)
-    count = take_differences(values, base, taken[:count], out_ids, deltas, np.zeros(1, np.int64))
+    count = take_deltas(values, base, taken[:count], out_ids, deltas, np.zeros(1, np.int64))
     return int(deltas[:count].sum())
 
 
-def read_then_mark(take_marked, take_differences, table, out):
+def read_then_mark(take_marked, take_deltas, table, out):
     """Clear marks after the rows were read: what is added between is lost."""
     values, base, dirty, owners = table
     taken, out_ids, deltas = out
-    count = take_differences(values, base, np.array([0]), out_ids, deltas, np.zeros(1, np.int64))
+    count = take_deltas(values, base, np.array([0]), out_ids, deltas, np.zeros(1, np.int64))
     take_marked(dirty, eights_of(dirty), owners, 0, 0, 0, taken)
     return int(deltas[:count].sum())
 
@@ -117,7 +117,7 @@ COLLECTIONS = {  # how it is collected, what is planted, and the orders that los
 @pytest.mark.parametrize("alone", [False, True], ids=["several owners", "one owner"])
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_an_addition_is_sent_or_still_marked(name, alone, order):
-    """Adding beside `take_marked`, `take_differences` and `install_rows`, in every schedule; planted: wrong orders."""
+    """Adding beside `take_marked`, `take_deltas` and `install_rows`, in every schedule; planted: wrong orders."""
     take, planted, install, losing = COLLECTIONS[name]
     result = explore_collection(order, take, alone, planted, install)
     assert bool(result.failures) == (order in losing)

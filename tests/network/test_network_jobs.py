@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nbps.checkpoint.writer import latest
+from nbps.checkpoint.load import latest
 from nbps.errors import CheckpointError
 from nbps.testing.chaos.cluster import Cluster, eventually
 from nbps.testing.chaos.workers import read_journals

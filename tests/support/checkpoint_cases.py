@@ -19,7 +19,8 @@ import numpy as np
 
 from nbps.checkpoint import format as form
 from nbps.checkpoint import store as checkpoint_store
-from nbps.checkpoint.writer import CheckpointWriter, latest, load
+from nbps.checkpoint.load import latest, load
+from nbps.checkpoint.writer import CheckpointWriter
 
 TABLES = {
     "items": {"rows": 23, "width": 3, "dtype": "float32", "access": "cached", "sharding": {"virtual": 64}},

@@ -13,7 +13,9 @@ from typing import Any
 
 from nbps.transport import Connection, Options, get_transport
 from nbps.transport.mesh.handshake import Connecting, Handshake, Hello
-from nbps.transport.mesh.mesh import Member, Mesh, Place
+from nbps.transport.mesh.mesh import Mesh
+from nbps.transport.mesh.place import Place
+from nbps.transport.mesh.rendezvous import Member
 
 PATIENCE_S = 30
 

@@ -237,7 +237,7 @@ def _map(descriptor: int, ring_bytes: int) -> Bytes:
     # A peer that makes the file shorter afterwards ends us by SIGBUS. It is of our own user, and could kill us as well.
     try:
         return np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
-    except OSError as error:  # no file, or not to be written to
+    except OSError as error:  # it is not a file, or cannot be written to
         if error.errno in _OUT_OF_MEANS:
             raise
         raise _Refused from error

@@ -191,7 +191,7 @@ class StreamConnection(Connection):
             self._lose(found if self._broken in (None, GONE) else self._broken)  # whichever says more
 
     def _next_frame(self) -> Bytes | None:
-        """Return the next payload if it is all here; raise if what is here is none."""
+        """Return the next payload if it is all here; raise if what is here is not one."""
         if self._payload is not None:
             if self._rest.nbytes:
                 return None

@@ -32,8 +32,6 @@ from nbps.transport.mesh.reception import Reception
 from nbps.transport.mesh.rendezvous import Member, Rendezvous, listed, written_card
 from nbps.transport.mesh.roll import Roll
 
-__all__ = ["Member", "Mesh", "Place"]
-
 _SHORTEST_ATTEMPT_S = 0.25  # to connect again; `Mesh.close` waits for an attempt
 _TURN_S = 0.5  # guests are looked after at least so often
 _FAREWELL_S = 1.0  # for nodes to read why the job cannot start

@@ -34,7 +34,7 @@ def read_note(payload: bytes | Bytes) -> dict[str, Any]:
     Raises
     ------
     ProtocolError
-        If it is none; says what was found.
+        If it is not one; says what was found.
     """
     raw = bytes(payload)
     try:

@@ -138,7 +138,7 @@ def split(line: str, separator: str) -> list[str]:
 
 
 def is_quoted(separator: str) -> bool:
-    """Whether quotes count between such separators: not in the formats that know none, nor where it is no character."""
+    """Whether quotes count between such separators: not in formats that know none, nor where it has several bytes."""
     return len(separator.encode()) == 1 and separator not in (*SEPARATORS["tsv"], *SEPARATORS["libmf"])
 
 

@@ -126,7 +126,7 @@ class Ratings:
         DataError
             If a column is missing, has another type, or a value is missing or not finite; names column and row.
         ConfigError
-            If `table` is no such table, or `columns` cannot be used.
+            If `table` is not of that kind, or `columns` cannot be used.
 
         Examples
         --------

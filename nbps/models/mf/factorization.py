@@ -19,7 +19,7 @@ from nbps.job.report import Report
 from nbps.models.mf.file import parameters_from_json, parameters_to_json, read_model, write_model
 from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.inputs import as_ratings, check_magnitude, check_trainable, pair_columns
-from nbps.models.mf.plan import TrainingPlan, checked_callbacks, seed_of
+from nbps.models.mf.plan import TrainingPlan, check_callbacks, seed_of
 from nbps.models.mf.state import Factors, grown, initial_factors
 from nbps.models.mf.training import Trainer
 from nbps.models.parameters import Parameters
@@ -48,7 +48,7 @@ class MatrixFactorization(Parameters):
         Steps that adapt to each row, or the same step for all.
     schedule : {"rotate", "cached", "direct"}
         How workers share item rows. ``rotate``: each item block has one writer at a time, and the staleness bound
-        keeps it so (fastest, deterministic). ``cached``: private copies that exchange differences at clocks.
+        keeps it so (fastest, deterministic). ``cached``: private copies that exchange deltas at clocks.
         ``direct``: all add to the shared rows without loss.
     consistency : BSP, SSP, ESSP, ASP, VAP, optional
         ``ESSP(2)`` by default. ``rotate`` needs a finite staleness, ``direct`` cannot be strict (`BSP`).
@@ -225,7 +225,7 @@ class MatrixFactorization(Parameters):
         ConfigError
             If one cannot be used.
         """
-        checked_callbacks(self.callbacks)
+        check_callbacks(self.callbacks)
         own = {field.name for field in fields(TrainingPlan)} & set(self._names())
         nodes = Nodes.from_environment()
         seed = seed_of(self.random_state, nodes.count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,8 +126,7 @@ def _real(name: str, value: Any, positive: bool) -> None:
         raise ConfigError(f"{name} is {value!r}; expected a finite number {'> 0' if positive else '>= 0'}")
 
 
-def checked_callbacks(callbacks: Any) -> Sequence[Any]:
-    """Return `callbacks`, unless it is one function instead of a sequence of them."""
+def check_callbacks(callbacks: Any) -> None:
+    """Raise `ConfigError` if it is one function instead of a sequence of them."""
     if callable(callbacks):
         raise ConfigError(f"callbacks is {callbacks!r}; expected a sequence of callables, as in callbacks=[f]")
-    return callbacks  # type: ignore[no-any-return]

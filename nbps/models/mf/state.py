@@ -17,9 +17,8 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _BIAS_DAMPING = 5.0  # as if each row had this many ratings more, all average
-_FACTOR_SIZE = (
-    0.05  # norm of a row's initial factors, for ratings of unit variance: small, so that biases are learnt first
-)
+# Norm of a row's initial factors, for ratings of unit variance: small, so that biases are learnt first.
+_FACTOR_SIZE = 0.05
 _ADAGRAD_START = 3.0  # first value of the accumulators; 1 and 2 start faster and end worse
 
 

@@ -3,7 +3,7 @@
 Three schedules over the same blocks (`nbps.models.mf.blocks`):
 
 - ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
-- ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the differences.
+- ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the deltas.
 - ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
 
 Imported by the workers, so free of Arrow: its import would cost each of them a third of a second.

@@ -34,7 +34,7 @@ Program = Callable[[Any], Any]  # called in every worker, with that worker
 Run = Callable[[Program, int, Any, Sequence[nbps.Table]], tuple[list[Any], Mapping[str, Array]]]
 
 # What is added for one count: both halves of an element change with every addition, so an element put together of the
-# halves of two states is no multiple. And the largest count for which a multiple is exact.
+# halves of two states is not a multiple. And the largest count for which a multiple is exact.
 UNITS: dict[str, tuple[float, int]] = {
     "int64": (2**32 + 1, 2**31 - 1),
     "int32": (2**16 + 1, 2**15 - 1),

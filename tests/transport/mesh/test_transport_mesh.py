@@ -32,7 +32,8 @@ from support.meeting import (
 
 NODE = """
 import json, select, sys
-from nbps.transport.mesh.mesh import Mesh, Place
+from nbps.transport.mesh.mesh import Mesh
+from nbps.transport.mesh.place import Place
 from support.meeting import receive
 rank, nodes, rendezvous, incarnation = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 mesh = Mesh(Place(rank, nodes, rendezvous, "job", incarnation, b"secret", card={"version": "1"}), 1 << 20)
