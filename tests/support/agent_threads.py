@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -92,7 +93,8 @@ class AgentThread:
     def close(self) -> None:
         """Close the job; nothing stays."""
         if not self.driver.closed:
-            self.driver.send(Close())
+            with contextlib.suppress(OSError):  # it has ended by itself
+                self.driver.send(Close())
         self._thread.join()
         if not self.driver.closed:
             self.driver.close()
