@@ -204,6 +204,8 @@ def memory(root):
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
 
+    small = CheckpointWriter(root, "small", 0, 1, {"items": {"rows": 2, "width": 1, "dtype": "float32"}})
+    small.write(1, {"items": (np.arange(2), np.ones((2, 1), np.float32))})  # pyarrow imports pandas on first use
     first = peak()
     writer.write(1, {"items": (np.arange(1 << 18), values)})
     assert writer.complete(1, 60, lambda: False)
