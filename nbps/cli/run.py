@@ -85,15 +85,17 @@ def run(
                 raise typer.BadParameter(
                     f"{name} is for one node of several machines; add --node-rank, or leave it out."
                 )
-        roll = Roll.made(nodes)
-        environments = _all_here(nodes, workers, transport, roll.path)
-    else:
+    fill_standard_descriptors()  # before the roll, which is not to be what a node's print goes to
+    with contextlib.ExitStack() as stack:
         roll = None
-        environments = {node_rank: _one_here(nodes, node_rank, workers, transport, rendezvous, secret_file)}
-    for environment in environments.values():
-        Nodes.from_environment(environment)  # what is wrong is said once, not by every node
-    fill_standard_descriptors()
-    ending = Launch([*(["-m"] if module else []), script, *(arguments or [])], environments, grace, roll).run()
+        if node_rank is None:
+            roll = stack.enter_context(contextlib.closing(Roll.made(nodes)))
+            environments = _all_here(nodes, workers, transport, roll.path)
+        else:
+            environments = {node_rank: _one_here(nodes, node_rank, workers, transport, rendezvous, secret_file)}
+        for environment in environments.values():
+            Nodes.from_environment(environment)  # what is wrong is said once, not by every node
+        ending = Launch([*(["-m"] if module else []), script, *(arguments or [])], environments, grace, roll).run()
     if ending.rank is not None:
         first = " first" if len(environments) > 1 else ""
         text = f"error: node {ending.rank} failed{first}: {describe(ending.status)}"

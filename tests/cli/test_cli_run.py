@@ -236,12 +236,14 @@ def test_lines_arrive_while_nodes_run(start, tmp_path):
     assert process.wait(LIMIT_S) == 143
 
 
-def test_closed_streams(start, tmp_path, command):
-    """Without standard input, output and error (``>&-``) nodes run as ever."""
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path, command, closed):
+    """Without standard input, output or error nodes run as ever; nothing that is printed goes to the roll instead."""
     line = [*command, "run", "--nodes", "2", str(PROGRAM), "show", str(tmp_path)]
-    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *line], check=False, timeout=LIMIT_S)
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *line], check=False, timeout=LIMIT_S)
     assert done.returncode == 0
-    assert len(list(tmp_path.glob("facts-*"))) == 2
+    rolls = [facts(tmp_path, rank)["environment"]["NBPS_ROLL"] for rank in range(2)]
+    assert all(int(roll.rpartition("/")[2]) > 2 for roll in rolls)
 
 
 def test_node_0_has_the_terminal(terminal, tmp_path):
