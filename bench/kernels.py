@@ -1,4 +1,4 @@
-"""Speed of the row kernels: lossless adds, reads, two processes on the same rows, and a replica's flush and refresh.
+"""Speed of the row kernels: lossless adds, reads, two processes on the same rows, and a copy's flush and refresh.
 
 Rows are measured inside the workers of jobs, in shared memory, through `nbps.kernels`; the loop around is compiled too.
 """
@@ -15,7 +15,7 @@ import row_loops
 from measure import Line, Options, in_turn, options, report
 
 import nbps
-from nbps.kernels import replica
+from nbps.kernels import copies
 from nbps.kernels.rows import NOBODY_LOOKS
 
 _TARGET_NS = 2.0
@@ -90,11 +90,11 @@ def measure_replica(given: Options) -> list[Line]:
     def flush(step: int, scratch: np.ndarray = no_norm) -> float:
         if step:
             values[::step] += 1
-        return timed(lambda: replica.flush(values, base, parent, NOBODY_LOOKS, 0, delta, scratch))
+        return timed(lambda: copies.flush(values, base, parent, NOBODY_LOOKS, 0, delta, scratch))
 
     candidates: dict[str, Callable[[], float]] = {
         "memcpy of the table": lambda: timed(lambda: np.copyto(copy, parent)),
-        "refresh": lambda: timed(lambda: replica.refresh(values, base, parent)),
+        "refresh": lambda: timed(lambda: copies.refresh(values, base, parent)),
         "flush, every row changed": lambda: flush(1),
         "flush, every row changed, with its norm": lambda: flush(1, peaks),
         f"flush, every {_DIRTY_ROWS}th row changed": lambda: flush(_DIRTY_ROWS),

@@ -68,10 +68,10 @@ def watch(
             cut_at += cut_s
             proxy.cut()
         for node in nodes:
-            for member in node.members():
+            for process in node.processes():
                 with contextlib.suppress(OSError):  # it has ended
-                    found = {"at_s": now - start, **look_at(member.pid)}
-                    samples.setdefault(f"node {node.rank}, {member.role}", []).append(found)
+                    found = {"at_s": now - start, **look_at(process.pid)}
+                    samples.setdefault(f"node {node.rank}, {process.role}", []).append(found)
         time.sleep(pause_s)
     return samples
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Collection
 
-from . import board, presence, replica, rows, shards
+from . import board, copies, presence, rows, shards
 from .cache import cache_folder, compile_lock
 from .jit import Request, argument_types, is_compiled
 
@@ -61,7 +61,7 @@ def _job_requests(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool
     for dtype, access, check_finite in sorted(tables):
         requests += rows.requests(dtype, access, check_finite)
         if access == "cached":
-            requests += replica.requests(dtype)
+            requests += copies.requests(dtype)
     if agent:
         requests += board.agent_requests() + presence.requests()
         for dtype in sorted({table[0] for table in tables}):

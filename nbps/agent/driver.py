@@ -8,7 +8,7 @@ import socket
 import time
 from multiprocessing.connection import Connection, wait
 
-from nbps.agent.spec import AgentSpec, Close, Done, Ended, Fail, Joined, Run, Terminate, Traffic
+from nbps.agent.spec import AgentSpec, Close, Ended, Fail, Joined, Run, RunDone, Terminate, Traffic
 from nbps.errors import CheckpointError, NodeError
 from nbps.runtime.group import Listen, WorkerGroup
 from nbps.transport.mesh.place import Place
@@ -118,7 +118,7 @@ class AgentControl:
         if isinstance(message, Joined):
             self._workers = message.workers
             self.attempt, self.addresses = message.attempt, message.addresses
-        elif isinstance(message, Done):
+        elif isinstance(message, RunDone):
             self.traffic = message.traffic
             self._done = True
         elif isinstance(message, Ended):

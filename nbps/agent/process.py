@@ -26,7 +26,7 @@ from nbps.agent.memory import NodeMemory
 from nbps.agent.peers import Peers
 from nbps.agent.saver import Saver
 from nbps.agent.share import share_of
-from nbps.agent.spec import AgentSpec, Done, Ended, Fail, Joined, Run, Terminate, Traffic
+from nbps.agent.spec import AgentSpec, Ended, Fail, Joined, Run, RunDone, Terminate, Traffic
 from nbps.checkpoint.format import later_life
 from nbps.core import messages
 from nbps.core.messages import Action, Begin, Event, Evicted, Received, Saved, Spare, Tick, Touched, WorkerLost
@@ -342,7 +342,7 @@ class Agent:
             self._peers.reconnects = False
             self._tell(WorkerLost(reason, self._rank if gone else None, unsaved))
 
-    def _say(self, message: Done | Ended) -> None:
+    def _say(self, message: RunDone | Ended) -> None:
         try:
             self._driver.send(message)
         except OSError:  # it closes the job, or was killed: its end of the sockets says so
@@ -358,7 +358,7 @@ class Agent:
     def _finish(self, action: messages.Done) -> None:
         self._working = False
         sent, received = self._peers.traffic()
-        self._say(Done(Traffic(sent, received, self._memory.rows_sent, self._memory.rows_received)))
+        self._say(RunDone(Traffic(sent, received, self._memory.rows_sent, self._memory.rows_received)))
 
     def _end(self, action: messages.End) -> None:
         self._ended = Ended(*action)

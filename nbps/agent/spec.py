@@ -3,7 +3,7 @@
 Messages go over a pair of sockets as pickles: both ends are processes of one job on one machine. The driver says
 `Run` when its workers begin, `Fail` when they cannot go on, `Terminate` when it was told to end, and `Close` when the
 job is over. The agent answers with
-`Joined` once, with `Done` after each run, and with `Ended` if the job is over for whatever reason.
+`Joined` once, with `RunDone` after each run, and with `Ended` if the job is over for whatever reason.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Traffic(NamedTuple):
     rows_received: int = 0
 
 
-class Done(NamedTuple):
+class RunDone(NamedTuple):
     """The run is over, and every node has the same rows."""
 
     traffic: Traffic

@@ -9,7 +9,7 @@ Layout of a root, a folder at any `pyarrow.fs` file system that all nodes reach:
         manifest-000000007.json        written last, by node 0: what the tables are, the parts, the user's state
 
 *Rules.* A checkpoint exists if and only if its manifest does; until then, and from the instant at which the manifest is
-removed, the folder is an incomplete one that nobody loads. An *attempt*, ``[lineage.]life[-part]``, is of one life of a
+removed, the folder is an incomplete one that nobody loads. An *attempt*, ``[lineage.]life[-run]``, is of one life of a
 job: a job that was restarted writes into folders of its own, so the parts of two lives never mix. Lives of which each
 went on from a checkpoint of one before are a *lineage*, named by the first; only what is of its own lineage does a
 writer count and remove, so jobs may share a root. The number in the manifest's name counts the checkpoints completed in

@@ -45,10 +45,10 @@ class Shard:
         All nodes have come to a checkpoint, and there is no room for another copy of the rows yet.
     applied : list of int
         Number of the last batch of each node that is in the rows.
-    held : list of deque of Rows or None
-        Strict BSP: batches of each node for rounds that are not complete, in order.
-    rounds : int
-        Strict BSP: rounds that are in the rows.
+    waiting : list of deque of Rows or None
+        Strict BSP: batches of each node that wait for those of others from the same clock, in order.
+    added : int
+        Strict BSP: clocks whose batches are in the rows.
     wanted : list of int or None
         SSP: lowest clock that each node has asked for and not been given; above `clock`.
     ship_due : list of bool
@@ -79,8 +79,8 @@ class Shard:
         self.clocks = [clock] * nodes
         self.save_due = False
         self.applied = [0] * nodes
-        self.held: list[deque[Rows | None]] = [deque() for _ in range(nodes)]
-        self.rounds = clock
+        self.waiting: list[deque[Rows | None]] = [deque() for _ in range(nodes)]
+        self.added = clock
         self.wanted: list[int | None] = [None] * nodes
         self.ship_due = [False] * nodes
         self.answered = [0] * nodes
@@ -105,7 +105,7 @@ class Shard:
 
     def push(self, source: int, batch: Push) -> None:
         """Take a batch of another node."""
-        number = self.applied[source] + len(self.held[source]) + 1
+        number = self.applied[source] + len(self.waiting[source]) + 1
         if batch.number != number or batch.clock < self.clocks[source]:
             raise RemoteProtocolError(
                 f"node {source} sent batch {batch.number} of clock {batch.clock} to shard {self.rank}; expected number "
@@ -114,7 +114,7 @@ class Shard:
         if self.terms.ordered:
             if batch.rows is not None:
                 self._memory.check(batch.rows)  # now, as long as it is known which connection it came on
-            self.held[source].append(batch.rows)
+            self.waiting[source].append(batch.rows)
         else:
             if batch.rows is not None:
                 self._memory.apply(source, batch.rows)
@@ -188,7 +188,7 @@ class Shard:
         clocks, now or when there is room.
         """
         if self.terms.ordered:
-            self._apply_rounds(clock)
+            self._apply_waiting(clock)
         halting = self._halting()
         saved = clock == halting.clock or is_checkpoint(clock, self.terms.checkpoint_every)
         self.save_due = halting.may_be_at(clock) or (saved and not self._save(clock))
@@ -204,17 +204,17 @@ class Shard:
             if pushes or (wanted is not None and wanted <= clock):
                 self.ship(node)
 
-    def _apply_rounds(self, clock: int) -> None:
-        while self.rounds < clock and any(self.held):
-            self.rounds += 1
-            for node, held in enumerate(self.held):
-                if held:
-                    rows = held.popleft()
+    def _apply_waiting(self, clock: int) -> None:
+        while self.added < clock and any(self.waiting):
+            self.added += 1
+            for node, waiting in enumerate(self.waiting):
+                if waiting:
+                    rows = waiting.popleft()
                     if rows is not None:
                         self._memory.apply(node, rows)
                     self.applied[node] += 1
         if clock != FINISHED:
-            self.rounds = clock
+            self.added = clock
 
     def _ship_round(self, source: int, number: int) -> None:
         for node in self._others:
@@ -245,8 +245,8 @@ class Shard:
             "what is wanted has not come yet": all(
                 w is None or w > self.clock or due for w, due in zip(self.wanted, self.ship_due, strict=True)
             ),
-            "batches are held in strict BSP only": self.terms.ordered or not any(self.held),
-            "no round is held that is complete": not any(self.held) or self.rounds >= min(self.clock, FINISHED - 1),
+            "batches wait in strict BSP only": self.terms.ordered or not any(self.waiting),
+            "no batch waits for nothing": not any(self.waiting) or self.added >= min(self.clock, FINISHED - 1),
             "confirmed ships were sent": all(c <= s for c, s in zip(self.confirmed, self.ships, strict=True)),
         }
         for rule, holds in checks.items():

@@ -92,7 +92,7 @@ class Resumed:
     notes: tuple[str, ...] = ()
 
 
-def new_attempt() -> str:
+def new_life() -> str:
     """Return a name for this life of a job."""
     return secrets.token_hex(6)
 

@@ -17,7 +17,7 @@ from nbps.checkpoint.format import later_life
 from nbps.consistency import VAP, Consistency
 from nbps.errors import ConfigError, JobClosedError, NodeError, WorkerDiedError, WorkerError
 from nbps.job import remote
-from nbps.job.checkpoints import Resumed, definitions, new_attempt
+from nbps.job.checkpoints import Resumed, definitions, new_life
 from nbps.job.cluster import place_of
 from nbps.job.settings import JobSettings
 from nbps.job.termination import Termination
@@ -76,7 +76,7 @@ class OpenJob:
         self._met: _Meeting | None = None
         self.agent = AgentControl() if settings.nodes.count > 1 or settings.checkpoints is not None else None
         self.group: WorkerGroup | None = None
-        self._alone = later_life(self._lineage, new_attempt())
+        self._alone = later_life(self._lineage, new_life())
 
     @property
     def _lineage(self) -> str | None:

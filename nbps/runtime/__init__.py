@@ -1,1 +1,1 @@
-"""What a job is made of on one box: segments, the board, worker processes and their supervision."""
+"""What runs a job on one box: the board, worker processes, their supervisor, and the fork server it comes from."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nbps.consistency import check_staleness
 from nbps.errors import TableError
-from nbps.kernels import replica, rows
+from nbps.kernels import copies, rows
 from nbps.memory.segments import attach
 from nbps.runtime.clock import Clock
 from nbps.tables.dense import whole_copy
@@ -229,11 +229,11 @@ class CachedTable(WorkerTable):
 
     def flush(self) -> tuple[int, float]:
         """Add what this worker changed to the shared rows; return how many rows that were, and their norm."""
-        rows_sent, norm = replica.flush(
+        rows_sent, norm = copies.flush(
             self.kernel.values, self._base, self._parent, self._marks, self._first, self._scratch, self._peaks
         )
         return rows_sent, norm
 
     def refresh(self) -> None:
         """Take in the shared rows."""
-        replica.refresh(self.kernel.values, self._base, self._parent)
+        copies.refresh(self.kernel.values, self._base, self._parent)

@@ -11,7 +11,7 @@ import pytest
 
 from nbps.agent import process
 from nbps.agent.process import Agent
-from nbps.agent.spec import Done, Ended, Fail, Joined, SavePlan
+from nbps.agent.spec import Ended, Fail, Joined, RunDone, SavePlan
 from nbps.checkpoint.load import latest, load
 from nbps.checkpoint.writer import CheckpointWriter
 from nbps.core.messages import Arrived, Confirm, Frame, Leaving, Push, Ship, Stop, Subscribe, Visible
@@ -58,7 +58,7 @@ def test_runs_of_a_node_without_others_are_done_when_its_workers_are():
             agent.begin()
             agent.commit(1)
             agent.commit(FINISHED)
-            assert isinstance(agent.hear(), Done)
+            assert isinstance(agent.hear(), RunDone)
     assert agent.error is None
 
 
@@ -73,7 +73,7 @@ def test_a_checkpoint_is_there_before_its_run_is_done(tmp_path):
             pass
         agent.values[0] = 99
         agent.commit(FINISHED)
-        assert isinstance(agent.hear(), Done)
+        assert isinstance(agent.hear(), RunDone)
         found = latest(tmp_path)
         assert (found.clock, found.state["run"]) == (2, 4)
         rows = np.empty((ROWS, WIDTH), np.int64)

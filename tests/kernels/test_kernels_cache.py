@@ -327,11 +327,11 @@ def run(command: list[str], **environment: str) -> str:
 
 _FLUSH = """
 import numpy as np
-from copied import cache, replica, rows
+from copied import cache, copies, rows
 parent = np.zeros((1, 5), np.float32)
 values, base, scratch = np.ones((1, 5), np.float32), np.zeros((1, 5), np.float32), np.zeros(5, np.float32)
-replica.flush(values, base, parent, rows.NOBODY_LOOKS, 0, scratch, np.zeros(0))
-print(parent[0].tolist(), sum(replica.flush.stats.cache_hits.values()), cache.cache_folder().name)
+copies.flush(values, base, parent, rows.NOBODY_LOOKS, 0, scratch, np.zeros(0))
+print(parent[0].tolist(), sum(copies.flush.stats.cache_hits.values()), cache.cache_folder().name)
 """
 
 
@@ -345,7 +345,7 @@ def test_a_change_in_a_callee_is_never_hidden_by_the_cache(tmp_path):
     assert first[0] == again[0] == "[1.0, 1.0, 1.0, 1.0, 1.0"
     assert (first[1].split()[0], again[1].split()[0]) == ("0", "1")
 
-    callee = tmp_path / "copied" / "rows.py"  # `flush`, in replica.py, calls add_row_lossless in rows.py
+    callee = tmp_path / "copied" / "rows.py"  # `flush`, in copies.py, calls add_row_lossless in rows.py
     callee.write_text(callee.read_text().replace("add_relaxed(row, j, delta[j])", "add_relaxed(row, j, 3 * delta[j])"))
     changed = run(command, **environment).split("]")
     assert "3.0" in changed[0]

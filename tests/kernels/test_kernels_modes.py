@@ -17,7 +17,7 @@ FILES = [
     "test_kernels_atomics.py",
     "test_kernels_relaxed.py",
     "test_kernels_rows.py",
-    "test_kernels_replica.py",
+    "test_kernels_copies.py",
     "test_kernels_ring.py",
     "test_kernels_board.py",
 ]

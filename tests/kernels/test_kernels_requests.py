@@ -13,7 +13,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
 
 from nbps import kernels
-from nbps.kernels import board, checksum, presence, replica, ring, rows, shards
+from nbps.kernels import board, checksum, copies, presence, ring, rows, shards
 from nbps.kernels.jit import code_file
 from nbps.kernels.models import mf
 
@@ -29,7 +29,7 @@ REQUESTS = [
     *(
         request
         for dtype in ("float32", "int64")
-        for requests in (rows.requests(dtype, "exclusive", True), replica.requests(dtype), shards.requests(dtype))
+        for requests in (rows.requests(dtype, "exclusive", True), copies.requests(dtype), shards.requests(dtype))
         for request in requests
     ),
 ]

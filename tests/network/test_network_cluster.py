@@ -118,10 +118,10 @@ def test_members_of_a_real_job_have_roles():
         (supervisor,) = node.pids("supervisor")
         said = {int(line.split()[2]) for line in node.output.splitlines()}
         assert set(node.pids("worker")) == said
-        assert {member.parent for member in node.members("worker")} == {supervisor}
+        assert {process.parent for process in node.processes("worker")} == {supervisor}
         assert node.pids("driver") == [node.pid]
-        (server,) = node.members("forkserver")
-        assert [each.parent for each in node.members("supervisor")] == [server.pid]
+        (server,) = node.processes("forkserver")
+        assert [each.parent for each in node.processes("supervisor")] == [server.pid]
         assert server.parent == node.pid
         victim = node.pids("worker")[0]
         assert node.send_to(victim, signal.SIGSTOP)
@@ -139,7 +139,7 @@ def test_the_agents_of_nodes_have_a_role():
         for node in cluster.nodes:
             node.until("worker")
         for node in cluster.nodes:
-            roles = [member.role for member in node.members()]
+            roles = [process.role for process in node.processes()]
             names = ("driver", "forkserver", "supervisor", "worker", "agent")
             assert [roles.count(role) for role in names] == [1, 1, 1, 2, 1]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nbps.core import worker as core
 from nbps.core.rules import FINISHED
-from nbps.kernels import board, replica
+from nbps.kernels import board, copies
 from nbps.kernels.rows import NOBODY_LOOKS
 from nbps.testing.consistency.interleave import Machine
 
@@ -38,8 +38,8 @@ class SmallJob:
             )
             for kernel, names in USES.items()
         }
-        self.flush = self.machine.plain(replica.flush)
-        self.refresh = self.machine.plain(replica.refresh)
+        self.flush = self.machine.plain(copies.flush)
+        self.refresh = self.machine.plain(copies.refresh)
         self.core_worker = core_worker
         self.entered = self.machine.array(workers)  # under a value bound, the clock that each was let into last
         for rank in range(workers):  # as `nbps.runtime.board.Board.reset` leaves the board

@@ -13,7 +13,7 @@ def add_in_two_steps(row, delta):
 
 
 def refresh_with_two_loads(values, base, parent):
-    """Refresh as in `nbps.kernels.replica`, but look at the shared element again for the base."""
+    """Refresh as in `nbps.kernels.copies`, but look at the shared element again for the base."""
     shared = parent.reshape(parent.size)
     for n in range(parent.size):
         values[0][n] += shared[n] - base[0][n]

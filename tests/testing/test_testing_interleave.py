@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from nbps.kernels import board, layout, relaxed, replica, rows
+from nbps.kernels import board, copies, layout, relaxed, rows
 from nbps.kernels.rows import NOBODY_LOOKS
 from nbps.testing.consistency.interleave import Machine, Order
 from support import small_programs
@@ -246,7 +246,7 @@ def explore_exchange(order, refresh, width=3, **planted):
     """Two workers add to their copies of a row, flush and refresh, twice; worker 0 adds ones, worker 1 tens."""
     machine = Machine(order)
     parent = machine.array(1, width)
-    flush, refresh = machine.plain(replica.flush, **planted), machine.plain(refresh)
+    flush, refresh = machine.plain(copies.flush, **planted), machine.plain(refresh)
 
     def work(step):
         values, base = np.zeros((1, width), np.int64), np.zeros((1, width), np.int64)
@@ -276,8 +276,8 @@ def explore_exchange(order, refresh, width=3, **planted):
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.name)
 def test_flush_and_refresh_lose_nothing_and_show_ones_own(order):
-    """`replica.flush` and `refresh` of two workers on one row: exact sums, read-my-writes, monotone reads."""
-    result = explore_exchange(order, replica.refresh)
+    """`copies.flush` and `refresh` of two workers on one row: exact sums, read-my-writes, monotone reads."""
+    result = explore_exchange(order, copies.refresh)
     assert result.failures == []
     accesses = 2 * (2 if relaxed.PACK_BYTES == 16 else 3) + 2 * 3  # per clock packs and a rest, and three loads
     assert result.schedules == math.comb(2 * accesses, accesses)
@@ -291,7 +291,7 @@ def test_a_refresh_that_looks_twice_is_found():
 def test_a_flush_that_adds_in_two_steps_is_found():
     """Planted: a flush that is not lossless."""
     assert explore_exchange(
-        Order.SC, replica.refresh, width=2, add_row_lossless=small_programs.add_in_two_steps
+        Order.SC, copies.refresh, width=2, add_row_lossless=small_programs.add_in_two_steps
     ).failures
 
 

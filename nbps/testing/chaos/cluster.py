@@ -53,7 +53,7 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True)
-class Member:
+class Process:
     """A process of a node.
 
     Attributes
@@ -158,7 +158,7 @@ class Node:
 
         def said() -> bool:
             # Asked first: what it said before its end counts.
-            ended = self.returncode is not None and not self.members()
+            ended = self.returncode is not None and not self.processes()
             if text in self.output:
                 return True
             if ended:
@@ -171,7 +171,7 @@ class Node:
         try:
             eventually(condition, f"node {self.rank} {what}", timeout_s)
         except TimeoutError as error:
-            who = [f"{member.role} {member.pid}" for member in self.members()]
+            who = [f"{process.role} {process.pid}" for process in self.processes()]
             self.send(signal.SIGABRT)  # faulthandler writes the tracebacks
             self.send(signal.SIGCONT)
             time.sleep(_DUMP_S)
@@ -184,15 +184,15 @@ class Node:
             f"--- node {self.rank}, standard error:\n{self.errors}\n---"
         )
 
-    def members(self, role: str | None = None) -> list[Member]:
+    def processes(self, role: str | None = None) -> list[Process]:
         """Return the processes of this node that run, those of `role` only, in the order of their pids.
 
         Pids usually grow with the ranks of the workers; a test that must know has its workers say their pids.
         """
         mark = f"{_MARK}={self._environment[_MARK]}".encode()
         found = _marked(mark)
-        members = [Member(pid, parent, self._role(pid, name)) for pid, (parent, name) in sorted(found.items())]
-        return [member for member in members if role in (None, member.role)]
+        processes = [Process(pid, parent, self._role(pid, name)) for pid, (parent, name) in sorted(found.items())]
+        return [process for process in processes if role in (None, process.role)]
 
     def _role(self, pid: int, name: str) -> str:
         if pid in self._pids:
@@ -201,8 +201,8 @@ class Node:
         return "other" if called is None else called[1]
 
     def pids(self, role: str | None = None) -> list[int]:
-        """Return the pids of `members`."""
-        return [member.pid for member in self.members(role)]
+        """Return the pids of `processes`."""
+        return [process.pid for process in self.processes(role)]
 
     def send(self, number: signal.Signals, role: str | None = None) -> int:
         """Send a signal to all processes of this node, or those of `role`; return how many there were."""
@@ -243,10 +243,10 @@ class Node:
 
     def left_behind(self) -> list[str]:
         """Return what remains of this node: processes that run, and segments of its drivers and of those processes."""
-        members = self.members()
-        owners = self._pids | {member.pid for member in members}
+        processes = self.processes()
+        owners = self._pids | {process.pid for process in processes}
         segments = [f"segment {found.name}" for found in find_segments() if found.pid in owners and not found.foreign]
-        return [f"{member.role} {member.pid}" for member in members] + segments
+        return [f"{process.role} {process.pid}" for process in processes] + segments
 
 
 class Cluster:

@@ -184,7 +184,7 @@ class _Troubler:
         with contextlib.suppress(TimeoutError):  # told later
             eventually(lambda: len(list(folder.iterdir())) == workers or not self._runs(), "all to run")
         for rank, node in enumerate(self._cluster.nodes):
-            self._pids += [(rank, member.pid) for member in node.members() if member.role in ("worker", "agent")]
+            self._pids += [(rank, process.pid) for process in node.processes() if process.role in ("worker", "agent")]
 
     def _kill(self, victim: str) -> None:
         node = self._cluster.nodes[self._trouble.victim_node]

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbps.kernels import replica
+from nbps.kernels import copies
 from nbps.kernels.rows import NOBODY_LOOKS
 from support import twins
 from support.twins import DTYPES
 
 
 @st.composite
-def copies(draw, dtype):
+def exchanges(draw, dtype):
     """(values, base, parent) of one shape; some elements differ, floats are any finite numbers of moderate size."""
     shape = draw(st.integers(1, 6)), draw(st.integers(1, 20))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -32,12 +32,12 @@ def copies(draw, dtype):
 def test_flush_sends_the_difference(dtype):
     """Parent and base grow by values - base, from whatever row the flush starts; row count and norm are those sent."""
 
-    @given(copies(dtype), st.booleans(), st.data())
+    @given(exchanges(dtype), st.booleans(), st.data())
     def check(arrays, wanted, data):
         expected = [array.copy() for array in arrays]
         first, width = data.draw(st.integers(0, arrays[0].shape[0] - 1)), arrays[0].shape[1]
         peaks = np.full(width if wanted else 0, 9e9)  # whatever was left there
-        sent, norm = replica.flush(*arrays, NOBODY_LOOKS, first, np.empty(width, dtype), peaks)
+        sent, norm = copies.flush(*arrays, NOBODY_LOOKS, first, np.empty(width, dtype), peaks)
         rows, largest = twins.flush(*expected)
         assert (sent, norm) == (rows, largest if wanted else 0.0)
         for array, twin in zip(arrays, expected, strict=True):
@@ -63,7 +63,7 @@ def test_the_norm_of_what_has_no_usual_size(dtype, deltas, norm):
         values = np.zeros((2, 3), dtype)
         values[shift % 2] = np.roll(np.array(deltas, dtype), shift)
         values[1 - shift % 2, 0] = 2
-        found = replica.flush(
+        found = copies.flush(
             values, np.zeros((2, 3), dtype), np.zeros((2, 3), dtype), NOBODY_LOOKS, 0, np.empty(3, dtype), np.empty(3)
         )
         assert found[0] == 2
@@ -74,10 +74,10 @@ def test_the_norm_of_what_has_no_usual_size(dtype, deltas, norm):
 def test_refresh_takes_in_the_parent_and_keeps_what_was_not_sent(dtype):
     """Values move by parent - base, and base becomes the parent."""
 
-    @given(copies(dtype))
+    @given(exchanges(dtype))
     def check(arrays):
         expected = [array.copy() for array in arrays]
-        replica.refresh(*arrays)
+        copies.refresh(*arrays)
         twins.refresh(*expected)
         for array, twin in zip(arrays, expected, strict=True):
             assert np.array_equal(array, twin)
@@ -96,8 +96,8 @@ def test_a_copy_that_added_nothing_sends_nothing(dtype):
         values, base = parent.copy(), parent.copy()
         for _ in range(5):
             parent += (random.standard_normal(parent.shape) * 10.0 ** random.integers(-6, 6)).astype(dtype)
-            replica.refresh(values, base, parent)
-            assert replica.flush(values, base, parent, NOBODY_LOOKS, 0, np.empty(7, dtype), np.empty(7)) == (0, 0.0)
+            copies.refresh(values, base, parent)
+            assert copies.flush(values, base, parent, NOBODY_LOOKS, 0, np.empty(7, dtype), np.empty(7)) == (0, 0.0)
             assert np.array_equal(values, parent)
 
     check()
@@ -120,12 +120,12 @@ def test_copies_agree_with_a_model_of_integers(dtype):
                 values += values.dtype.type(amount)
                 own[who] += amount
             elif action == "flush":
-                replica.flush(values, base, parent, NOBODY_LOOKS, who % 2, np.empty(width, dtype), np.empty(0))
+                copies.flush(values, base, parent, NOBODY_LOOKS, who % 2, np.empty(width, dtype), np.empty(0))
                 sent += own[who]
                 known[who] += own[who]
                 own[who] = 0
             else:
-                replica.refresh(values, base, parent)
+                copies.refresh(values, base, parent)
                 known[who] = sent
             assert (parent == sent).all()
             for rank, (mine, _) in enumerate(held):
