@@ -76,12 +76,13 @@ class WorkerGroup:
         self._connections = [ours for ours, _ in pipes]
         folder = os.open(".", os.O_PATH)
         try:
-            self._supervisor = server.fork(load)
-            self._control = self._supervisor.control
             sockets = [theirs.fileno() for _, theirs in pipes]
             equipment = Equipment(Surroundings.of_now(folder), names, sockets, list(inherited))
+            message = pickle.dumps(equipment)  # first: what may fail must not leave a supervisor that waits for it
+            self._supervisor = server.fork(load)
+            self._control = self._supervisor.control
             with contextlib.suppress(ConnectionError):  # `start` tells of its end
-                self._control.send_bytes(pickle.dumps(equipment))
+                self._control.send_bytes(message)
                 send_descriptors(self._control, equipment.descriptors)
         finally:
             os.close(folder)

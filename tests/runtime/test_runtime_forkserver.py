@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nbps
-from nbps.errors import WorkerDiedError
+from nbps.errors import WorkerDiedError, WorkerError
 from nbps.runtime import forkserver
 from nbps.runtime.descriptors import beside, renumber
 
@@ -262,6 +263,34 @@ def test_a_server_keeps_nothing_of_jobs_that_ended():
     while state() != before:  # it tells the end of a job a little before it forgets it
         time.sleep(0.01)
     assert Path(f"/proc/{forkserver.current().pid}").exists()
+
+
+def supervisors():
+    """Pids of those that the server of this process has forked, and that run."""
+    server = forkserver.current().pid
+    return Path(f"/proc/{server}/task/{server}/children").read_text().split()
+
+
+@pytest.mark.parametrize("planted", ["Surroundings.of_now", "send_descriptors"])
+def test_a_start_that_fails_in_the_driver_leaves_no_supervisor(planted, monkeypatch):
+    """Neither before nor after it was forked: it would wait for the driver's end."""
+    fork = forkserver.ForkServer.fork
+
+    def fork_and_wait(*arguments):
+        forked = fork(*arguments)
+        while not supervisors():
+            time.sleep(0.01)
+        return forked
+
+    def fail(*arguments):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(forkserver.ForkServer, "fork", fork_and_wait)
+    monkeypatch.setattr(f"nbps.runtime.group.{planted}", fail)
+    with pytest.raises(WorkerError, match="Too many open files"), nbps.Job([], workers=1):
+        pass
+    while supervisors():
+        time.sleep(0.01)
 
 
 def test_a_worker_has_no_descriptors_of_others(tmp_path):
