@@ -13,10 +13,11 @@ from nbps.kernels.rows import NOBODY_LOOKS
 from nbps.testing.consistency.interleave import Machine
 
 # The board without padding: what the kernels call a line is one word.
-HEADER = {"LINE": 1, "ABORT": 0, "SEQUENCE": 1, "WAITERS": 2, "TIMEOUT": 3}
+HEADER = {"LINE": 1, "ABORT": 0, "SEQUENCE": 1, "WAITERS": 2, "TIMEOUT": 3, "HELD": 4}
+HEADER_WORDS = 5
 USES = {
     board.lowest: ["LINE"],
-    board.tick: ["LINE", "SEQUENCE", "WAITERS"],
+    board.tick: ["LINE", "SEQUENCE", "WAITERS", "HELD"],
     board.gate: ["LINE", "SEQUENCE", "WAITERS", "ABORT", "TIMEOUT"],
     board.poll: ["LINE", "SEQUENCE", "WAITERS", "ABORT", "TIMEOUT"],
     board.snapshot: ["LINE"],
@@ -31,7 +32,7 @@ class SmallJob:
         self.machine = Machine(order)
         self.workers, self.clocks, self.terms = workers, clocks, terms
         self.parent = self.machine.array(1, workers)
-        self.words = self.machine.array(4 + 3 * workers + workers * workers)
+        self.words = self.machine.array(HEADER_WORDS + 3 * workers + workers * workers)
         self.kernels = {
             kernel: self.machine.plain(
                 kernel, **{name: HEADER[name] for name in names}, **(planted or {}).get(kernel.__name__, {})
@@ -49,7 +50,7 @@ class SmallJob:
 
     def slot(self, group, number):
         """Word of a slot."""
-        return 4 + group * self.workers + number
+        return HEADER_WORDS + group * self.workers + number
 
     def explore(self):
         """Follow every schedule."""
@@ -137,10 +138,12 @@ class SmallWorker:
         self.exchange(self.job.refresh)
 
     def Publish(self, action):  # noqa: N802
+        if action.group is core.Group.LAST:
+            return 0  # for a halt, which no agent is here to begin
         job, slot = self.job, self.job.slot(action.group, self.rank)
         alone = job.terms.ordered or job.terms.v0 is not None or action.group is not core.Group.COMMITTED
         first, count = (slot, 1) if alone else (job.slot(action.group, 0), job.workers)
-        self.call(board.tick, first, count, slot, action.value)
+        return self.call(board.tick, first, count, slot, action.value)
 
     def slots(self, action):
         if action.group is core.Group.SEEN:

@@ -12,6 +12,7 @@ import pytest
 
 from nbps.core import worker as core
 from nbps.core.terms import Terms
+from nbps.errors import LocalProtocolError
 from nbps.testing.consistency.interleave import Order
 from support.small_job import SmallJob
 
@@ -74,7 +75,7 @@ def nothing(*_):
 
 MISTAKES = {
     "published before it was sent": (SSP, Order.SC, {"core_worker": Early}, "too old"),
-    "a gate that opens a clock early": (SSP, Order.SC, {"core_worker": Impatient}, "too old"),
+    "a gate that opens a clock early": (SSP, Order.SC, {"core_worker": Impatient}, "satisfies the gate"),
     "strict BSP from a board that says all have begun": (BSP, Order.SC, {"refreshed": 0}, "not committed before"),
     "no value bound": (VAP, Order.SC, {"core_worker": Hasty}, "entered"),
     "tick without a fence": (SSP, Order.TSO, {"planted": {"tick": {"fence": nothing}}}, "deadlock"),
@@ -85,5 +86,8 @@ MISTAKES = {
 def test_a_broken_rule_is_found(name):
     """Planted in the protocol, the board or a kernel: some schedule shows it."""
     terms, order, planted, message = MISTAKES[name]
-    failures = SmallJob(order, 2, 1, terms, **planted).explore().failures
-    assert any(message in failure.message for failure in failures), failures[:3]
+    try:
+        failures = [failure.message for failure in SmallJob(order, 2, 1, terms, **planted).explore().failures]
+    except LocalProtocolError as error:  # the worker notices it itself
+        failures = [str(error)]
+    assert any(message in failure for failure in failures), failures[:3]
