@@ -179,7 +179,7 @@ def decode(payload: Bytes) -> Frame:
     if start & _ROWS:
         return Frame(run, number, acknowledged, _made(kind, (*values, payload[HEADER_BYTES:])))
     if follows is _TEXT:
-        return Frame(run, number, acknowledged, Stop(*values, _text_of(payload)))
+        return Frame(run, number, acknowledged, _made(kind, (*values, _text_of(payload))))
     if size != HEADER_BYTES:
         raise RemoteProtocolError(f"a {kind.__name__} arrived with {size} bytes; expected {HEADER_BYTES}")
     return Frame(run, number, acknowledged, _made(kind, (*values, None) if follows is _MAY else values))

@@ -2,8 +2,8 @@
 
 Messages go over a pair of sockets as pickles: both ends are processes of one job on one machine. The driver says
 `Run` when its workers begin, `Fail` when they cannot go on, `Terminate` when it was told to end, and `Close` when the
-job is over. The agent answers with
-`Joined` once, with `RunDone` after each run, and with `Ended` if the job is over for whatever reason.
+job is over. The agent answers with `Joined` once, with `RunDone` after each run, and with `Ended` if the job is over
+for whatever reason.
 """
 
 from __future__ import annotations

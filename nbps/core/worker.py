@@ -39,7 +39,7 @@ class Group(enum.IntEnum):
     REFRESHED = 1  # slot k = c: worker k has taken in what it reads in clock c (strict BSP)
     ARRIVED = 2  # slot k = n: worker k has come to its n-th barrier
     SEEN = 3  # a row for each reader; slot k = c: the reader has taken in all of worker k from clocks < c (VAP)
-    HELD = 4  # one slot: who has completed c clocks or more waits; 0 if nobody shall (`nbps.core.halting`)
+    HELD = 4  # one slot: a worker that has completed c clocks or more waits; 0 if none shall (`nbps.core.halting`)
     LAST = 5  # slot k = c: worker k finished when it had completed c clocks
 
 
