@@ -142,6 +142,18 @@ def test_early_stopping_keeps_the_best_epoch(data):
     assert -model.score(test) == pytest.approx(min(errors), rel=1e-5)
 
 
+def test_early_stopping_without_validation_is_refused(data):
+    """It would be ignored; what may go on without one is `partial_fit`, whose epochs are told."""
+    train, test = data
+    model = MatrixFactorization(**_SMALL, early_stopping=3)
+    for fit in (model.fit, model.partial_fit):
+        with pytest.raises(ConfigError, match=r"early_stopping is 3, but .* expected fit\(\.\.\., validation=\.\.\.\)"):
+            fit(train)
+    model.fit(train, validation=test)
+    epochs = len(model.history_)
+    assert len(model.partial_fit(train).history_) == epochs + 1
+
+
 def test_callbacks_see_the_model_and_may_stop(data, tmp_path):
     """A callback gets the model as of its epoch and each record; returning True ends the training."""
     train, test = data

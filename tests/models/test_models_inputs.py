@@ -35,6 +35,28 @@ def test_bad_data_is_refused(data, fitted):
         MatrixFactorization().predict([[1, 2]])
 
 
+def test_test_ratings_in_the_place_of_y_are_refused(data, fitted):
+    """They would be ignored: `y` goes with pairs only, and holds numbers only; validation= is what was meant."""
+    train, test = data
+    frame, held_out = train.to_arrow(), test.to_arrow()
+    model = MatrixFactorization(**_SMALL)
+    for call in (model.fit, model.partial_fit, fitted.score):
+        for ratings, y in ((train, test), (train, train.values)):
+            with pytest.raises(ConfigError, match=r"y is not used with Ratings, .* did you mean validation=\?"):
+                call(ratings, y)
+        for y in (held_out, test):
+            with pytest.raises(ConfigError, match=rf"found {type(y).__name__}; did you mean validation=\?"):
+                call(frame, y)
+
+
+def test_the_name_of_a_file_is_refused(fitted, tmp_path):
+    """The error says what reads it."""
+    for name in ("ratings.csv", tmp_path / "ratings.csv"):
+        for call in (fitted.fit, fitted.score):
+            with pytest.raises(ConfigError, match=r"name of a file.*nbps\.data\.read_ratings\('.*ratings\.csv'\)"):
+                call(name)
+
+
 def test_pairs_and_sparse_matrices_are_ratings_too(data):
     """Pairs with y, and anything with scipy's ``tocoo``, train the same model as `Ratings`."""
 
@@ -84,8 +106,10 @@ def test_frames_are_ratings_too(data, library):
 def test_frames_that_lack_a_column_are_refused(fitted):
     """Pairs without ratings, and frames without the columns that are wanted."""
     table = pa.table({"a": [1, 2], "b": [3, 4], "c": [5, 6], "d": [7, 8]})
-    with pytest.raises(DataError, match="expected the user column"):
+    with pytest.raises(DataError, match=r"expected the user column.*Ratings\.from_arrow\(frame, columns=\(user, item"):
         MatrixFactorization(**_SMALL).fit(table)
+    with pytest.raises(DataError, match=r"expected the user column.*Ratings\.from_pandas\(frame, columns=\(user, item"):
+        MatrixFactorization(**_SMALL).fit(pytest.importorskip("pandas").DataFrame(table.to_pydict()))
     with pytest.raises(DataError, match="no rating column"):
         MatrixFactorization(**_SMALL).fit(table.select(["a", "b"]))
     with pytest.raises(DataError, match="expected columns of users and items, found the columns 'a', 'b', 'c', 'd'"):

@@ -16,6 +16,7 @@ _KNOWN_NAMES = (
 )
 _NAMED_COLUMNS = 20  # enough to choose from, or to see that it is another file
 ROLES = ("user", "item", "rating")
+_ADVICE = "Say which to use: columns=(user, item, rating), or --columns user,item,rating in a shell."
 NO_RATINGS = "There is no rating column: nbps needs explicit ratings."
 
 Columns = Sequence[str | int]
@@ -44,7 +45,7 @@ def is_known_header(names: Sequence[str]) -> bool:
     return all(known_position(names, role) is not None for role in range(3))
 
 
-def locate(fail: Fail, names: Sequence[str], columns: Columns | None) -> tuple[int, int, int]:
+def locate(fail: Fail, names: Sequence[str], columns: Columns | None, advice: str = _ADVICE) -> tuple[int, int, int]:
     """Positions of the user, item and rating column.
 
     Parameters
@@ -55,6 +56,8 @@ def locate(fail: Fail, names: Sequence[str], columns: Columns | None) -> tuple[i
         The columns that there are, in order.
     columns : sequence of three str or int, or None
         The caller's choice, or None to go by known names.
+    advice : str
+        How to choose; files by default.
 
     Raises
     ------
@@ -72,13 +75,10 @@ def locate(fail: Fail, names: Sequence[str], columns: Columns | None) -> tuple[i
             position = list(names).index(wanted) if wanted in names else None
         if position is None:
             what = f"the {ROLES[role]} column" if wanted is None else f"the {ROLES[role]} column {wanted!r}"
-            advice = "Say which to use: columns=(user, item, rating), or --columns user,item,rating in a shell."
-            if len(names) == 2:
-                advice = NO_RATINGS
             more = f", ... ({len(names):,} in all)" if len(names) > _NAMED_COLUMNS else ""
             listed = ", ".join(map(repr, names[:_NAMED_COLUMNS])) + more
             there = f"the columns {listed}" if names else "no columns"
-            raise fail(f"expected {what}, found {there}. {advice}")
+            raise fail(f"expected {what}, found {there}. {NO_RATINGS if len(names) == 2 else advice}")
         found.append(position)
     return found[0], found[1], found[2]
 

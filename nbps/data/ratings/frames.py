@@ -30,7 +30,9 @@ def rating_columns(frame: Any, columns: Columns | None) -> pa.Table:
     frame, names = _opened(frame)
     if columns is None and not is_known_header(names) and _are_in_order(names, 3):
         columns = (0, 1, 2)
-    return checked(_fail, _select(frame, locate(_fail, names, columns)))
+    maker = "from_pandas" if _is_pandas(frame) else "from_arrow"
+    advice = f"Say which to use: nbps.data.Ratings.{maker}(frame, columns=(user, item, rating))."
+    return checked(_fail, _select(frame, locate(_fail, names, columns, advice)))
 
 
 def id_columns(frame: Any) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

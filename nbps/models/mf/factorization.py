@@ -58,7 +58,8 @@ class MatrixFactorization(Parameters):
         Seed of initial factors and of the order of ratings. None takes another one for each fit, and a `RandomState` or
         `Generator` of NumPy is asked for one; with several nodes all must have the same.
     early_stopping : int, optional
-        Stop when the validation error has not improved for this many epochs, and keep the best epoch's factors.
+        Stop when the validation error has not improved for this many epochs, and keep the best epoch's factors; needs
+        `fit` with `validation`.
     callbacks : sequence of callable
         Called as ``callback(model, record)`` after each epoch; one that returns True stops the training.
     verbose : bool
@@ -144,11 +145,13 @@ class MatrixFactorization(Parameters):
         Raises
         ------
         ConfigError
-            If a parameter cannot be used; the model is unchanged.
+            If a parameter cannot be used, or `y` with these ratings, or there is `early_stopping` without `validation`;
+            the model is unchanged.
         DataError
             If there are too few users or items, ratings that float32 cannot tell apart, or training diverges.
         """
         plan = self._plan()
+        plan.check_validation(validation)
         data = as_ratings(ratings, y)
         check_trainable(data)
         factors = initial_factors(data, plan.rank, plan.seed, adagrad=plan.adapts)

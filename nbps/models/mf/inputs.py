@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ _LARGEST = 1e18  # its square fits float32, and so do sums of predictions
 
 def as_ratings(ratings: Any, y: npt.ArrayLike | None) -> Ratings:
     """Return what `MatrixFactorization.fit` accepts as `Ratings`."""
+    _check_roles(ratings, y)
     if isinstance(ratings, Ratings):
         return ratings
     if hasattr(ratings, "tocoo"):  # a scipy sparse matrix or array
@@ -36,6 +38,28 @@ def as_ratings(ratings: Any, y: npt.ArrayLike | None) -> Ratings:
         "ratings: expected nbps.data.Ratings, a frame or table with columns of users, items and ratings, "
         "a scipy sparse matrix, or pairs of ids together with y"
     )
+
+
+def _check_roles(ratings: Any, y: Any) -> None:
+    """Raise `ConfigError` for a file's name, and for a `y` that is no list of numbers or would not be used."""
+    if isinstance(ratings, (str, Path)):
+        raise ConfigError(
+            f"ratings is {str(ratings)!r}; expected ratings, not the name of a file. Read it first: "
+            f"nbps.data.read_ratings({str(ratings)!r})"
+        )
+    if y is None:
+        return
+    if isinstance(ratings, Ratings) or hasattr(ratings, "tocoo"):
+        raise ConfigError(
+            f"y is not used with {type(ratings).__name__}, which has the ratings itself; did you mean validation=? "
+            f"fit(train, validation=test) measures the error on others"
+        )
+    shape = getattr(y, "shape", ())
+    if isinstance(y, Ratings) or (len(shape) == 2 and shape[1] != 1):
+        raise ConfigError(
+            f"y: expected a number for each pair of ids, found {type(y).__name__}; did you mean validation=? "
+            f"fit(train, validation=test) measures the error on others"
+        )
 
 
 def pair_columns(pairs: Any) -> tuple[Any, Any]:

@@ -65,6 +65,14 @@ class TrainingPlan:
                 f"reproducible"
             )
 
+    def check_validation(self, validation: Any) -> None:
+        """Raise `ConfigError` if there is no validation error that `early_stopping` could watch."""
+        if self.early_stopping is not None and validation is None:
+            raise ConfigError(
+                f"early_stopping is {self.early_stopping}, but there is no validation error to watch; "
+                f"expected fit(..., validation=...), or early_stopping=None"
+            )
+
     @property
     def model(self) -> Consistency:
         """The consistency model, ``ESSP(2)`` where none was chosen."""
