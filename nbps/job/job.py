@@ -57,7 +57,7 @@ class Job:
     consistency : BSP, SSP, ESSP, ASP, VAP
         ``ESSP(2)`` by default.
     seed : int
-        Seeds the tables' initial values and ``worker.random``; the same on all nodes.
+        Seeds the tables' initial values, ``worker.random`` and workers' global generators; the same on all nodes.
     clock_timeout_s : float
         How long a worker waits for the others before `ClockTimeoutError`; it says for whom it waits after 30 s.
     preload : callable, optional

@@ -5,9 +5,12 @@ Free of Numba: the driver imports it to name these functions.
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nbps.errors import ConfigError
 from nbps.runtime.child import leave_to_driver
@@ -55,6 +58,14 @@ def open_worker(rank: int, spec: WorkerSpec) -> None:
     state = {} if _worker is None else _worker.state
     _worker = Worker(spec, rank)
     _worker.state = state
+    _seed_global_generators(spec.seed, _worker.rank)
+
+
+def _seed_global_generators(seed: int, rank: int) -> None:
+    """Seed what libraries draw from unasked: forked workers would all draw the same from NumPy's."""
+    words = np.random.SeedSequence([seed, rank]).generate_state(8)
+    np.random.seed(words)  # noqa: NPY002  (libraries use it)
+    random.seed(words.tobytes())
 
 
 def run(rank: int, clock: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -66,9 +66,9 @@ class JobSettings:
             object.__setattr__(self, name, value)
         check_consistency(self.consistency, "Job")
         self._check_each()
-        self._check_strict()
         if nodes.count > 1:
             self._check_nodes()
+        self._check_model()
 
     def _check_each(self) -> None:
         if self.preload is not None and not callable(self.preload):
@@ -84,13 +84,22 @@ class JobSettings:
                 f"Job: bandwidth_budget is {self.bandwidth_budget!r}; expected bytes a second > 0, or None"
             )
 
-    def _check_strict(self) -> None:
+    def _check_model(self) -> None:
+        """Check that the tables can be what the consistency model promises."""
         live = [table.name for table in self.tables if table.access == "direct"]
         if isinstance(self.consistency, BSP) and live:
             raise ConfigError(
                 f"Job: BSP() with table {live[0]!r}, access 'direct': direct rows show updates of the running clock, "
                 f"so runs would not be reproducible; expected access='cached', or 'exclusive' where each row has one "
                 f"writer in a clock, or SSP(0) for the bound alone"
+            )
+        bounds_nothing = self.tables and all(table.access != "cached" for table in self.tables)
+        if isinstance(self.consistency, VAP) and bounds_nothing:
+            table = self.tables[0]
+            raise ConfigError(
+                f"Job: {self.consistency} with table {table.name!r}, access {table.access!r}, and none that is cached: "
+                f"additions to live rows are seen at once, so there is nothing to bound; expected access='cached', or "
+                f"ASP(), which has no bound"
             )
 
     def _check_nodes(self) -> None:

@@ -29,7 +29,9 @@ class Worker:
     node : int
         The node it runs on; 0 on a single box.
     random : numpy.random.Generator
-        Random numbers of this worker's own, from the job's seed and the rank.
+        Random numbers of this worker's own, from the job's seed and the rank. The global generators, ``numpy.random``
+        and ``random``, are seeded from these too, when the job starts: each worker draws its own numbers from them, the
+        same ones in every job with this seed.
     state : dict
         Whatever the function wants to find again in the next `Job.run` of this job.
     """

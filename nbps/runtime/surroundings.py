@@ -118,8 +118,6 @@ class Surroundings:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked)
         for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
             _adapt(stream, descriptor)
-        if "numpy.random" in sys.modules:  # else all jobs of a driver would draw the same from NumPy's global generator
-            sys.modules["numpy.random"].seed()
 
 
 def _ignored() -> set[int]:

@@ -36,6 +36,8 @@ def run_job(seed: int) -> tuple[str, Outcome]:
     )
     modes = ["cached"] if isinstance(model, nbps.BSP) else ["cached", "direct", "exclusive"]
     access = draw.sample(modes, draw.randint(1, len(modes)))
+    if isinstance(model, nbps.VAP) and "cached" not in access:
+        access.append("cached")  # it bounds nothing else
     kills = draw.random() < 0.2
     plan = Plan(
         clocks=100_000 if kills else draw.choice([10, 50, 200]),

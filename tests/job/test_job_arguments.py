@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import random
 import types
 import weakref
 from pathlib import Path
@@ -144,6 +145,22 @@ def test_random_numbers_differ_between_workers_and_repeat_with_the_seed():
     first, again, other = draw(1), draw(1), draw(2)
     assert first == again
     assert len({*first, *other}) == 4
+
+
+def test_global_generators_differ_between_workers_and_repeat_with_the_seed():
+    """NumPy's and Python's: what libraries draw unasked is decided by seed and rank alone."""
+
+    def draw(worker):
+        return np.random.random(), random.random()  # noqa: NPY002
+
+    def drawn(seed):
+        with nbps.Job([], workers=3, seed=seed) as running:
+            return running.run(draw) + running.run(draw)
+
+    first, again, other = drawn(1), drawn(1), drawn(2**70)
+    assert first == again
+    for numbers in zip(*first, *other, strict=True):
+        assert len(set(numbers)) == 12
 
 
 def test_clocks_start_at_zero_in_every_run(job):

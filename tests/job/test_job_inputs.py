@@ -61,6 +61,10 @@ def test_a_table_that_cannot_be(options, message):
             {"consistency": nbps.BSP(), "tables": [nbps.Table("t", 1, 1)]},
             r"Job: BSP\(\) with table 't', access 'direct': direct rows show .* expected access='cached', or",
         ),
+        (
+            {"consistency": nbps.VAP(1), "tables": [nbps.Table("t", 1, 1), nbps.Table("u", 1, 1, access="exclusive")]},
+            r"Job: VAP\(v0=1.0\) with table 't', access 'direct', and none that is cached: .* expected access='cached'",
+        ),
         ({"tables": nbps.Table("t", 1, 1)}, r"expected a sequence of nbps.Table, found Table\("),
         ({"tables": [nbps.Table("t", 1, 1), nbps.Table("t", 2, 2)]}, "two tables are called 't'; names must differ"),
     ],

@@ -258,6 +258,7 @@ def test_damaged_models_are_refused(tmp_path, fitted):
         ({"consistency": nbps.ASP()}, "a block has one writer only under a staleness bound"),
         ({"consistency": nbps.VAP(1)}, r"schedule='rotate' with VAP\(v0=1.0\): a block has one writer only"),
         ({"consistency": nbps.BSP(), "schedule": "direct"}, "show updates of the running clock; expected SSP"),
+        ({"consistency": nbps.VAP(1), "schedule": "direct"}, "seen at once, .* expected schedule='cached', or ASP"),
         ({"early_stopping": 0}, "early_stopping is 0"),
         ({"random_state": -1}, "random_state is -1"),
         ({"random_state": "zero"}, "random_state is 'zero'; .* None, or a RandomState or Generator"),

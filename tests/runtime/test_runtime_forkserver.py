@@ -13,7 +13,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,19 +166,6 @@ def test_a_module_that_was_edited_is_imported_anew(tmp_path, monkeypatch):
     for version in range(2):
         (tmp_path / "edited.py").write_text(f"VERSION = {version}  #{' ' * version}\n")
         assert ask(use) == [version]
-
-
-def test_jobs_draw_different_numbers_from_the_global_generators():
-    """Processes forked from one do not share its random state from job to job."""
-
-    def draw(worker):
-        import random
-
-        return random.random(), np.random.random()  # noqa: NPY002
-
-    (first,), (second,) = ask(draw), ask(draw)
-    assert first[0] != second[0]
-    assert first[1] != second[1]
 
 
 @pytest.mark.parametrize(

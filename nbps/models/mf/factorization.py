@@ -51,7 +51,8 @@ class MatrixFactorization(Parameters):
         keeps it so (fastest, deterministic). ``cached``: private copies that exchange deltas at clocks.
         ``direct``: all add to the shared rows without loss.
     consistency : BSP, SSP, ESSP, ASP, VAP, optional
-        ``ESSP(2)`` by default. ``rotate`` needs a finite staleness, ``direct`` cannot be strict (`BSP`).
+        ``ESSP(2)`` by default. ``rotate`` needs a finite staleness, ``direct`` cannot be strict (`BSP`) or bounded by
+        value (`VAP`).
     workers : int, optional
         Processes; all usable cores by default.
     random_state : int, None, RandomState or Generator

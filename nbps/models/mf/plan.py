@@ -58,6 +58,11 @@ class TrainingPlan:
                 f"schedule='rotate' with {self.consistency}: a block has one writer only under a staleness bound; "
                 f"expected BSP(), SSP(s) or ESSP(s), or schedule='cached' or 'direct'"
             )
+        if self.schedule == "direct" and isinstance(self.consistency, VAP):
+            raise ConfigError(
+                f"schedule='direct' with {self.consistency}: item rows that all workers add to are seen at once, so "
+                f"there is nothing to bound; expected schedule='cached', or ASP(), which has no bound"
+            )
         if self.schedule == "direct" and isinstance(self.consistency, BSP):
             raise ConfigError(
                 f"schedule='direct' with {self.consistency}: item rows that all workers add to show updates of the "
