@@ -26,7 +26,7 @@ from nbps.models.mf.blocks import Partition, Schedule, build_schedule
 from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors
-from nbps.models.mf.worker import Assignment
+from nbps.models.mf.worker import TrainingInputs
 from nbps.tables.definition import Table
 
 Floats = npt.NDArray[np.float32]
@@ -59,7 +59,7 @@ class Trainer:
         self._ratings = len(data)
         self._schedule = build_schedule(data, self._workers, per_worker, factors.mean, factors.scale, plan.seed)
         access = plan.item_access
-        self._assignment = _assign(self._schedule, plan, data, test, factors)
+        self._inputs = _inputs_of(self._schedule, plan, data, test, factors)
         root, bias_unit = _units(factors.scale)
         users, items = self._schedule.users, self._schedule.items
         # A user's rows are read and changed by one worker only: they stay on its node.
@@ -92,7 +92,7 @@ class Trainer:
                     f"workers is {self._job.settings.workers} on this node, {self._job.size} on all "
                     f"{self._job.settings.nodes.count} nodes together; expected as many on each node"
                 )
-            self._watched = self._job.run(mf_worker.set_up, self._assignment, self._watched)[0]
+            self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
         except BaseException:
             self._job.close()
             raise
@@ -105,7 +105,7 @@ class Trainer:
 
     def _too_large(self) -> SharedMemoryError:
         """Make the error for shared memory that does not hold tables and ratings."""
-        given, usage = self._assignment, shared_memory_usage()
+        given, usage = self._inputs, shared_memory_usage()
         needed = sum(table.nbytes for table in self._job.settings.tables) + given.nbytes
         factors = self._start
         size = -(-(usage.total_bytes - usage.free_bytes + needed) * 5 // (4 << 20))  # a quarter more, in MiB
@@ -197,9 +197,9 @@ def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: 
     return max(_LEAST_BLOCKS, int(slack) + 1, min(fitting, worthwhile))
 
 
-def _assign(
+def _inputs_of(
     schedule: Schedule, plan: TrainingPlan, data: Ratings, test: Ratings | None, factors: Factors
-) -> Assignment:
+) -> TrainingInputs:
     def decay(codes: npt.NDArray[np.int32], partition: Partition) -> Floats:
         counts = np.bincount(codes, minlength=partition.place.size)
         weights = plan.regularization * (counts + 1.0) ** -0.25
@@ -208,7 +208,7 @@ def _assign(
     empty = np.empty(0, np.int64)
     users = empty if test is None else schedule.users.place[test.users]
     order = np.argsort(users, kind="stable")
-    return Assignment(
+    return TrainingInputs(
         schedule=schedule,
         access=plan.item_access,
         user_decay=decay(data.users, schedule.users),

@@ -34,7 +34,7 @@ def preload(access: str) -> None:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class TrainingInputs:
     """What all workers get before the first epoch; arrays arrive in shared memory, once."""
 
     schedule: Schedule
@@ -54,11 +54,11 @@ class Assignment:
         return sum(value.nbytes for part in parts for value in vars(part).values() if isinstance(value, np.ndarray))
 
 
-def set_up(worker: Worker, assignment: Assignment, watched: bool) -> bool:
-    """Keep the assignment in this worker; return whether any node wants to see the model after each epoch."""
-    item_rows = int(np.diff(assignment.schedule.items.starts).max())
+def set_up(worker: Worker, inputs: TrainingInputs, watched: bool) -> bool:
+    """Keep the inputs in this worker; return whether any node wants to see the model after each epoch."""
+    item_rows = int(np.diff(inputs.schedule.items.starts).max())
     width = worker.table("item_factors").shape[1]
-    worker.state["assignment"] = assignment
+    worker.state["inputs"] = inputs
     worker.state["norms"] = np.empty(item_rows, np.float32)
     worker.state["delta"] = np.empty(width, np.float32)
     return bool(worker.sum(watched))
@@ -66,8 +66,8 @@ def set_up(worker: Worker, assignment: Assignment, watched: bool) -> bool:
 
 def train_epoch(worker: Worker, step: float) -> float:
     """Train on every block once, a block a clock; return the sum of squared errors of all workers' ratings."""
-    assignment: Assignment = worker.state["assignment"]
-    schedule = assignment.schedule
+    inputs: TrainingInputs = worker.state["inputs"]
+    schedule = inputs.schedule
     users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
     total = 0.0
@@ -76,11 +76,11 @@ def train_epoch(worker: Worker, step: float) -> float:
         items = slice(*schedule.items.starts[block : block + 2])
         arguments = (
             schedule.starts_of(worker.rank, block), schedule.item_rows, schedule.ratings,
-            user_factors[users], user_state[users], assignment.user_decay[users],
-            item_factors[items], item_state[items], assignment.item_decay[items],
-            worker.state["norms"], np.float32(step), np.float32(assignment.adapt),
+            user_factors[users], user_state[users], inputs.user_decay[users],
+            item_factors[items], item_state[items], inputs.item_decay[items],
+            worker.state["norms"], np.float32(step), np.float32(inputs.adapt),
         )  # fmt: skip
-        if assignment.access == "direct":
+        if inputs.access == "direct":
             total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
         else:
             total += mf.sgd_block(*arguments)
@@ -92,17 +92,17 @@ def train_epoch(worker: Worker, step: float) -> float:
 
 def give_users(worker: Worker) -> None:
     """Have the other nodes told of this worker's users: until then only this node knows their rows."""
-    assignment: Assignment = worker.state["assignment"]
+    inputs: TrainingInputs = worker.state["inputs"]
     for name in TABLES[:2]:
-        worker.table(name).mark(*assignment.schedule.users.starts[worker.rank : worker.rank + 2])
+        worker.table(name).mark(*inputs.schedule.users.starts[worker.rank : worker.rank + 2])
 
 
 def evaluate(worker: Worker) -> float:
     """Return the sum of squared errors on all test ratings; each worker takes its part."""
-    assignment: Assignment = worker.state["assignment"]
-    part = slice(*assignment.test_starts[worker.rank : worker.rank + 2])
+    inputs: TrainingInputs = worker.state["inputs"]
+    part = slice(*inputs.test_starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
-    users, items, ratings = assignment.test_users[part], assignment.test_items[part], assignment.test_ratings[part]
+    users, items, ratings = inputs.test_users[part], inputs.test_items[part], inputs.test_ratings[part]
     total = mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state)
     return float(worker.sum(total))
 
