@@ -16,7 +16,7 @@ from nbps.errors import NodeError, SharedMemoryError, TransportError, WorkerDied
 from nbps.runtime import calls
 from nbps.runtime.descriptors import send_descriptors
 from nbps.runtime.forkserver import ForkServer, Load
-from nbps.runtime.supervisor import Equipment
+from nbps.runtime.supervisor import INTERRUPT, STOP, Equipment
 from nbps.runtime.surroundings import Surroundings
 
 Listen = tuple[Connection, Callable[[], None]]  # what else to listen to, and what takes a message from it
@@ -236,7 +236,7 @@ class WorkerGroup:
         try:
             what = "".join(traceback.format_exception_only(error)).strip()  # its own str() may raise
             self._on_stop("interrupted by Ctrl-C" if interrupted else f"{self._failed}{what}", error)
-            self._tell(b"interrupt")
+            self._tell(INTERRUPT)
         finally:
             self.close()
 
@@ -263,7 +263,7 @@ class WorkerGroup:
     def kill(self) -> None:
         """End all workers at once."""
         self._closed = True
-        self._tell(b"stop")
+        self._tell(STOP)
         self._control.close()
         try:
             self._supervisor.wait(0.5)

@@ -9,8 +9,8 @@ open.
 Messages on the control socket (``multiprocessing.connection``, between our own processes only):
 driver sends a pickled `Equipment`, the descriptors named in it, and the preload; supervisor answers ``("started",
 pids)`` or ``("failed", (error, traceback))``, and later ``("exit", rank, wait status)`` for each worker that ended. The
-driver asks for signals, which only the parent of a process can send to it for certain: ``interrupt`` for SIGINT,
-``stop`` for SIGKILL.
+driver asks for signals, which only the parent of a process can send to it for certain: `INTERRUPT` for SIGINT, `STOP`
+for SIGKILL.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from nbps.runtime.descriptors import beside, receive_descriptors, renumber
 from nbps.runtime.naming import name_process
 from nbps.runtime.surroundings import Surroundings
 
+INTERRUPT, STOP = b"interrupt", b"stop"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -92,7 +93,7 @@ def _start(equipment: Equipment, control: Connection, driver: int) -> list[int]:
         renumber(receive_descriptors(control, len(equipment.descriptors)), equipment.descriptors)
         equipment.surroundings.take_rest()
         preload = _receive(control, driver)
-        if preload is None or preload == b"stop":
+        if preload is None or preload == STOP:
             return pids
         for function, args in pickle.loads(preload):
             function(*args)
@@ -183,7 +184,7 @@ def _watch(control: Connection, driver: int, pids: list[int]) -> None:
                 with contextlib.suppress(OSError):
                     control.send(("exit", rank, status))
         if any(source in ready for source in listening):
-            interrupt = _receive(control, driver) == b"interrupt"
+            interrupt = _receive(control, driver) == INTERRUPT
             if not interrupt:
                 listening = []
             for _, pid in running.values():
