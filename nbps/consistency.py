@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from nbps.core.rules import FINISHED
+from nbps.core.terms import Terms
 from nbps.errors import ConfigError
 
 
@@ -161,6 +163,28 @@ def consistency_named(name: str, bound: float | None = None) -> Consistency:
     if model is None:
         raise ConfigError(f"consistency: no model is called {name!r}; expected one of {', '.join(_MODELS)}")
     return model(bound) if fields(model) else model()  # type: ignore[no-any-return]
+
+
+def terms_of(model: Consistency, checkpoint_every: int, staleness: Iterable[float] = (), copies: bool = True) -> Terms:
+    """Return what the protocol must know of `model`.
+
+    Parameters
+    ----------
+    model : BSP, SSP, ESSP, ASP or VAP
+    checkpoint_every : int
+        Clocks between two checkpoints, 0 for none.
+    staleness : iterable of float
+        Bounds of tables that have their own; the tightest counts.
+    copies : bool
+        Whether there are ``cached`` tables: only their copies are refreshed in order.
+    """
+    return Terms(
+        staleness=min([model.staleness, *staleness]),
+        eager=model.eager,
+        ordered=model.ordered and copies,
+        v0=model.v0 if isinstance(model, VAP) else None,
+        checkpoint_every=checkpoint_every,
+    )
 
 
 def check_consistency(model: object, owner: str) -> None:

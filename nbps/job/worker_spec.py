@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nbps.consistency import VAP, Consistency
+from nbps.consistency import Consistency, terms_of
 from nbps.core.terms import Terms
 from nbps.tables.placed import PlacedTable
 
@@ -47,11 +47,6 @@ class WorkerSpec:
 
     def terms(self) -> Terms:
         """Return what the workers agreed upon, as their protocol wants it."""
-        model = self.consistency
-        return Terms(
-            staleness=min([model.staleness, *(table.definition.staleness_under(model) for table in self.tables)]),
-            eager=model.eager,
-            ordered=model.ordered and any(table.definition.access == "cached" for table in self.tables),
-            v0=model.v0 if isinstance(model, VAP) else None,
-            checkpoint_every=self.checkpoint_every,
-        )
+        bounds = (table.definition.staleness_under(self.consistency) for table in self.tables)
+        copies = any(table.definition.access == "cached" for table in self.tables)
+        return terms_of(self.consistency, self.checkpoint_every, bounds, copies)

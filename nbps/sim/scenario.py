@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 
 from nbps.checks import whole
-from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency
+from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency, terms_of
 from nbps.core.settings import Settings
 from nbps.core.terms import Terms
 from nbps.errors import ConfigError
@@ -256,14 +256,7 @@ class Scenario:
     @property
     def terms(self) -> Terms:
         """What the core must know of the consistency model."""
-        model = self.consistency
-        return Terms(
-            staleness=model.staleness,
-            eager=model.eager,
-            ordered=model.ordered,
-            v0=model.v0 if isinstance(model, VAP) else None,
-            checkpoint_every=self.checkpoint_every,
-        )
+        return terms_of(self.consistency, self.checkpoint_every)
 
     def settings(self, rank: int, run: int, clock: int) -> Settings:
         """Return what node `rank` must know for run number `run`, which starts at `clock`."""
