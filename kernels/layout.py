@@ -25,7 +25,7 @@ rows with other nodes, after them one shard for every node::
 from __future__ import annotations
 
 LINE = 16  # int64 words; 128 bytes
-FINISHED = 2**63 - 1  # slot of a worker that holds nobody back any more
+FINISHED = 2**63 - 1  # slot of a worker that holds nobody back any more; the same as `nbps.core.rules.FINISHED`
 
 ABORT = 0
 HELD = 1  # workers that have completed so many clocks wait; 0 if nobody shall

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbps.errors import CheckpointError
+from nbps.tables.definition import DTYPES
 
 FORMAT = 1
 JSON_BYTES_LIMIT = 64 << 20  # 80 bytes of JSON for 16 MiB of data: enough for 13 TB in one part
-DTYPES = ("float32", "float64", "int32", "int64")
 WIDTH_LIMIT = 2**31 - 1
 ATTEMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FOLDER = re.compile(r"clock-(?P<clock>[0-9]{12,19})-(?P<attempt>[A-Za-z0-9][A-Za-z0-9._-]{0,63})")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-FINISHED = 2**63 - 1  # clock of a worker that holds nobody back any more
+# Clock of a worker that holds nobody back any more. The core and the kernels know nothing of each other, so
+# `nbps.kernels.layout` has this number too; a test holds them equal.
+FINISHED = 2**63 - 1
 NODES_LIMIT = 64  # a row knows which nodes must be told of it by a bit for each
 
 

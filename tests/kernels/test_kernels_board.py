@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbps.core import rules
 from nbps.kernels import board, layout, parking
 from support.sharing import peers
 
@@ -20,6 +21,11 @@ def board_of(slots: list[int]) -> np.ndarray:
     for worker, clock in enumerate(slots):
         words[layout.committed(worker)] = clock
     return words
+
+
+def test_finished_is_the_same_number_in_core_and_kernels():
+    """They know nothing of each other, but a slot of the board holds what the core decides on."""
+    assert layout.FINISHED == rules.FINISHED
 
 
 @given(clocks)
