@@ -37,7 +37,8 @@ def _compile(requests: Collection[Request]) -> None:
     for kernel, args in requests:
         kernel(*args)
     seconds = time.perf_counter() - start
-    print(f"nbps: compiled {len(requests)} kernels in {seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
+    compiled = "1 kernel" if len(requests) == 1 else f"{len(requests)} kernels"
+    print(f"nbps: compiled {compiled} in {seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:

@@ -14,6 +14,12 @@ import typer.core
 from nbps.errors import Error
 
 _DEBUG_KEY = "nbps.debug"
+_EXPECTED = {  # by pydantic's types of errors
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+}
 
 
 def _remember(context: typer.Context, is_wanted: bool) -> bool:
@@ -37,6 +43,8 @@ class FailureGroup(typer.core.TyperGroup):
 
         Raises
         ------
+        typer.BadParameter
+            If an option has a wrong value; typer ends the command with code 2.
         typer.Exit
             With code 1 after an `nbps.errors.Error`, with 130 after Ctrl-C.
         nbps.errors.Error
@@ -44,6 +52,9 @@ class FailureGroup(typer.core.TyperGroup):
         """
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _plain_words(error)
+            raise
         except Error as error:
             if ctx.meta.get(_DEBUG_KEY):
                 raise
@@ -52,6 +63,17 @@ class FailureGroup(typer.core.TyperGroup):
         except KeyboardInterrupt:
             _print_line("interrupted", "bold red")
             raise typer.Exit(130) from None
+
+
+def _plain_words(error: typer.BadParameter) -> str:
+    """Return what is wrong with an option, without the words of pydantic, with which newer releases of typer check."""
+    if not hasattr(error.__cause__, "errors"):
+        return error.message
+    (detail, *_) = error.__cause__.errors()
+    kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind].format(**context)}, found {found}."
+    return str(context.get("error", error.message))
 
 
 def _print_line(text: str, style: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_times_of_libmf_are_read_from_its_lines(tmp_path):
         epochs = run(tmp_path, "mf", "--peers", "libmf", "--libmf", str(program))["systems"]["libmf"]["epochs"][0]
         assert [epoch["test_rmse"] for epoch in epochs] == [0.9328, 0.8]
         assert (epochs[1]["train_seconds"] == 0.75) == (kind == "timed")
+
+
+def test_a_package_that_the_experiments_lack_is_named_with_what_installs_it(tmp_path):
+    """One line instead of a traceback, also for --help; a PIL that fails as an absent one stands for that."""
+    (tmp_path / "PIL.py").write_text("raise ModuleNotFoundError(name='PIL')")
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "papers"), "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    line = "python bench/papers needs PIL, which is not installed here: pip install '.[bench]'"
+    assert done.stderr.splitlines() == [line]
 
 
 def test_experiments_of_the_papers_draw_every_figure_and_answer_every_question(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -19,6 +20,8 @@ from nbps.errors import DataError
         (["--workers", "x"], "--workers"),
         (["--rank", "-1"], "--rank"),
         (["--epochs", "0"], "--epochs"),
+        (["--epochs", "1.5"], "--epochs"),
+        (["--learning-rate", "fast"], "--learning-rate"),
         (["--staleness", "-1"], "--staleness"),
         (["--consistency", "lazy"], "'lazy'"),
         (["--schedule", "x"], "'rotate', 'cached', 'direct'"),
@@ -36,10 +39,11 @@ from nbps.errors import DataError
     ],
 )
 def test_wrong_usage_has_exit_code_2(nbps, arguments, words):
-    """Each message names the option."""
+    """Each message names the option, in plain words."""
     done = nbps("train", "mf", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
+    assert not re.search("Value error|Input should|unable to parse", done.stderr)
     assert done.stdout == ""
 
 

@@ -94,7 +94,7 @@ def test_what_one_job_lacks_is_all_that_is_compiled(root):
     code_of(root, "first_bad_id").unlink()
     said = use(root)
     assert said[0] == COMPILING
-    assert said[1].startswith("nbps: compiled 1 kernels in ")
+    assert said[1].startswith("nbps: compiled 1 kernel in ")
     assert use(root) == []
 
 
