@@ -19,6 +19,10 @@ from nbps.runtime.forkserver import ForkServer, Load
 from nbps.runtime.supervisor import INTERRUPT, STOP, Equipment
 from nbps.runtime.surroundings import Surroundings
 
+_SIGNAL_HINTS: dict[int, str] = {
+    signal.SIGKILL: "; out of memory?",
+    signal.SIGSEGV: "; a row id out of range in a kernel? kernels check nothing",
+}
 Listen = tuple[Connection, Callable[[], None]]  # what else to listen to, and what takes a message from it
 
 
@@ -293,5 +297,4 @@ def _describe_exit(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = "unknown"
-    hint = "; out of memory?" if -code == signal.SIGKILL else ""
-    return f"killed by signal {-code} ({name}{hint})"
+    return f"killed by signal {-code} ({name}{_SIGNAL_HINTS.get(-code, '')})"

@@ -189,7 +189,13 @@ class Table(TableDefinition):
                 f"table {self.name!r}: init is {self.init!r}; expected an initialiser of nbps.init or numbers"
             )
         if not callable(self.init):
-            fill = constant(float(self.init)) if np.ndim(self.init) == 0 else from_array(self.init)  # type: ignore[arg-type]
+            shape = np.shape(self.init)
+            if shape not in ((), (self.rows, self.width)):
+                raise ConfigError(
+                    f"table {self.name!r}: init has shape {shape}; expected {(self.rows, self.width)}, rows and width, "
+                    f"or a number"
+                )
+            fill = constant(float(self.init)) if shape == () else from_array(self.init)  # type: ignore[arg-type]
             object.__setattr__(self, "init", fill)
 
     def fill(self, values: npt.NDArray[Any], seed: int) -> None:

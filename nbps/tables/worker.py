@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,17 @@ class WorkerTable:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """Return a copy of all rows, as `get` reads them: this is what ``numpy.asarray(table)`` is."""
         return whole_copy(self.name, self.get(np.arange(self.shape[0])), dtype, copy)
+
+    def __getitem__(self, ids: object) -> NoReturn:
+        """Refuse; what a read costs and shows is to be seen in the program."""
+        raise TableError(
+            f"table {self.name!r}: a WorkerTable takes no indices; use get(ids) to read rows and inc(ids, deltas) to "
+            f"add to them"
+        )
+
+    def __setitem__(self, ids: object, values: object) -> NoReturn:
+        """Refuse, as reading by index."""
+        self[ids]
 
     def __repr__(self) -> str:
         return f"<WorkerTable {self.name!r}: {self.shape[0]} x {self.shape[1]} {self.dtype}, {self.definition.access}>"

@@ -76,6 +76,17 @@ def test_a_killed_worker_is_named(workers):
         running.run(tasks.fail, workers - 1, "kill")
 
 
+def test_a_worker_that_the_system_ended_for_a_bad_address_is_told_what_kernels_do_not_check():
+    """The likely cause of SIGSEGV here: a row id out of range in jitted code."""
+
+    def crash(worker):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    hint = r"signal 11 \(SIGSEGV; a row id out of range in a kernel\? kernels check nothing\)"
+    with job(1) as running, pytest.raises(WorkerDiedError, match=hint):
+        running.run(crash)
+
+
 def test_a_worker_that_ends_while_its_child_lives_is_named():
     """A process that the worker forked keeps its sockets open; its end is noticed all the same."""
     with job() as running, pytest.raises(WorkerDiedError, match=r"worker 1 at clock 3 .*exit code 9"):

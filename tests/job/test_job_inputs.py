@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import threading
 
 import numpy as np
@@ -30,6 +31,8 @@ from nbps.errors import ConfigError, DataError, JobClosedError, TableError
         ({"staleness": 1.5}, "staleness is 1.5"),
         ({"staleness": math.nan}, "staleness is nan"),
         ({"staleness": True}, "staleness is True"),
+        ({"init": np.zeros((2, 3))}, r"table 't': init has shape \(2, 3\); expected \(1, 1\), rows and width, or a n"),
+        ({"init": [0.0]}, r"init has shape \(1,\); expected \(1, 1\)"),
     ],
     ids=str,
 )
@@ -109,6 +112,9 @@ def refused(worker):
         "text": lambda: floats.inc(0, "a"),
         "nan": lambda: checked.inc([1, 0], [[0, 0, 0], [0, np.nan, 0]]),
         "overflow": lambda: checked.inc(0, np.inf),
+        "index": lambda: floats[0],
+        "index to write": lambda: operator.setitem(cached, 0, 1),
+        "iteration": lambda: list(exclusive),
         "put direct": lambda: floats.put(0, 1),
         "put cached": lambda: cached.put(0, 1),
         "put id": lambda: exclusive.put(9, 1),
@@ -140,6 +146,7 @@ def test_bad_calls_on_a_table_are_refused_and_add_nothing():
             job.table("nothing")
     ids = "table 'floats': expected an integer id or a one-dimensional array of them, found dtype {} and shape {}"
     deltas = "table 'floats': deltas have shape {}; expected {}, (3,) or a number"
+    index = "table '{}': a WorkerTable takes no indices; use get(ids) to read rows and inc(ids, deltas) to add to them"
     put = "table '{}': put() overwrites what other workers add; use inc(), or access='exclusive'"
     assert found == {
         "unknown": "unknown table 'nothing'; this job's tables: 'floats', 'whole', 'checked', 'exclusive', 'cached'",
@@ -163,6 +170,9 @@ def test_bad_calls_on_a_table_are_refused_and_add_nothing():
         "text": "table 'floats': deltas have dtype <U1; expected float32",
         "nan": "table 'checked': delta for row 0, column 1 is nan; expected finite numbers (check_finite is on)",
         "overflow": "table 'checked': delta for row 0, column 0 is inf; expected finite numbers (check_finite is on)",
+        "index": index.format("floats"),
+        "index to write": index.format("cached"),
+        "iteration": index.format("exclusive"),
         "put direct": put.format("floats"),
         "put cached": put.format("cached"),
         "put id": "table 'exclusive': id 9 at position 0 is out of range; expected 0 <= id < 5",
@@ -213,7 +223,7 @@ def test_a_closed_job_and_its_tables_say_so(tmp_path):
         ("int32", nbps.init.constant(2**31), ConfigError, "fit dtype int32, found 2147483648 to"),
         ("int64", nbps.init.constant(np.inf), ConfigError, "fit dtype int64"),
         ("int64", nbps.init.constant(np.nan), ConfigError, "fit dtype int64"),
-        ("float32", [[1, 2], [3, 4], [5, 6]], ConfigError, r"expected shape \(2, 3\), found \(3, 2\)"),
+        ("float32", nbps.init.from_array(np.ones((3, 2))), ConfigError, r"expected shape \(2, 3\), found \(3, 2\)"),
         ("float32", [["a", "b", "c"]] * 2, ConfigError, "found dtype <U1"),
         ("float32", nbps.init.from_file("/nothing/here"), DataError, "/nothing/here: expected an Arrow IPC file"),
     ],
