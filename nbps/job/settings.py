@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
-from nbps.checks import whole
+from nbps.checks import real, whole
 from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.core.rules import NODES_LIMIT
 from nbps.errors import ConfigError
@@ -79,10 +79,8 @@ class JobSettings:
             raise ConfigError(f"Job: checkpoints is {self.checkpoints!r}; expected nbps.Checkpoints(path, every=...)")
         if self.on_failure not in get_args(Policy):
             raise ConfigError(f"Job: on_failure is {self.on_failure!r}; expected one of {', '.join(get_args(Policy))}")
-        if self.bandwidth_budget is not None and not _is_positive(self.bandwidth_budget):
-            raise ConfigError(
-                f"Job: bandwidth_budget is {self.bandwidth_budget!r}; expected bytes a second > 0, or None"
-            )
+        if self.bandwidth_budget is not None:
+            real("Job: bandwidth_budget", self.bandwidth_budget, "bytes a second > 0, or None", positive=True)
 
     def _check_model(self) -> None:
         """Check that the tables can be what the consistency model promises."""
@@ -163,11 +161,5 @@ def default_workers(nodes: Nodes) -> int:
     return whole("NBPS_WORKERS", int(given) if given.strip().isdecimal() else given, 1)
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
 def _seconds(name: str, value: Any) -> float:
-    if not _is_positive(value):
-        raise ConfigError(f"Job: {name} is {value!r}; expected seconds > 0")
-    return float(min(value, _LONGEST_S))
+    return float(min(real(f"Job: {name}", value, "seconds > 0", positive=True), _LONGEST_S))

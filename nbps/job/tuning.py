@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nbps.checks import whole
+from nbps.checks import real, whole
 from nbps.consistency import ESSP, SSP
 from nbps.errors import ConfigError
 from nbps.job.job import Job
@@ -148,10 +148,8 @@ def auto_staleness(
     if not models:
         raise ConfigError("auto_staleness: expected at least one candidate, found none")
     repeats = whole("auto_staleness: repeats", repeats, _FEWEST)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance <= 1:
-        raise ConfigError(f"auto_staleness: tolerance is {tolerance!r}; expected a share from 0 to 1")
-    if isinstance(budget_s, bool) or not isinstance(budget_s, (int, float)) or not budget_s >= 0:
-        raise ConfigError(f"auto_staleness: budget_s is {budget_s!r}; expected seconds >= 0")
+    real("auto_staleness: tolerance", tolerance, "a share from 0 to 1", 1)
+    real("auto_staleness: budget_s", budget_s, "seconds >= 0")
     rising = [models[staleness] for staleness in sorted(models)]
     job = Job(tables, workers, consistency=rising[0], **options)
     if job.settings.nodes.count > 1:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 from dataclasses import dataclass, field
 
-from nbps.checks import whole
+from nbps.checks import FINITE, real, whole
 from nbps.consistency import ASP, BSP, ESSP, SSP, VAP, Consistency, check_consistency, terms_of
 from nbps.core.settings import Settings
 from nbps.core.terms import Terms
@@ -21,16 +20,12 @@ SPEEDS = ("constant", "exponential", "uniform")
 
 def _at_least_zero(owner: object, *names: str) -> None:
     for name in names:
-        value = getattr(owner, name)
-        if not (value >= 0 and math.isfinite(value)):
-            raise ConfigError(f"{type(owner).__name__}: {name} is {value!r}; expected a finite number >= 0")
+        real(f"{type(owner).__name__}: {name}", getattr(owner, name), "a finite number >= 0", FINITE)
 
 
 def _probability(owner: object, *names: str) -> None:
     for name in names:
-        value = getattr(owner, name)
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{type(owner).__name__}: {name} is {value!r}; expected a probability, 0 to 1")
+        real(f"{type(owner).__name__}: {name}", getattr(owner, name), "a probability, 0 to 1", 1)
 
 
 @dataclass(frozen=True)

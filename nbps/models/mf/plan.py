@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nbps.checks import whole
+from nbps.checks import FINITE, real, whole
 from nbps.consistency import ASP, BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.errors import ConfigError
 from nbps.nodes.nodes import Nodes
@@ -46,8 +45,8 @@ class TrainingPlan:
             if value is not None or name in ("rank", "epochs"):
                 whole(name, value, 1)
         if self.learning_rate is not None:
-            _real("learning_rate", self.learning_rate, positive=True)
-        _real("regularization", self.regularization, positive=False)
+            real("learning_rate", self.learning_rate, "a finite number > 0", FINITE, positive=True)
+        real("regularization", self.regularization, "a finite number >= 0", FINITE)
         for name, choices in (("optimizer", _STEPS), ("schedule", _ITEM_ACCESS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
@@ -131,12 +130,6 @@ def seed_of(random_state: Any, nodes: int) -> int:
         return whole("random_state", random_state, 0)
     except ConfigError as error:
         raise ConfigError(f"{error}, None, or a RandomState or Generator of NumPy") from None
-
-
-def _real(name: str, value: Any, positive: bool) -> None:
-    real = isinstance(value, (int, float, np.floating)) and 0 <= value < math.inf
-    if not real or (positive and value == 0):
-        raise ConfigError(f"{name} is {value!r}; expected a finite number {'> 0' if positive else '>= 0'}")
 
 
 def check_callbacks(callbacks: Any) -> None:
