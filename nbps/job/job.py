@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
-
 from nbps.checkpoint.format import lineage_of
 from nbps.checkpoint.progress import Progress
 from nbps.consistency import VAP
@@ -33,7 +31,6 @@ from nbps.memory.segments import remove_orphans
 from nbps.runtime.descriptors import fill_standard_descriptors
 from nbps.tables.definition import Table
 from nbps.tables.driver import JobTable
-from nbps.tables.sharding import row_owners
 
 R = TypeVar("R")
 _numbers = itertools.count()
@@ -192,7 +189,7 @@ class Job:
             raise ConfigError(f"run: function is {function!r}; expected one whose first argument is the worker")
         self._check_running()
         if not self._run_lock.acquire(blocking=False):
-            raise JobClosedError("run: another thread runs this job; wait for it to end")
+            raise JobClosedError("run: another thread runs or saves this job; wait for it to end")
         try:
             return self._carry_out(function, args, kwargs)
         except (Exception, AbortedError):
@@ -306,20 +303,19 @@ class Job:
         """
         if self._open is not None:
             self._open.check_owner("checkpoint")
-        if self._open is None or self._run_lock.locked():
+        if self._open is None or not self._run_lock.acquire(blocking=False):
             raise JobClosedError("checkpoint: expected an open job that is not running; use Job(checkpoints=...) there")
-        tables, nodes = self.settings.tables, self.settings.nodes
-        own = {}
-        for table in tables:
-            rows = np.flatnonzero(row_owners(table.rows, nodes.count, table.sharding) == nodes.rank)
-            own[table.name] = rows, self._open.views[table.name].live(rows)
-        if nodes.rank == 0:
-            say_if_shared(path, lineage_of(self._open.attempt))
-        self._saved += 1
-        write_checkpoint(
-            path, f"{self._open.attempt}-saved{self._saved}", nodes, tables, own, keep, self._first_clock(),
-            self._progress(path, keep, state).to_json(), self.settings.failure_timeout_s,
-        )  # fmt: skip
+        try:
+            opened, settings = self._open, self.settings
+            if settings.nodes.rank == 0:
+                say_if_shared(path, lineage_of(opened.attempt))
+            self._saved += 1
+            write_checkpoint(
+                path, f"{opened.attempt}-saved{self._saved}", settings.nodes, settings.tables, opened.own_rows(), keep,
+                self._first_clock(), self._progress(path, keep, state).to_json(), settings.failure_timeout_s,
+            )  # fmt: skip
+        finally:
+            self._run_lock.release()
 
     def _progress(self, path: str | Path, keep: int | None, state: object) -> Progress:
         """Return where the job stands, and how one that goes on from a checkpoint at `path` takes them there."""

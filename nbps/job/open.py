@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from nbps.agent.driver import AgentControl
@@ -31,6 +32,7 @@ from nbps.runtime.group import WorkerGroup
 from nbps.tables.definition import Table
 from nbps.tables.driver import JobTable
 from nbps.tables.placed import PlacedTable
+from nbps.tables.sharding import row_owners
 from nbps.transport.mesh.roll import Roll
 
 _Meeting = tuple[int, str, str | None, int]
@@ -173,6 +175,14 @@ class OpenJob:
             results = group.call(remote.run, clock, function, args, kwargs, listen=agent.listener)
             group.wait_for(agent.listener, agent.is_done)
         return results
+
+    def own_rows(self) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+        """Return the rows that this node owns, numbers and live values by table."""
+        own, nodes = {}, self._settings.nodes
+        for table in self._settings.tables:
+            rows = np.flatnonzero(row_owners(table.rows, nodes.count, table.sharding) == nodes.rank)
+            own[table.name] = rows, self.views[table.name].live(rows)
+        return own
 
     def release(self) -> None:
         """End the processes and remove the segments; does nothing in a fork of the driver. Idempotent."""

@@ -160,4 +160,5 @@ class Worker:
         self._clock.begin(clock)
 
     def _finish(self) -> None:
+        self._sums.finish()
         self._clock.finish()

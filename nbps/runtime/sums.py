@@ -19,6 +19,7 @@ from nbps.kernels import layout
 from nbps.runtime.clock import Clock
 
 Words = npt.NDArray[np.int64]
+_NOT_TO = -1  # times the number of a barrier, in place of it: that the worker has returned, and does not come there
 _KINDS = {"b": np.int64, "i": np.int64, "u": np.int64, "f": np.float64}  # of summands, by kind of dtype
 
 
@@ -85,7 +86,7 @@ class Sums:
         for node, workers in enumerate(told):
             for local, header in enumerate(workers):
                 if header[: layout.SUM_IS_FLOAT] != expected:
-                    raise self._mismatch(f"worker {sum(self._sizes[:node]) + local}", header, expected)
+                    raise self._mismatch(node, local, header, expected)
         is_float = any(header[layout.SUM_IS_FLOAT] for workers in told for header in workers)
         total = np.zeros(piece.size, np.float64 if is_float else np.int64)
         for workers, words in zip(told, summands, strict=True):
@@ -94,13 +95,27 @@ class Sums:
                 total += row.view(np.float64) if header[layout.SUM_IS_FLOAT] else row
         return total
 
-    @staticmethod
-    def _mismatch(worker: str, found: list[int], expected: list[int]) -> LocalProtocolError:
+    def finish(self) -> None:
+        """Say that this worker returns, where others look for its next summand."""
+        self._clock.settle()
+        barrier = self._clock.core.barriers + 1
+        headers, _ = self._places[barrier % 2]
+        headers[self._node][self._local][layout.SUM_BARRIER] = _NOT_TO * barrier
+
+    def _mismatch(self, node: int, local: int, found: list[int], expected: list[int]) -> LocalProtocolError:
+        worker = f"worker {sum(self._sizes[:node]) + local}"
         if found[layout.SUM_BARRIER] != expected[layout.SUM_BARRIER]:
-            what = f"{worker} came with barrier(), or has returned"
+            what = f"{worker} {self._why_missing(node, local, expected[layout.SUM_BARRIER])}"
         else:
             sizes = f"{found[layout.SUM_ELEMENTS]} elements, this one {expected[layout.SUM_ELEMENTS]}"
             what = f"{worker} gave {sizes}, or other shapes"
         return LocalProtocolError(
             f"sum: {what}; all workers must call it equally often, with numbers or arrays of one shape"
         )
+
+    def _why_missing(self, node: int, local: int, barrier: int) -> str:
+        told = [int(headers[node][local, layout.SUM_BARRIER]) for headers, _ in self._places]
+        if any(0 < _NOT_TO * number <= barrier for number in told):
+            return "has returned"
+        # Of a worker elsewhere nothing may have been told: summands travel only where somebody there adds.
+        return "came with barrier()" if node == self._node else "came with barrier(), or has returned"

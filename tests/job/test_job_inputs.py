@@ -45,7 +45,8 @@ def test_a_table_that_cannot_be(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "workers is 0; expected a whole number >= 1"),
+        ({"workers": 0}, "workers is 0; expected a whole number from 1 to 819"),
+        ({"workers": 820}, "Job: workers is 820; expected a whole number from 1 to 819"),
         ({"workers": 1.5}, "workers is 1.5"),
         ({"workers": "2"}, "workers is '2'"),
         ({"seed": -1}, "seed is -1"),

@@ -55,6 +55,13 @@ def test_settings_are_filled_in_and_stay_as_they_are(monkeypatch):
         dataclasses.replace(settings, workers=0)
 
 
+def test_the_number_of_workers_from_the_environment_has_the_same_limit(monkeypatch):
+    """The variable is named, not the argument that nobody gave."""
+    monkeypatch.setenv("NBPS_WORKERS", "820")
+    with pytest.raises(ConfigError, match="NBPS_WORKERS is 820; expected a whole number from 1 to 819"):
+        nbps.Job([])
+
+
 @pytest.mark.parametrize("name", ["BSP", "ssp", "Essp", "ASP", "vap"])
 def test_models_are_found_by_name(name):
     """In capitals or not; a bound goes to those that have one."""

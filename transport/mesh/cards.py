@@ -36,7 +36,7 @@ def _of_tables(first: int, one: list[dict[str, Any]], second: int, other: list[d
         if name not in theirs:
             return f"node {first} defines table {name!r} as {_definition(mine[name])}, node {second} has none"
         if mine[name] != theirs[name]:
-            one_side, other_side = _definitions(mine[name], theirs[name])
+            one_side, other_side = _difference(mine[name], theirs[name])
             return f"node {first} defines table {name!r} as {one_side}, node {second} as {other_side}"
     return f"node {first} defines its tables in the order {list(mine)}, node {second} {list(theirs)}"
 
@@ -45,10 +45,8 @@ def _definition(table: dict[str, Any]) -> str:
     return _cut(" ".join(f"{key}={value}" for key, value in table.items() if key != "name"))
 
 
-def _definitions(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, str]:
-    """Return both definitions; of long ones only what differs."""
-    if max(len(str(one)), len(str(other))) <= _SHOWN:
-        return _definition(one), _definition(other)
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, str]:
+    """Return what differs of both definitions."""
     differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     mine, theirs = ({key: table[key] for key in differing if key in table} for table in (one, other))
     return _definition(mine), _definition(theirs)
