@@ -179,6 +179,7 @@ def main(requests: int, driver: int) -> None:
     """Serve until the driver closes the other end of the socket `requests`, or is dead: `driver` is a pidfd of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, child.leave_to_driver)  # supervisors are forked with it
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where the driver ignores it, nobody could be waited for
     name_process("nbps-forkserver")
     for descriptor in (requests, driver):
         os.set_inheritable(descriptor, False)

@@ -97,8 +97,9 @@ def _start(equipment: Equipment, control: Connection, driver: int) -> list[int]:
             return pids
         for function, args in pickle.loads(preload):
             function(*args)
+        on_end = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody can be waited for where it is ignored
         for rank in range(len(equipment.names)):
-            pids.append(_fork_worker(rank, equipment, control))
+            pids.append(_fork_worker(rank, equipment, control, on_end))
         answer: tuple[str, Any] = "started", pids
     except BaseException as error:
         for pid in pids:
@@ -137,7 +138,8 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _fork_worker(rank: int, equipment: Equipment, control: Connection) -> int:
+def _fork_worker(rank: int, equipment: Equipment, control: Connection, on_end: Any) -> int:
+    """Fork worker `rank`, which treats the end of its own children as `on_end` says; return its pid."""
     flush_output()  # else both processes print what is buffered
     supervisor = os.getpid()
     pid = os.fork()
@@ -147,6 +149,8 @@ def _fork_worker(rank: int, equipment: Equipment, control: Connection) -> int:
     try:
         die_with(supervisor)
         name_process(equipment.names[rank])
+        if on_end is not None:  # which is what Python makes of a handler that is not its own
+            signal.signal(signal.SIGCHLD, on_end)
         control.close()
         for other, descriptor in enumerate(equipment.sockets):
             if other != rank:

@@ -30,7 +30,7 @@ _READ_AT_START = (
 _FOLDERS = ("NBPS_CACHE_DIR", "NUMBA_CACHE_DIR")  # also read once; may be relative
 _IDENTITY = ("Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp", "Mems_allowed")  # as /proc/self/status has it
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
-_KEPT = {signal.SIGINT, signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP}  # a supervisor has its own way with these
+_KEPT = {signal.SIGINT, signal.SIGKILL, signal.SIGSTOP}  # a supervisor has its own way with these
 
 
 def environment() -> dict[str, str]:

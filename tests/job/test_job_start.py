@@ -142,3 +142,19 @@ def test_an_initialiser_that_raises_leaves_nothing():
     with pytest.raises(nbps.Error, match="expected shape") as caught, nbps.Job([table], workers=1):
         pass
     assert caught.value.__notes__ == ["while initialising table 'named'"]
+
+
+_UNHEEDED = """
+import os, signal
+import nbps
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range(3):
+    with nbps.Job([], workers=2) as job:
+        print(job.run(lambda worker: signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN), flush=True)
+"""
+
+
+def test_a_driver_that_ignores_the_end_of_children():
+    """Jobs run one after the other and end in good order; their workers ignore it too, as forks of the driver would."""
+    done = subprocess.run([sys.executable, "-c", _UNHEEDED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("[True, True]\n" * 3, "", 0)
