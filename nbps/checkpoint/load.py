@@ -18,6 +18,7 @@ from nbps.checkpoint.store import Store, open_store
 from nbps.errors import CheckpointError
 
 _MANIFEST_BYTES_LIMIT = form.JSON_BYTES_LIMIT + 1024
+_LOOKS = 20  # at a root whose newest checkpoint is replaced, and removed, before it was read
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,14 @@ def attempt_of(folder: str) -> str:
     return named["attempt"]
 
 
-def newest_of_lineages(root: str | Path | pafs.FileSystem) -> dict[str, str]:
-    """Return the path of the newest complete checkpoint of each lineage in `root`, the newest of all first."""
+def newest_of_lineages(root: str | Path | pafs.FileSystem) -> dict[str, tuple[int, str]]:
+    """Return serial number and path of the newest complete checkpoint of each lineage in `root`, as `latest` ranks."""
     store = open_store(root)
     complete, _ = find(store)
-    newest: dict[str, str] = {}
+    newest: dict[str, tuple[int, str]] = {}
     for serial in sorted(complete, reverse=True):
-        for folder in complete[serial]:
-            newest.setdefault(form.lineage_of(attempt_of(folder)), store.show(folder))
+        for folder in sorted(complete[serial], key=attempt_of, reverse=True):
+            newest.setdefault(form.lineage_of(attempt_of(folder)), (serial, store.show(folder)))
     return newest
 
 
@@ -145,30 +146,61 @@ def latest(root: str | Path | pafs.FileSystem, skipped: list[CheckpointError] | 
     above, name = store.split()
     asked = form.FOLDER.fullmatch(name) is not None
     store = above if asked else store
-    complete, incomplete = find(store, [name] if asked else None)
-    if not complete:
-        found = f"{len(incomplete)} incomplete: {', '.join(incomplete[:3])}" if incomplete else "nothing"
-        raise CheckpointError(f"{store.shown}: expected a complete checkpoint, found {found}")
-    serial = max(complete)
-    if len(complete[serial]) > 1:
+    for _ in range(_LOOKS):
+        complete, incomplete = find(store, [name] if asked else None)
+        if complete:
+            serial = max(complete)
+            folder = _newest_of(store, serial, complete[serial])
+            try:
+                return _intact(store, folder, serial, skipped)
+            except _VanishedError:
+                continue
+        if not incomplete:
+            break
+    if complete:
+        raise CheckpointError(f"{store.shown}: checkpoints there are removed before they are read; keep more of them")
+    found = f"{len(incomplete)} incomplete: {', '.join(incomplete[:3])}" if incomplete else "nothing"
+    raise CheckpointError(f"{store.shown}: expected a complete checkpoint, found {found}")
+
+
+class _VanishedError(Exception):
+    """A checkpoint was removed while it was read, as its job does when it has completed newer ones."""
+
+
+def _newest_of(store: Store, serial: int, folders: list[str]) -> str:
+    """Return which of the `folders` with that serial number is taken: the one whose attempt is the last by name.
+
+    Jobs that complete checkpoints at the same time count alike; one job never counts a number twice.
+    """
+    lineages = [form.lineage_of(attempt_of(folder)) for folder in folders]
+    twice = [folder for folder, lineage in zip(folders, lineages, strict=True) if lineages.count(lineage) > 1]
+    if twice:
         raise CheckpointError(
-            f"{store.shown}: {' and '.join(complete[serial])} both claim to be checkpoint {serial} of this folder; "
-            f"name the folder of one of them"
+            f"{store.shown}: {' and '.join(twice)} both claim to be checkpoint {serial} of one job; name the folder of "
+            f"one of them"
         )
-    folder = complete[serial][0]
+    return max(folders, key=attempt_of)
+
+
+def _intact(store: Store, folder: str, serial: int, skipped: list[CheckpointError] | None) -> Manifest:
+    """Return the manifest of `folder`; where it is damaged and `skipped` is given, that of an older one."""
+    damaged: list[CheckpointError] = []
     while True:
         try:
             manifest = _read_manifest(store, folder, serial)
             if skipped is not None:
                 verify(manifest)
+                skipped += damaged
             return manifest
         except CheckpointError as error:
+            if form.manifest_name(serial) not in store.list(folder):
+                raise _VanishedError from error
             older = _older(store, folder, serial)
             if skipped is None:
                 raise CheckpointError(f"{error}{_advice(store, older)}") from error
-            skipped.append(error)
+            damaged.append(error)
             if not older:
-                text = "\n".join(f"  {each}" for each in skipped)
+                text = "\n".join(f"  {each}" for each in damaged)
                 raise CheckpointError(f"{store.shown}: no checkpoint of its lineage is intact:\n{text}") from error
             serial, folder = older[0]
 

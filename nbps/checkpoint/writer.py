@@ -14,7 +14,8 @@ job: a job that was restarted writes into folders of its own, so the parts of tw
 went on from a checkpoint of one before are a *lineage*, named by the first; only what is of its own lineage does a
 writer count and remove, so jobs may share a root. The number in the manifest's name counts the checkpoints completed in
 this root; the newest is the one with the highest number, not the one with the highest clock or the latest time: after a
-return to an older checkpoint clocks come again, and machines' clocks differ.
+return to an older checkpoint clocks come again, and machines' clocks differ. Jobs that complete one each at the same
+time count alike; of equal numbers the attempt that is the last by name is the newest.
 """
 
 from __future__ import annotations

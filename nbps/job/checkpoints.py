@@ -137,18 +137,20 @@ def read_checkpoint(
         state=progress.user,
         lineage=manifest.lineage,
         plan=Checkpoints(manifest.store.shown, progress.every, progress.keep) if progress.every else None,
-        notes=(*(f"passed over: {error}" for error in skipped), *_about_others(manifest.path, others)),
+        notes=(*(f"passed over: {error}" for error in skipped), *_about_others(manifest, others)),
     )
     return tuple(dataclasses.replace(table, init=_Load(manifest, table.name)) for table in tables), resumed
 
 
-def _about_others(path: str, others: Mapping[str, str]) -> list[str]:
-    """Say that a folder holds checkpoints of several jobs; `others` are the newest of each one but that of `path`."""
+def _about_others(taken: Manifest, others: Mapping[str, tuple[int, str]]) -> list[str]:
+    """Say that a folder holds checkpoints of several jobs; `others` are the newest of each one but that of `taken`."""
     if not others:
         return []
+    ties = [path for serial, path in others.values() if serial == taken.serial]
+    shared = f" (so is {' and '.join(ties)}: equals are taken by name)" if ties else ""
     return [
-        f"{path} is the newest checkpoint there; other jobs' newest: {', '.join(others.values())}; "
-        f"Job.resume(path of a checkpoint) takes any of them"
+        f"{taken.path} is the newest checkpoint there{shared}; other jobs' newest: "
+        f"{', '.join(path for _, path in others.values())}; Job.resume(path of a checkpoint) takes any of them"
     ]
 
 
@@ -176,9 +178,10 @@ def say_if_shared(path: str | Path, lineage: str | None) -> None:
 
     there = newest_of_lineages(path)
     if there and lineage not in there:
+        _, newest = next(iter(there.values()))
         say(
             f"checkpoints: {path} holds those of {len(there)} other job{'s' * (len(there) > 1)}, the newest "
-            f"{next(iter(there.values()))}; they stay, and keep= counts this job's only. To go on from them: Job.resume"
+            f"{newest}; they stay, and keep= counts this job's only. To go on from them: Job.resume"
         )
 
 

@@ -42,12 +42,12 @@ def test_lineages_and_lives_have_a_newest(tmp_path):
     CheckpointWriter(tmp_path, "c", 0, 1, TABLES).write(20, part_of(contents(0), 0, 1))
     newest = newest_of_lineages(tmp_path)
     assert list(newest.items()) == [
-        ("a", f"{tmp_path}/clock-000000000001-a.x-run1"), ("b", f"{tmp_path}/clock-000000000001-b-saved1"),
+        ("a", (5, f"{tmp_path}/clock-000000000001-a.x-run1")), ("b", (4, f"{tmp_path}/clock-000000000001-b-saved1")),
     ]  # fmt: skip
     assert newest_of_life(tmp_path, "a") == f"{tmp_path}/clock-000000000003-a"
     assert newest_of_life(tmp_path, "a.x") == f"{tmp_path}/clock-000000000001-a.x-run1"
     assert newest_of_life(tmp_path, "c") is None
-    assert latest(newest["b"]).lineage == "b"
+    assert latest(newest["b"][1]).lineage == "b"
 
 
 @pytest.fixture

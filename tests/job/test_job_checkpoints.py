@@ -57,6 +57,21 @@ def test_a_new_job_leaves_the_checkpoints_of_another_alone_and_says_so(tmp_path,
     assert capfd.readouterr().err == ""
 
 
+def test_of_two_jobs_that_saved_at_once_it_is_said_which_is_taken(tmp_path, capfd):
+    """Each is the first in its folder, until the two folders are one."""
+    paths = []
+    for part in ("one", "two"):
+        train(tmp_path / part, 15)
+        (path,) = (tmp_path / part).glob("clock-*")
+        paths.append(path.rename(tmp_path / path.name))
+    first, second = sorted(paths)
+    assert nbps.Job.resume(tmp_path).resumed.path == str(second)
+    assert capfd.readouterr().err == (
+        f"nbps: {second} is the newest checkpoint there (so is {first}: equals are taken by name); other jobs' newest: "
+        f"{first}; Job.resume(path of a checkpoint) takes any of them\n"
+    )
+
+
 def test_a_resumed_job_goes_on_taking_checkpoints(tmp_path, capfd):
     """Into the same folder, with the plan it had, of the same lineage; every clock counts once; or as it is told."""
     train(tmp_path / "a", 25, every=10, keep=2)
