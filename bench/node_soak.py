@@ -69,7 +69,7 @@ def watch(
             proxy.cut()
         for node in nodes:
             for process in node.processes():
-                with contextlib.suppress(OSError):  # it has ended
+                with contextlib.suppress(OSError, KeyError):  # it has ended; a zombie has no memory
                     found = {"at_s": now - start, **look_at(process.pid)}
                     samples.setdefault(f"node {node.rank}, {process.role}", []).append(found)
         time.sleep(pause_s)

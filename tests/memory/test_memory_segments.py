@@ -168,9 +168,10 @@ def test_only_segments_of_dead_owners_are_removed(tmp_path, monkeypatch):
     segment.unlink()
 
 
-def test_what_could_not_be_removed_is_not_reported(monkeypatch):
-    """A segment of another user, which only that user may remove, is no removed one."""
-    names = python(_OWNER).stdout.split()
+def test_what_could_not_be_removed_is_not_reported(tmp_path, monkeypatch):
+    """A segment of another user, which only that user may remove, is not a removed one."""
+    monkeypatch.setattr("nbps.memory.segments.FOLDER", tmp_path)
+    names = python(_OWNER, str(tmp_path)).stdout.split()
     unlink = Path.unlink
 
     def refuse(path):
@@ -185,14 +186,14 @@ def test_what_could_not_be_removed_is_not_reported(monkeypatch):
     assert names[0] in {info.name for info in remove_orphans()}
 
 
-def test_a_zombie_is_no_living_owner():
+def test_a_zombie_is_not_a_living_owner(tmp_path, monkeypatch):
     """A killed owner whose parent has not waited for it yet counts as dead."""
-    process = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True)
+    monkeypatch.setattr("nbps.memory.segments.FOLDER", tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", _OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     names = process.stdout.read().split()
     while "\nState:\tZ" not in Path(f"/proc/{process.pid}/status").read_text():
         pass
     assert {info.name: info.alive for info in find_segments() if info.name in names} == dict.fromkeys(names, False)
-    remove_orphans()
     process.wait()
     process.stdout.close()
 

@@ -156,9 +156,8 @@ def test_a_node_killed_whole_leaves_only_its_segments():
         eventually(lambda: all(state(pid) == "Z" for pid in pids), "the kernel to take them down")
         assert len(pids) >= 4
         assert node.pids() == []
-        left = cluster.left_behind()
-        assert left
-        assert all(what.startswith("node 0: segment nbps_") for what in left)
+        # Another job of the machine may have removed some of them by now.
+        assert all(what.startswith("node 0: segment nbps_") for what in cluster.left_behind())
     assert [found for found in find_segments() if found.pid == node.pid] == []
 
 

@@ -192,6 +192,8 @@ def _offer(connecting: socket.socket, address: str) -> Bytes:
     try:
         segment = Segment(f"rings-{address}", _PAGE + 2 * _RING_BYTES)
     except SharedMemoryError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EMFILE:
+            raise error.__cause__ from None  # this process has too many files open: not for want of memory
         text = str(error).encode()[:_EXPLANATION_BYTES]
         connecting.sendall(_GREETING.pack(b"nbps", _VERSION, _NO_MEMORY, len(text)) + text)
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from nbps import VAP
 from nbps.core import node, worker
 from nbps.core.messages import Refreshed
@@ -79,8 +81,10 @@ def _(patch):
     def finish(self):
         script = original(self)
         answer = None
-        while (action := next(script, None) if answer is None else script.send(answer)) is not None:
-            answer = 0.0 if isinstance(action, Flush) else (yield action)
+        with contextlib.suppress(StopIteration):
+            while True:
+                action = script.send(answer)
+                answer = 0.0 if isinstance(action, Flush) else (yield action)
 
     original = Worker.finish
     patch.setattr(Worker, "finish", finish)

@@ -183,7 +183,7 @@ def test_too_few_descriptors_to_connect_are_told():
     with listening() as listener:
         free = os.dup(0)
         os.close(free)
-        for spare in range(4):  # for the socket, for the segment twice, for the epoll
+        for spare in range(3):  # for the socket, for the segment, for the epoll
             resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, limits[1]))
             try:
                 with pytest.raises(TransportError, match=r"cannot connect to .*: Too many open files"):
