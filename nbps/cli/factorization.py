@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _DEFAULT_STALENESS = 2
 _FEW_IDS = 5  # a column of genders or ratings read as ids
+_MUCH_WORSE = 1.01  # a test error of 1% above the best is more than epochs differ by chance
+_PATIENCE = 3  # of the advice to stop early
 _WITH_STALENESS = ("ssp", "essp")
 
 
@@ -92,6 +94,8 @@ def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None
         notes.print(f"note: {note}", soft_wrap=True)
     with progress:
         model.fit(data.train, validation=data.test)
+    if advice := _advice(model):
+        notes.print(f"note: {advice}", soft_wrap=True)
     if out is not None:
         _save(model, out)
     output.print_rows(_rows(model, data, out))
@@ -109,9 +113,28 @@ def _notes(data: TrainingData, workers: int) -> list[str]:
         )
     if data.dropped:
         notes.append(f"{data.dropped} test ratings dropped: their user or item is not in the training data")
+    if data.trained and data.test is not None:
+        notes.append(
+            f"{data.trained:,} of {len(data.test):,} test ratings are also in --data (the same user and item): their "
+            "error is one of training. Take them out of --data, or leave out --test for a split of it"
+        )
     if workers > 2 * usable_cores():
         notes.append(f"{workers} workers share {usable_cores()} cores and will wait for each other")
     return notes
+
+
+def _advice(model: MatrixFactorization) -> str | None:
+    """Return what to try where training went on for too long."""
+    errors = [(record.validation_rmse, record.epoch) for record in model.history_ if record.validation_rmse is not None]
+    if model.early_stopping is not None or not errors:
+        return None
+    (best, epoch), (last, _) = min(errors), errors[-1]
+    if last <= _MUCH_WORSE * best:
+        return None
+    return (
+        f"the test RMSE was best after epoch {epoch} ({best:.4f}) and {last:.4f} in the end: "
+        f"try --early-stopping {_PATIENCE}"
+    )
 
 
 def _save(model: MatrixFactorization, out: Path) -> None:
@@ -130,6 +153,7 @@ def _rows(model: Any, data: TrainingData, out: Path | None) -> list[tuple[str, s
     return [
         ("data", data.name),
         ("size", f"{len(data.train):,} ratings to train on, {users:,} users, {items:,} items"),
+        ("tested on", _tested_on(data)),
         ("test RMSE", "no test ratings" if data.test is None else f"{kept.validation_rmse:.4f}"),
         ("train RMSE", f"{kept.train_rmse:.4f}"),
         ("epochs", f"{len(model.history_)}, the model is of epoch {kept.epoch}"),
@@ -139,6 +163,13 @@ def _rows(model: Any, data: TrainingData, out: Path | None) -> list[tuple[str, s
         ("waiting", f"{_wait_share(model):.0%} of the workers' time"),
         ("saved in", "not saved (--out)" if out is None else str(out)),
     ]
+
+
+def _tested_on(data: TrainingData) -> str:
+    tested = f"{0 if data.test is None else len(data.test):,} ratings"
+    if not data.dropped:
+        return tested
+    return f"{tested} ({data.dropped:,} more dropped: their user or item is not in the training data)"
 
 
 def _summary(model: Any, data: TrainingData, out: Path | None, options: ModelOptions) -> dict[str, Any]:

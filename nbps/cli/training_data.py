@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
 from nbps.data import Ratings, generate_ratings, read_ratings, read_test_ratings
@@ -51,6 +54,7 @@ class TrainingData:
     train: Ratings
     test: Ratings | None
     dropped: int  # ratings of the test file whose user or item is not in the training data
+    trained: int  # of the test file's others: those whose pair of user and item the training data has too
 
     def to_dict(self) -> dict[str, object]:
         """Return names and counts for JSON."""
@@ -61,6 +65,7 @@ class TrainingData:
             "train_ratings": len(self.train),
             "test_ratings": 0 if self.test is None else len(self.test),
             "dropped_test_ratings": self.dropped,
+            "trained_test_ratings": self.trained,
         }
 
 
@@ -85,11 +90,17 @@ def load(options: DataOptions) -> TrainingData:
         test, dropped = read_test_ratings(
             options.test, ratings, format=options.format, columns=columns, delimiter=delimiter
         )
-        return TrainingData(name, ratings, test, dropped)
+        return TrainingData(name, ratings, test, dropped, _trained(ratings, test))
     fraction = _DEFAULT_TEST_FRACTION if options.test_fraction is None else options.test_fraction
     if fraction == 0.0:
-        return TrainingData(name, ratings, None, 0)
-    return TrainingData(name, *ratings.split(fraction, options.seed), 0)
+        return TrainingData(name, ratings, None, 0, 0)
+    return TrainingData(name, *ratings.split(fraction, options.seed), 0, 0)
+
+
+def _trained(train: Ratings, test: Ratings) -> int:
+    """Return how many ratings of `test` have a pair of user and item that `train`, with the same id maps, has too."""
+    pairs, wanted = (pa.array(part.users.astype(np.int64) * part.shape[1] + part.items) for part in (train, test))
+    return int(pc.sum(pc.is_in(wanted, pairs)).as_py())
 
 
 def _delimiter(text: str | None) -> str | None:

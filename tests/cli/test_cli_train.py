@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from nbps.data import generate_ratings, read_ratings
+from nbps.data import Ratings, generate_ratings, read_ratings
 from nbps.memory.segments import find_segments
 from nbps.runtime.cores import usable_cores
 
@@ -113,6 +113,37 @@ def test_a_test_file_is_mapped_and_unknown_ids_counted(nbps, write, tmp_path, da
     assert result["data"]["dropped_test_ratings"] == dropped
     assert result["data"]["test_ratings"] == 900 - dropped
     assert f"{dropped} test ratings dropped" in done.stderr
+    assert f"tested on      {900 - dropped} ratings ({dropped} more dropped: their user or item is not" in done.stderr
+
+
+def test_test_ratings_that_are_trained_on_are_counted_in_a_note(nbps, write, tmp_path, data_file):
+    """The same file twice; one with other ratings of the same pairs beside new ones; none of the pairs."""
+    every = read_ratings(data_file)
+    pairs = every.users.astype(np.int64) * every.shape[1] + every.items
+    old, new = np.unique(pairs)[:30], np.setdiff1d(np.arange(300), pairs)[:12]
+    for codes, trained in ((np.concatenate([new, old]), 30), (new, 0)):
+        users, items = np.divmod(codes, every.shape[1])
+        other = Ratings.from_columns(every.user_ids.decode(users), every.item_ids.decode(items), np.full(codes.size, 2))
+        test = write(other, tmp_path / "test.data")
+        done = nbps("train", "mf", "--data", data_file, "--test", test, *QUICK, "--json")
+        assert result_of(done)["data"]["trained_test_ratings"] == trained
+        note = f"note: {trained} of {codes.size} test ratings are also in --data (the same user and item)"
+        assert (note in done.stderr) == bool(trained)
+    done = nbps("train", "mf", "--data", data_file, "--test", data_file, *QUICK)
+    assert f"note: {len(every):,} of {len(every):,} test ratings are also in --data" in done.stderr
+
+
+def test_training_for_too_long_is_noted(nbps, data_file):
+    """With the best epoch, which the option would keep; not where it does, nor where the last epochs are the best."""
+    options = ["train", "mf", "--data", data_file, "--rank", 16, "--workers", 2, "--regularization", 0, "--json"]
+    done = nbps(*options, "--epochs", 40)
+    errors = [record["validation_rmse"] for record in result_of(done)["history"]]
+    best = int(np.argmin(errors))
+    assert errors[-1] > 1.01 * errors[best]
+    words = f"best after epoch {best + 1} ({errors[best]:.4f}) and {errors[-1]:.4f} in the end: try --early-stopping 3"
+    assert words in done.stderr
+    assert "try --early-stopping" not in nbps(*options, "--epochs", 40, "--early-stopping", 3).stderr
+    assert "try --early-stopping" not in nbps(*options, "--epochs", 2).stderr
 
 
 def test_generated_ratings_without_data(nbps):
