@@ -268,11 +268,13 @@ def test_a_worker_that_swallows_the_abort_is_killed(monkeypatch):
 def test_a_loop_that_passes_over_errors_is_stopped(tmp_path):
     """``except Exception`` does not catch the abort: the worker ends by itself and its ``finally`` blocks run."""
 
-    def persistent(worker, path):
-        worker.barrier()
+    def persistent(worker, begun, path):
         if worker.rank == 0:
+            while not begun.exists():
+                time.sleep(0.01)
             raise ZeroDivisionError
         try:
+            begun.touch()
             while True:
                 with contextlib.suppress(Exception):
                     time.sleep(60)
@@ -281,7 +283,7 @@ def test_a_loop_that_passes_over_errors_is_stopped(tmp_path):
 
     path = tmp_path / "ended"
     with job(2) as running, pytest.raises(ZeroDivisionError):
-        running.run(persistent, path)
+        running.run(persistent, tmp_path / "begun", path)
     assert path.exists()
 
 
