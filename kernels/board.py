@@ -24,13 +24,17 @@ from .jit import Request, kernel
 from .layout import (
     ABORT,
     AGENT_SLEEPS,
+    ARRIVED,
     DOORBELL,
     FINISHED,
     HEADER_LINES,
     HELD,
     INSTALLS,
+    LAST,
     LINE,
+    NEEDED,
     ONE,
+    SHIPS,
     SURVEY_ARRIVED,
     SURVEY_HEAD,
     SURVEY_LOWEST,
@@ -93,11 +97,9 @@ def survey(board, workers, sources, out):
     The lowest committed and arrived slot of the workers and the count of requests; then for each worker its committed
     slot, the clock that it waited for, and how many ships it took in.
     """
-    first, arrived, needed = (
-        HEADER_LINES * LINE,
-        (HEADER_LINES + 2 * sources) * LINE,
-        (HEADER_LINES + 3 * sources) * LINE,
-    )
+    first = HEADER_LINES * LINE
+    arrived = (HEADER_LINES + ARRIVED * sources) * LINE
+    needed = (HEADER_LINES + NEEDED * sources) * LINE
     out[SURVEY_LOWEST] = out[SURVEY_ARRIVED] = FINISHED
     out[SURVEY_WANTED] = load_acquire(board, WANTED)
     for k in range(workers):
@@ -106,7 +108,7 @@ def survey(board, workers, sources, out):
         out[SURVEY_ARRIVED] = min(out[SURVEY_ARRIVED], load_acquire(board, arrived + k * LINE))
         out[SURVEY_HEAD + k] = clock
         out[SURVEY_HEAD + workers + k] = load_acquire(board, needed + k * LINE)
-        out[SURVEY_HEAD + 2 * workers + k] = load_acquire(board, needed + k * LINE + 1)
+        out[SURVEY_HEAD + 2 * workers + k] = load_acquire(board, needed + k * LINE + SHIPS)
 
 
 @kernel
@@ -153,7 +155,7 @@ def hold(board, clock, workers, sources):
     for k in range(workers):
         committed = load_acquire(board, (HEADER_LINES + k) * LINE)
         if committed == FINISHED:
-            committed = load_acquire(board, (HEADER_LINES + 3 * sources + k) * LINE + 2)
+            committed = load_acquire(board, (HEADER_LINES + NEEDED * sources + k) * LINE + LAST)
         highest = max(highest, committed + 1)
     return highest
 

@@ -39,6 +39,11 @@ WANTED = 3 * LINE
 INSTALLS = 3 * LINE + 1
 HEADER_LINES = 4
 
+# Kinds of slots behind the committed ones, in this order, `sources` lines each; then the counters. The functions below
+# say where one lies; kernels, which cannot call them, compute it from these.
+REFRESHED, ARRIVED, NEEDED, STATISTICS = range(1, 5)
+SHIPS, LAST = 1, 2  # words of a needed slot after its clock: ships taken in (VAP), clocks completed at the end
+
 # Counters of one worker, in words from the start of its statistics. Clock differentials are visible clock minus
 # reader's clock, so never positive; bin d counts those of -d, the last bin all below as well. The share of the value
 # bound that was in transit is a float64, all others are int64.
@@ -66,25 +71,25 @@ def committed(source: int) -> int:
 
 def refreshed(sources: int, worker: int) -> int:
     """Word of the refreshed slot of `worker`, one of `sources`."""
-    return committed(sources + worker)
+    return committed(REFRESHED * sources + worker)
 
 
 def arrived(sources: int, source: int) -> int:
     """Word of the barrier slot of `source`, one of `sources`."""
-    return committed(2 * sources + source)
+    return committed(ARRIVED * sources + source)
 
 
 def needed(sources: int, worker: int) -> int:
     """Word of the visible clock that `worker`, one of `sources`, waited for.
 
-    The next word is how many ships it took in, the one after that how many clocks it had completed when it finished.
+    `SHIPS` words on is how many ships it took in, `LAST` words on how many clocks it had completed when it finished.
     """
-    return committed(3 * sources + worker)
+    return committed(NEEDED * sources + worker)
 
 
 def statistics(sources: int, worker: int) -> int:
     """First word of the counters of `worker`, one of `sources`."""
-    return committed(4 * sources + STATS_LINES * worker)
+    return committed(STATISTICS * sources + STATS_LINES * worker)
 
 
 def seen(sources: int, worker: int, reader: int) -> int:

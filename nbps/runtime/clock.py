@@ -97,7 +97,7 @@ class Clock:
         # Where this worker publishes, and the slots for the lowest of which others wait: this one alone, unless all
         # wait for all and for no news.
         slots = [first + rank * layout.LINE for first in self._first[: Group.SEEN]]
-        last = layout.needed(sources, rank) + 2
+        last = layout.needed(sources, rank) + layout.LAST
         self._published = dict(zip(Group, [(slot, slot, 1) for slot in slots], strict=False))
         self._published[Group.LAST] = last, last, 1
         if not terms.ordered and terms.v0 is None:
@@ -256,7 +256,7 @@ class Clock:
             self._ships = FINISHED if self._shards else -1
         if self._ships != self._taken:
             self._taken = self._ships
-            self._words[layout.needed(self._sources, self.core.rank) + 1] = self._taken
+            self._words[layout.needed(self._sources, self.core.rank) + layout.SHIPS] = self._taken
             board.ring(self._words)
         first = layout.seen(self._sources, 0, 0)
         board.publish_seen(self._words, first, self._sources, self._workers, self.core.rank, committed)

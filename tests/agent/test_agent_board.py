@@ -62,7 +62,7 @@ def test_news_are_what_has_changed_since_the_last(workers, bounded):
                     "clock": layout.committed(worker),
                     "arrive": layout.arrived(sources, worker),
                     "need": layout.needed(sources, worker),
-                    "ships": layout.needed(sources, worker) + 1,
+                    "ships": layout.needed(sources, worker) + layout.SHIPS,
                 }[action]
                 words[place] = now[action][worker]
             elif action == "want":
@@ -119,7 +119,7 @@ def test_news_stay_until_they_are_taken_and_wanted_until_it_is_taken_back():
 def test_who_has_finished_is_told_apart():
     """The last word of a worker says that it refreshes no more."""
     found, words = agent_board(1, bounded=True)
-    words[layout.needed(1 + NODES, 0) + 1] = layout.FINISHED
+    words[layout.needed(1 + NODES, 0) + layout.SHIPS] = layout.FINISHED
     assert not found.doze()
     assert found.news() == [Refreshed(0, layout.FINISHED, last=True)]
 

@@ -78,7 +78,7 @@ def test_a_survey_is_what_the_slots_say(form, workers, nodes, data):
     kernel_of(board.survey, form)(words, workers, sources, out)
     committed = [words[layout.committed(k)] for k in range(workers)]
     needed = [words[layout.needed(sources, k)] for k in range(workers)]
-    ships = [words[layout.needed(sources, k) + 1] for k in range(workers)]
+    ships = [words[layout.needed(sources, k) + layout.SHIPS] for k in range(workers)]
     arrived = min(words[layout.arrived(sources, k)] for k in range(workers))
     assert out.tolist() == [min(committed), arrived, words[layout.WANTED], *committed, *needed, *ships]
     known, fresh = out.copy(), np.zeros_like(out)
