@@ -266,6 +266,11 @@ class Transport(abc.ABC):
         """
         return rendezvous
 
+    def exposed(self, rendezvous: str, bind: str) -> str | None:
+        """Return the rendezvous, or else the `entrance`, if others may connect there; None if both are local."""
+        places = rendezvous, self.entrance(rendezvous, bind)
+        return next((address for address in places if not self.is_local(address)), None)
+
     def own_address(self, rendezvous: str, bind: str, node: str, connection: Connection) -> str:
         """Return where another node than node 0 is to listen.
 

@@ -249,13 +249,14 @@ class Nodes:
     def _check_reach(self, transport: Transport) -> None:
         """Refuse to be reachable from other machines."""
         rendezvous = str(self.rendezvous)
-        entrance = transport.entrance(rendezvous, self.bind)
-        for name, address, shown in (("rendezvous", rendezvous, rendezvous), ("bind", entrance, self.bind)):
-            if not transport.is_local(address):
-                one, insecure = ("the same secret", "insecure=True")
-                if self.source in _PLACES:
-                    one, insecure = "NBPS_SECRET or NBPS_SECRET_FILE, the same", "NBPS_INSECURE=1"
-                raise ConfigError(
-                    f"{self._name(name)} is {shown!r}, which other machines can reach, and there is no secret; set "
-                    f"{one} on every node (make one: {MAKE_ONE}), or {insecure} in a network where all are trusted"
-                )
+        exposed = transport.exposed(rendezvous, self.bind)
+        if exposed is None:
+            return
+        name, shown = ("rendezvous", rendezvous) if exposed == rendezvous else ("bind", self.bind)
+        one, insecure = ("the same secret", "insecure=True")
+        if self.source in _PLACES:
+            one, insecure = "NBPS_SECRET or NBPS_SECRET_FILE, the same", "NBPS_INSECURE=1"
+        raise ConfigError(
+            f"{self._name(name)} is {shown!r}, which other machines can reach, and there is no secret; set "
+            f"{one} on every node (make one: {MAKE_ONE}), or {insecure} in a network where all are trusted"
+        )

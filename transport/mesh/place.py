@@ -78,14 +78,13 @@ class Place:
                 f"the rendezvous (NBPS_RENDEZVOUS) of the nodes is {self.rendezvous!r}; expected "
                 f"{transport.address_form}"
             )
-        entrance = transport.entrance(self.rendezvous, self.bind)
-        exposed = [address for address in (self.rendezvous, entrance) if not transport.is_local(address)]
-        if exposed and not self.secret and not self.insecure:
+        exposed = transport.exposed(self.rendezvous, self.bind)
+        if exposed is not None and not self.secret and not self.insecure:
             raise ConfigError(
-                f"node {self.rank} would use {exposed[0]}, where other machines may connect, without a secret: set "
+                f"node {self.rank} would use {exposed}, where other machines may connect, without a secret: set "
                 "NBPS_SECRET, or name a file of mode 0600 that holds it, on all nodes; or stay on this machine"
             )
-        if exposed and transport.is_local(entrance):
+        if exposed is not None and transport.is_local(transport.entrance(self.rendezvous, self.bind)):
             raise ConfigError(
                 f"node {self.rank} would listen at {self.bind}, where no other machine can connect, but the "
                 f"rendezvous is at {self.rendezvous}; leave bind empty"
