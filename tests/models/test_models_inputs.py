@@ -49,6 +49,17 @@ def test_test_ratings_in_the_place_of_y_are_refused(data, fitted):
                 call(frame, y)
 
 
+def test_a_validation_set_of_unknown_ids_is_refused(data):
+    """Nothing would be measured, and `early_stopping` would watch nothing; one rating that is known is enough."""
+    train, test = data
+    unknown = Ratings.from_columns([10**9, 10**9 + 1], [1, 2], [3, 4])
+    model = MatrixFactorization(**_SMALL, early_stopping=2)
+    for validation, count in ((unknown, 2), (test.take(np.zeros(len(test), bool)), 0)):
+        with pytest.raises(DataError, match=f"validation: expected ratings .* found none among {count}"):
+            model.fit(train, validation=validation)
+    assert model.fit(train, validation=test.take([0])).history_[0].validation_rmse is not None
+
+
 def test_the_name_of_a_file_is_refused(fitted, tmp_path):
     """The error says what reads it."""
     for name in ("ratings.csv", tmp_path / "ratings.csv"):

@@ -18,7 +18,7 @@ from nbps.errors import DataError, NotFittedError
 from nbps.job.report import Report
 from nbps.models.mf.file import parameters_from_json, parameters_to_json, read_model, write_model
 from nbps.models.mf.history import EpochRecord
-from nbps.models.mf.inputs import as_ratings, check_magnitude, check_trainable, pair_columns
+from nbps.models.mf.inputs import as_ratings, as_validation, check_magnitude, check_trainable, pair_columns
 from nbps.models.mf.plan import TrainingPlan, check_callbacks, seed_of
 from nbps.models.mf.state import Factors, grown, initial_factors
 from nbps.models.mf.training import Trainer
@@ -137,7 +137,8 @@ class MatrixFactorization(Parameters):
         y : array_like, shape (n,)
             Ratings of the pairs.
         validation : Ratings, data frame, scipy sparse matrix, or (pairs, y), optional
-            Measured after each epoch. Ratings of unknown users or items are left out.
+            Measured after each epoch. Ratings of unknown users or items are left out; those that are also in `ratings`
+            are not.
 
         Returns
         -------
@@ -149,7 +150,8 @@ class MatrixFactorization(Parameters):
             If a parameter cannot be used, or `y` with these ratings, or there is `early_stopping` without `validation`;
             the model is unchanged.
         DataError
-            If there are too few users or items, ratings that float32 cannot tell apart, or training diverges.
+            If there are too few users or items, ratings that float32 cannot tell apart, training diverges, or
+            `validation` has only unknown users or items.
         """
         plan = self._plan()
         plan.check_validation(validation)
@@ -184,11 +186,7 @@ class MatrixFactorization(Parameters):
         history: Sequence[EpochRecord],
     ) -> None:
         """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
-        test = None
-        if validation is not None:
-            held_out = validation if isinstance(validation, tuple) else (validation, None)
-            test, _ = as_ratings(*held_out).recode(factors.user_ids, factors.item_ids)
-            check_magnitude(test)
+        test = None if validation is None else as_validation(validation, factors.user_ids, factors.item_ids)
         patience = math.inf if plan.early_stopping is None else plan.early_stopping
         watched = bool(self.callbacks) or plan.early_stopping is not None
         records = list(history)

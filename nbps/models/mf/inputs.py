@@ -40,6 +40,18 @@ def as_ratings(ratings: Any, y: npt.ArrayLike | None) -> Ratings:
     )
 
 
+def as_validation(validation: Any, user_ids: IdMap, item_ids: IdMap) -> Ratings:
+    """Return the validation set of `MatrixFactorization.fit` in the codes of the model, without unknown ids."""
+    given = as_ratings(*(validation if isinstance(validation, tuple) else (validation, None)))
+    known, dropped = given.recode(user_ids, item_ids)
+    if not len(known):
+        raise DataError(
+            f"validation: expected ratings of users and items of the training data, found none among {dropped}"
+        )
+    check_magnitude(known)
+    return known
+
+
 def _check_roles(ratings: Any, y: Any) -> None:
     """Raise `ConfigError` for a file's name, and for a `y` that is no list of numbers or would not be used."""
     if isinstance(ratings, (str, Path)):
