@@ -110,18 +110,19 @@ class ForkServer:
             process = subprocess.Popen(command, pass_fds=descriptors, process_group=0, env=environment)
         except BaseException:
             ours.close()
-            os.close(driver)
             raise
         finally:
             theirs.close()
-        self._requests, self._process = ours, process
+            os.close(driver)
+        self._requests, self._file = ours, _file_of(ours)
         self.pid = process.pid
-        self.descriptors = ours.fileno(), driver
-        weakref.finalize(self, _dismiss, ours, driver, process, self.driver)
+        self.descriptors = (ours.fileno(),)
+        weakref.finalize(self, _dismiss, ours, self._file, process, self.driver)
 
     def runs(self) -> bool:
         """Whether it is there to take requests."""
-        return not wait([self._requests], 0)  # it says nothing there: only its end makes this readable
+        # It says nothing there: only its end makes this readable.
+        return _file_of(self._requests) == self._file and not wait([self._requests], 0)
 
     def fork(self, load: Load) -> Supervisor:
         """Have a supervisor forked, after ``function(*args)`` of `load` was called in the server.
@@ -144,11 +145,27 @@ class ForkServer:
         return Supervisor(self, control, lifeline)
 
 
-def _dismiss(requests: socket.socket, driver: int, process: subprocess.Popen[bytes], owner: int) -> None:
+def _file_of(requests: socket.socket) -> tuple[int, int] | None:
+    """Return what tells a socket from a file of the user's that has its number now; None if none has it."""
+    try:
+        status = os.fstat(requests.fileno())
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _dismiss(
+    requests: socket.socket, file: tuple[int, int] | None, process: subprocess.Popen[bytes], owner: int
+) -> None:
     """Let a server end, and wait for it."""
+    owned = os.getpid() == owner
+    if _file_of(requests) != file:
+        requests.detach()  # the user closed all descriptors, as a daemon does, perhaps opened others since
+    elif owned:
+        with contextlib.suppress(OSError):  # it has ended before
+            requests.shutdown(socket.SHUT_RDWR)  # forks of this process hold copies of it open
     requests.close()
-    os.close(driver)
-    if os.getpid() != owner:
+    if not owned:
         process.returncode = 0  # it is the child of our parent
         return
     try:

@@ -71,6 +71,7 @@ def main(control: Connection, driver: int) -> None:
     if message is not None:
         equipment: Equipment = pickle.loads(message)
         control = _out_of_the_way(control, equipment.descriptors)
+        driver = beside(driver, equipment.descriptors)
         _watch(control, driver, _start(equipment, control, driver))
     remove_orphans()  # of a driver or an agent that was killed
     flush_output()
