@@ -67,9 +67,10 @@ class FailureGroup(typer.core.TyperGroup):
 
 def _plain_words(error: typer.BadParameter) -> str:
     """Return what is wrong with an option, without the words of pydantic, with which newer releases of typer check."""
-    if not hasattr(error.__cause__, "errors"):
+    cause: Any = error.__cause__  # pydantic's ValidationError, where typer has pydantic
+    if not hasattr(cause, "errors"):
         return error.message
-    (detail, *_) = error.__cause__.errors()
+    (detail, *_) = cause.errors()
     kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind].format(**context)}, found {found}."

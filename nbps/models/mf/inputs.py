@@ -66,7 +66,7 @@ def _check_roles(ratings: Any, y: Any) -> None:
             f"y is not used with {type(ratings).__name__}, which has the ratings itself; did you mean validation=? "
             f"fit(train, validation=test) measures the error on others"
         )
-    shape = getattr(y, "shape", ())
+    shape: tuple[int, ...] = getattr(y, "shape", ())
     if isinstance(y, Ratings) or (len(shape) == 2 and shape[1] != 1):
         raise ConfigError(
             f"y: expected a number for each pair of ids, found {type(y).__name__}; did you mean validation=? "
