@@ -57,6 +57,7 @@ SURVEY_LOWEST, SURVEY_ARRIVED, SURVEY_WANTED, SURVEY_HEAD = range(4)
 
 SUM_WORDS = 4096  # 32 KiB, which travel in one frame; larger arrays are added in pieces
 SUM_BARRIER, SUM_ELEMENTS, SUM_SHAPE, SUM_IS_FLOAT, SUM_HEADER = range(5)
+WORKERS_LIMIT = SUM_WORDS // (SUM_HEADER + 1)  # of a node: each has room for one summand
 
 
 def survey_words(workers: int) -> int:

@@ -50,7 +50,7 @@ class Job:
     tables : sequence of Table
     workers : int, optional
         Processes on this node; by default ``NBPS_WORKERS``, else all cores that this process may use; nodes on
-        one machine share them.
+        one machine share them. At most 819: `Worker.sum` has no room for more.
     consistency : BSP, SSP, ESSP, ASP, VAP
         ``ESSP(2)`` by default.
     seed : int

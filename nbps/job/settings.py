@@ -14,6 +14,7 @@ from nbps.consistency import BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.core.rules import NODES_LIMIT
 from nbps.errors import ConfigError
 from nbps.job.checkpoints import Checkpoints
+from nbps.kernels.layout import WORKERS_LIMIT
 from nbps.nodes.nodes import Nodes
 from nbps.runtime.cores import own_cores
 from nbps.tables.definition import Table, checked_tables
@@ -57,7 +58,9 @@ class JobSettings:
         checked = {
             "tables": checked_tables(self.tables),
             "nodes": nodes,
-            "workers": default_workers(nodes) if self.workers is None else whole("Job: workers", self.workers, 1),
+            "workers": whole(
+                "Job: workers", default_workers(nodes) if self.workers is None else self.workers, 1, WORKERS_LIMIT
+            ),
             "consistency": ESSP() if self.consistency is None else self.consistency,
             "seed": whole("Job: seed", self.seed, 0),
             **{name: _seconds(name, getattr(self, name)) for name in _SECONDS},
@@ -157,8 +160,8 @@ def default_workers(nodes: Nodes) -> int:
     """Return how many workers a node has where nobody says: ``NBPS_WORKERS``, else one for each of its cores."""
     given = os.environ.get("NBPS_WORKERS")
     if given is None:
-        return own_cores(nodes.neighbours)
-    return whole("NBPS_WORKERS", int(given) if given.strip().isdecimal() else given, 1)
+        return min(own_cores(nodes.neighbours), WORKERS_LIMIT)
+    return whole("NBPS_WORKERS", int(given) if given.strip().isdecimal() else given, 1, WORKERS_LIMIT)
 
 
 def _seconds(name: str, value: Any) -> float:

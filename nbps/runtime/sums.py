@@ -32,7 +32,7 @@ class Sums:
     words : int64[2 * nodes * SUM_WORDS]
         The end of the board.
     sizes : sequence of int
-        Workers of each node.
+        Workers of each node, `layout.WORKERS_LIMIT` at most.
     """
 
     def __init__(self, clock: Clock, words: Words, sizes: Sequence[int], node: int, local: int) -> None:
@@ -56,9 +56,6 @@ class Sums:
         kind = _KINDS.get(given.dtype.kind)
         if kind is None or (given.dtype.kind == "u" and given.size and given.max() > np.iinfo(np.int64).max):
             raise ConfigError(f"sum of {value!r}, dtype {given.dtype}; expected a number or array of int64 or float64")
-        if self._room < 1:
-            limit = layout.SUM_WORDS // (layout.SUM_HEADER + 1)
-            raise ConfigError(f"sum: a node has {max(self._sizes)} workers; expected at most {limit}")
         elements = given.astype(kind).reshape(-1)
         expected = elements.size, zlib.crc32(repr(given.shape).encode())
         starts = range(0, max(1, elements.size), self._room)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 import nbps
 from nbps.checkpoint.format import encode_manifest
-from nbps.errors import CheckpointError
+from nbps.errors import CheckpointError, JobClosedError
 
 TABLES = [nbps.Table("t", 2, 2, dtype="int64")]
 
@@ -111,6 +112,42 @@ def test_checkpoints_between_runs_are_of_the_job_too(tmp_path):
         job.checkpoint(tmp_path / "none", keep=1)
     assert clocks_of(tmp_path / "none") == [[0]]
     assert nbps.Job.resume(tmp_path / "none").settings.checkpoints is None
+
+
+def test_nothing_runs_or_is_saved_while_another_thread_saves(tmp_path):
+    """What is written is one state of the tables; afterwards the job goes on."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    class Slow(dict):
+        """A state that is being written until it may go on."""
+
+        def items(self):
+            writing.set()
+            go_on.wait(60)
+            return super().items()
+
+    with nbps.Job([nbps.Table("t", 1, 1)], workers=1) as job:
+        saver = threading.Thread(target=job.checkpoint, args=(tmp_path / "during", Slow(a=1)))
+        saver.start()
+        assert writing.wait(60)
+        try:
+            with pytest.raises(JobClosedError, match="another thread runs or saves this job"):
+                job.run(lambda worker: worker.table("t").inc(0, 1))
+            with pytest.raises(JobClosedError, match="expected an open job that is not running"):
+                job.checkpoint(tmp_path)
+        finally:
+            go_on.set()
+            saver.join()
+        job.run(lambda worker: worker.table("t").inc(0, 1))
+        job.checkpoint(tmp_path / "after")
+    assert saved(tmp_path / "during") == 0
+    assert saved(tmp_path / "after") == 1
+
+
+def saved(path):
+    """Return the one element of the table saved at `path`."""
+    with nbps.Job.resume(path, workers=1) as job:
+        return job.table("t").to_numpy().item()
 
 
 def test_a_damaged_newest_checkpoint(tmp_path, capfd):

@@ -333,7 +333,7 @@ def test_two_threads_cannot_run_a_job_at_once():
         thread.join()
         live[0, 0] = 7
         runner.join()
-    assert refused == ["run: another thread runs this job; wait for it to end", [7, 7]]
+    assert refused == ["run: another thread runs or saves this job; wait for it to end", [7, 7]]
 
 
 def test_an_aborted_worker_sees_an_aborted_error(tmp_path):

@@ -288,7 +288,7 @@ USERS = {"name": "users", "rows": 7, "width": 4}
         (
             {"tables": [ITEMS]},
             {"tables": [ITEMS | {"rows": 12}]},
-            "node 1 defines table 'items' as rows=12 width=4, node 0 as rows=10 width=4",
+            "node 1 defines table 'items' as rows=12, node 0 as rows=10; all nodes must run the same script",
         ),
         ({"tables": [ITEMS, USERS]}, {"tables": [ITEMS]}, "node 0 defines table 'users' as rows=7 width=4, node 1 has"),
         ({"tables": [ITEMS]}, {"tables": [USERS, ITEMS]}, "node 1 defines table 'users' as rows=7 width=4, node 0 has"),
