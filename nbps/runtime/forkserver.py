@@ -114,7 +114,7 @@ class ForkServer:
         finally:
             theirs.close()
             os.close(driver)
-        self._requests, self._file = ours, _file_of(ours)
+        self._process, self._requests, self._file = process, ours, _file_of(ours)
         self.pid = process.pid
         self.descriptors = (ours.fileno(),)
         weakref.finalize(self, _dismiss, ours, self._file, process, self.driver)
@@ -142,6 +142,7 @@ class ForkServer:
                     f"the process from which workers are forked (pid {self.pid}) has just ended, perhaps by kill -9; "
                     f"open the job again"
                 ) from error
+        self._process.send_signal(signal.SIGCONT)  # the job would wait without limit for one that was stopped
         return Supervisor(self, control, lifeline)
 
 

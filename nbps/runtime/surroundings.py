@@ -41,13 +41,27 @@ def environment() -> dict[str, str]:
 def kind() -> tuple[object, ...]:
     """Return what a process that was started earlier must have in common with this one."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(_READ_AT_START)}
-    folders = [Path(os.environ[name]).absolute() for name in _FOLDERS if os.environ.get(name)]
+    folders = [_absolute(Path(os.environ[name])) for name in _FOLDERS if os.environ.get(name)]
     status = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(_IDENTITY)]
-    spaces = [path.readlink() for path in sorted(Path("/proc/self/ns").iterdir())]
+    spaces = _namespaces()
     root = os.stat("/")  # noqa: PTH116  (one system call)
     priority = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
     cgroup = Path("/proc/self/cgroup").read_text()
     return variables, folders, status, spaces, (root.st_dev, root.st_ino), priority, cgroup, sys.executable
+
+
+def _absolute(folder: Path) -> Path:
+    try:
+        return folder.absolute()
+    except FileNotFoundError:  # the working directory was removed
+        return folder
+
+
+def _namespaces() -> list[Path]:
+    try:
+        return [path.readlink() for path in sorted(Path("/proc/self/ns").iterdir())]
+    except PermissionError:  # a process that was root may not look into itself
+        return []
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import nbps
+from nbps.runtime import forkserver, surroundings
 
 _CLOSING = """
 import os, sys, tempfile
@@ -35,7 +41,7 @@ def test_a_process_that_closes_all_descriptors_goes_on(where):
 _OUTLIVED = """
 import os, signal
 import nbps
-from nbps.runtime import forkserver
+from nbps.runtime import forkserver, surroundings
 with nbps.Job([], workers=1) as job:
     job.run(str)
 def closes_by_itself(server, wait=forkserver.subprocess.Popen.wait):
@@ -54,3 +60,44 @@ def test_the_server_ends_though_a_fork_of_its_driver_lives():
     """The fork has a copy of the server's socket, and does not keep the driver waiting for it."""
     done = subprocess.run([sys.executable, "-c", _OUTLIVED], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("server 0\n", "", 0)
+
+
+def test_a_server_that_was_stopped_is_continued():
+    """The next job does not wait for somebody who would do so."""
+    with nbps.Job([], workers=1) as job:
+        job.run(str)
+    pid = forkserver.current().pid
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+    with nbps.Job([], workers=1) as job:
+        assert job.run(lambda worker: worker.rank) == [0]
+    assert forkserver.current().pid == pid
+
+
+_NOBODY = """
+import os
+from nbps.runtime import surroundings
+before = surroundings.kind()
+os.setgid(65534)
+os.setuid(65534)
+after = surroundings.kind()
+print(len(before) == len(after), before != after)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_driver_that_was_root_has_surroundings():
+    """It may not read its namespaces any more; as another user it needs another server."""
+    done = subprocess.run([sys.executable, "-c", _NOBODY], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True True\n", "")
+
+
+def test_a_relative_cache_folder_in_a_folder_that_is_gone(tmp_path, monkeypatch):
+    """It has no absolute name; a job there gets a server of its own, not a raw error."""
+    monkeypatch.setenv("NBPS_CACHE_DIR", "cache")
+    elsewhere = surroundings.kind()
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert surroundings.kind() != elsewhere
