@@ -58,7 +58,7 @@ class WorkerTable:
 
     def __setitem__(self, ids: object, values: object) -> NoReturn:
         """Refuse, as reading by index."""
-        self[ids]
+        self.__getitem__(ids)
 
     def __repr__(self) -> str:
         return f"<WorkerTable {self.name!r}: {self.shape[0]} x {self.shape[1]} {self.dtype}, {self.definition.access}>"
