@@ -382,8 +382,10 @@ class Job:
             if self._run_lock.locked():
                 self._open.board.abort()  # workers in a run end at their next wait, not at the end of it
         self._open = None
-        if self._cleanup is not None:
-            self._cleanup()
+        # Not a call of it, which does nothing in a handler of atexit that runs after those of weakref.
+        if self._cleanup is not None and (cleanup := self._cleanup.detach()) is not None:
+            _, release, args, kwargs = cleanup
+            release(*args, **(kwargs or {}))
 
     def _check_running(self) -> None:
         if self._open is None or self._open.group is None:

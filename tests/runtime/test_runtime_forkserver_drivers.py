@@ -101,3 +101,25 @@ def test_a_relative_cache_folder_in_a_folder_that_is_gone(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert surroundings.kind() != elsewhere
+
+
+_LATE = """
+import atexit
+import nbps
+from nbps.memory.segments import find_segments
+import os
+
+def ask():
+    with nbps.Job([nbps.Table("t", 1, 1)], workers=2) as job:
+        found = job.run(lambda worker: worker.rank)
+    print(found, [segment.name for segment in find_segments() if segment.pid == os.getpid()], flush=True)
+
+atexit.register(ask)
+ask()
+"""
+
+
+def test_a_job_after_the_server_was_dismissed_at_exit():
+    """A handler that was registered before the first job runs after the server's: it gets a new one."""
+    done = subprocess.run([sys.executable, "-c", _LATE], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("[0, 1] []\n" * 2, "", 0)
