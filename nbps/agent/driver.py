@@ -52,7 +52,6 @@ class AgentControl:
         self._process = -1  # descriptor that polls readable when the agent has ended
         self._workers: tuple[int, ...] | None = None
         self._done = True
-        self._ended: NodeError | CheckpointError | None = None
 
     @property
     def inherited(self) -> tuple[int, int]:
@@ -60,15 +59,7 @@ class AgentControl:
         return self.remote, self.doorbell
 
     def begin(self) -> None:
-        """Tell the agent that a run begins; the board has been reset.
-
-        Raises
-        ------
-        NodeError, CheckpointError
-            If the job has ended since the run before.
-        """
-        if self._ended is not None:
-            raise self._ended
+        """Tell the agent that a run begins; the board has been reset."""
         self._done = False
         self._say(Run())
 
@@ -107,7 +98,7 @@ class AgentControl:
         Raises
         ------
         NodeError
-            If the job has ended in the middle of a run; else the next one is refused.
+            If the job has ended and a run is not done; else the next one is told again.
         CheckpointError
             If it has because some node could not write its part of a checkpoint.
         """
@@ -121,14 +112,12 @@ class AgentControl:
         elif isinstance(message, RunDone):
             self.traffic = message.traffic
             self._done = True
-        elif isinstance(message, Ended):
+        elif isinstance(message, Ended) and not self._done:
             if message.unsaved:
-                self._ended = CheckpointError(message.reason)
-            else:
-                self._ended = error = NodeError(message.reason)
-                error.lost = message.lost
-            if not self._done:
-                raise self._ended
+                raise CheckpointError(message.reason)
+            error = NodeError(message.reason)
+            error.lost = message.lost
+            raise error
 
     @property
     def listener(self) -> Listen:

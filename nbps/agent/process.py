@@ -86,7 +86,6 @@ class Agent:
         self._runs: Runs  # made by `join`
         self._saver: Saver | None = None
         self._saved = 0  # checkpoints that were written, as told to the core
-        self._working = False  # the driver waits for the end of a run
         self._ended: Ended | None = None  # the job has, for whatever reason
         self._closing_at: float | None = None
         self._tick_at = 0.0
@@ -326,13 +325,12 @@ class Agent:
 
     def _begin(self) -> None:
         if self._ended is not None:
-            self._say(self._ended)  # not before: the results of the run that ended well may not be there yet
+            self._say(self._ended)  # again: the driver may have heard it while it waited for results of the run before
             return
         clock = self._runs.clock
         self._board.begin(clock)
         self._memory.forget_requests()
         self._let_go_at = clock + _UNUSED_CLOCKS
-        self._working = True
         self._tell(Begin())
 
     def _close(self, reason: str, gone: bool = False, unsaved: bool = False) -> None:
@@ -356,14 +354,11 @@ class Agent:
         self._saver.save(*action)
 
     def _finish(self, action: messages.Done) -> None:
-        self._working = False
         sent, received = self._peers.traffic()
         self._say(RunDone(Traffic(sent, received, self._memory.rows_sent, self._memory.rows_received)))
 
     def _end(self, action: messages.End) -> None:
         self._ended = Ended(*action)
         self._peers.reconnects = False
-        if self._working:
-            self._say(self._ended)  # before the workers end: the driver hears why first
-        self._working = False
+        self._say(self._ended)  # before workers end, also those of a run that begins just now: why is heard first
         self._board.abort()

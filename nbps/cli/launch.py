@@ -42,12 +42,14 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Ending:
     """How a run ended: which node failed first, if any, and the signal that was forwarded before that.
 
-    `status` is an exit code, or the negative number of a signal.
+    `status` is an exit code, or the negative number of a signal. `left` is the node because of which it failed, if that
+    one left the job of the others and ended well.
     """
 
     rank: int | None = None
     status: int = 0
     interrupted_by: int | None = None
+    left: int | None = None
 
     @property
     def exit_code(self) -> int:
@@ -104,6 +106,7 @@ class Launch:
         self._forwarded: int | None = None
         self._roll = roll
         self._failed: dict[int, tuple[float, int]] = {}  # when a node failed by itself, and how it ended
+        self._ended_well: list[int] = []
         self._interrupted_by: int | None = None  # the signal that was forwarded before any failed
         self._deadline = float("inf")
         self._escalation: list[int] = []  # signals that come at the next deadlines
@@ -120,7 +123,9 @@ class Launch:
         if not self._failed:
             return Ending()
         rank = min(self._failed, key=lambda rank: self._failed[rank][0])  # of equal ones that which ended first
-        return Ending(rank, self._failed[rank][1], self._interrupted_by)
+        failed_at, status = self._failed[rank]
+        left = self._ended_well[0] if failed_at == float("inf") and self._ended_well else None
+        return Ending(rank, status, self._interrupted_by, left)
 
     def _start(self, rank: int) -> None:
         first = not self._running
@@ -181,6 +186,7 @@ class Launch:
             self._roll.end(node.rank, status)
             failed_at = self._roll.failed_at(node.rank)
         if status == 0:
+            self._ended_well.append(node.rank)
             return
         is_first = not self._failed
         self._failed[node.rank] = time.monotonic() if failed_at is None else failed_at, status
@@ -194,7 +200,14 @@ class Launch:
                 limited = self._grace_s < float("inf")
                 others = f"the others have {self._grace_s:g} s to end" if limited else "the others go on"
                 how = "ended because of another" if failed_at == float("inf") else "failed"
+                how += "".join(f" after node {rank}" for rank in self._failed_before(self._failed[node.rank][0]))
                 self._note(f"node {node.rank} {how}: {describe(status)}; {others}")
+
+    def _failed_before(self, failed_at: float) -> list[int]:
+        """Return the running node, if any, whose job was the first to fail, if that was before the time given."""
+        times = {rank: self._roll.failed_at(rank) for rank in self._running} if self._roll is not None else {}
+        known = {rank: at for rank, at in times.items() if at is not None and at < failed_at < float("inf")}
+        return sorted(known, key=known.__getitem__)[:1]
 
     def _escalate(self) -> None:
         number = self._escalation.pop(0)

@@ -98,9 +98,12 @@ def run(
         ending = Launch([*(["-m"] if module else []), script, *(arguments or [])], environments, grace, roll).run()
     if ending.rank is not None:
         first = " first" if len(environments) > 1 else ""
-        text = f"error: node {ending.rank} failed{first}: {describe(ending.status)}"
+        text = f"node {ending.rank} failed{first}: {describe(ending.status)}"
+        if ending.left is not None:
+            because = f"node {ending.rank} failed because of it: {describe(ending.status)}"
+            text = f"node {ending.left} left before the others were done: {describe(0)}; {because}"
         with contextlib.suppress(OSError):  # a terminal that was closed; the exit code still says it
-            typer.secho("interrupted" if ending.interrupted_by else text, err=True, fg="red", bold=True)
+            typer.secho("interrupted" if ending.interrupted_by else f"error: {text}", err=True, fg="red", bold=True)
     raise typer.Exit(ending.exit_code)
 
 

@@ -144,6 +144,9 @@ class Job:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        ended_well = isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
+        if error is not None and not ended_well and self._open is not None and not self._run_lock.locked():
+            self._open.fail(error)
         self.close()
 
     def run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> list[R]:

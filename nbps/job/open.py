@@ -184,6 +184,11 @@ class OpenJob:
             own[table.name] = rows, self.views[table.name].live(rows)
         return own
 
+    def fail(self, error: BaseException) -> None:
+        """Tell the other nodes what the program raised between two runs, and end the workers."""
+        if self.is_owned and self.group is not None and not self.group.closed:
+            self.group.fail(error)
+
     def release(self) -> None:
         """End the processes and remove the segments; does nothing in a fork of the driver. Idempotent."""
         if not self.is_owned:

@@ -163,6 +163,11 @@ class WorkerGroup:
             self._stop(error)
             raise
 
+    def fail(self, error: BaseException) -> None:
+        """End all workers between two calls because the program raised `error`."""
+        self._failed = "its program raised "
+        self._stop(error)
+
     def _collect(self, listen: Listen | None) -> list[Any]:
         waiting = set(self._workers)
         results: list[Any] = [None] * len(waiting)

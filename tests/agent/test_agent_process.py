@@ -137,13 +137,14 @@ def test_an_agent_that_fails_tells_the_others_why(monkeypatch):
     assert isinstance(agent.error, MemoryError)
 
 
-def test_a_job_that_ended_before_a_run_began_is_told_when_it_begins():
-    """Not before: the results of the run that ended well may not be there yet."""
+def test_the_driver_is_told_that_the_job_ended_before_its_workers_see_it():
+    """Also between two runs: one that begins just then ends with the reason; and again when a run begins."""
     with with_peer() as (agent, peer):
         peer.send(Frame(0, 1, 0, Stop(0, 0, "of no use")))
         while agent.board.words[0] == 0:  # the abort flag
             pass
-        assert not agent.driver.poll()
+        assert agent.driver.poll()
+        assert agent.hear() == Ended("node 1 ended the job: of no use")
         agent.begin()
         assert agent.hear() == Ended("node 1 ended the job: of no use")
 

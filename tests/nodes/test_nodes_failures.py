@@ -336,3 +336,23 @@ def test_a_node_that_leaves_early_ends_the_run_of_the_others(ends):
         assert "done ['result'] 10 10\n" in said
     assert "raised NodeError: node 1 ended the job: its job was closed" in end.said[0]
     assert end.left == []
+
+
+@scene("raised between", 2, "leaves", "raises")
+def _(cluster, folder):
+    pass
+
+
+@scene("left between", 2, "leaves", "exits")
+def _(cluster, folder):
+    pass
+
+
+def test_what_a_program_raises_between_two_runs_is_told_to_the_other_nodes(ends):
+    """A program that ends well there has closed the job; either way the other node hears it, and names that node."""
+    for name, why in (("raised between", "its program raised ZeroDivisionError: planted"), ("left between", "its job")):
+        end = ends[name]
+        assert end.codes == [3, 3]
+        assert f"raised NodeError: node 1 ended the job: {why}" in end.said[0]
+        assert end.left == []
+    assert "raised ZeroDivisionError: planted" in ends["raised between"].said[1]

@@ -122,6 +122,15 @@ def uneven(*runs):
             say("done", running.run(work), *sums(running)[:2])
 
 
+def leaves(how):
+    """Run twice; in between the program of node 1 raises, or ends well."""
+    with job() as running:
+        running.run(count, 10)
+        if RANK == 1:
+            raise {"raises": ZeroDivisionError("planted"), "exits": SystemExit(0)}[how]
+        running.run(count, 10)
+
+
 def fail(worker):
     """Fail in one worker, and wait in the others."""
     count(worker, 6, speaks=False)
@@ -158,6 +167,7 @@ PROGRAMS = {
     "twice": twice,
     "missing": missing,
     "uneven": uneven,
+    "leaves": leaves,
     "raises": raises,
     "survive": survive,
 }
