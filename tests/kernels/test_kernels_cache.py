@@ -224,9 +224,19 @@ def test_a_job_runs_although_its_cache_is_damaged(tmp_path):
 # --------------------------------------------------------------------------- folders
 
 
-def mounted(options: str, *folders: Path) -> tuple[str, ...]:
-    """Return what runs a command with disks of its own in these folders; skips the test where that is not allowed."""
-    mount = " && ".join(f"mount -t tmpfs -o {options} none '{folder}'" for folder in folders)
+def disk(folder: Path, options: str) -> str:
+    """Return what puts an empty disk in the place of a folder."""
+    return f"mount -t tmpfs -o {options} none '{folder}'"
+
+
+def read_only(folder: Path) -> str:
+    """Return what keeps a folder from being written to; what runs may lie there."""
+    return f"mount --bind '{folder}' '{folder}' && mount -o remount,bind,ro '{folder}'"
+
+
+def mounted(*mounts: str) -> tuple[str, ...]:
+    """Return what runs a command with mounts of its own; skips the test where that is not allowed."""
+    mount = " && ".join(mounts)
     if (
         shutil.which("unshare") is None
         or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode
@@ -237,7 +247,7 @@ def mounted(options: str, *folders: Path) -> tuple[str, ...]:
 
 def test_without_room_kernels_run_all_the_same(tmp_path):
     """A full disk keeps nothing, and says so once; no part of a file is left."""
-    said = use(tmp_path, prefix=mounted("size=32k,mode=700", tmp_path))
+    said = use(tmp_path, prefix=mounted(disk(tmp_path, "size=32k,mode=700")))
     assert said[0] == COMPILING
     assert said[1].startswith(f"nbps: cannot keep compiled kernels in {tmp_path}/kernels-")
     assert "(No space left on device): every start compiles them again; mend that, or set NBPS_CACHE_DIR" in said[1]
@@ -250,7 +260,7 @@ def test_a_read_only_folder_is_replaced(tmp_path):
     chosen, temporary = tmp_path / "chosen", tmp_path / "temporary"
     chosen.mkdir()
     temporary.mkdir()
-    prefix = mounted("ro", chosen)
+    prefix = mounted(disk(chosen, "ro"))
     assert use(chosen, prefix=prefix, TMPDIR=temporary)[0] == COMPILING
     assert len(list(temporary.glob("nbps-cache-*/kernels-*/*.nbc"))) > 2
 
@@ -267,7 +277,7 @@ def test_without_any_folder_kernels_run_all_the_same(tmp_path):
 
 def test_without_any_disk_kernels_run_all_the_same():
     """In a container all of whose folders are read-only, the temporary ones as well."""
-    prefix = mounted("ro", *(path for path in map(Path, ("/tmp", "/var/tmp", "/usr/tmp")) if path.is_dir()))
+    prefix = mounted(*(read_only(path) for path in map(Path, ("/tmp", "/var/tmp", "/usr/tmp")) if path.is_dir()))
     said = finish(start(prefix=prefix, cwd="/proc", NBPS_CACHE_DIR="/proc/nowhere"))
     assert "(every time, as no folder for them can be used: see nbps doctor)" in said[0]
     assert len(said) == 2

@@ -182,10 +182,10 @@ def test_exclusive_rows_rotate_between_workers():
 def test_a_table_costs_its_bytes_once_and_cached_copies_twice_per_worker(access, copies):
     """Shared memory holds the values and under 1 KiB besides; workers hold nothing, or values and base."""
     used = []
-    for rows in (1, 250_000):
+    for rows in (1, 1, 250_000):  # the first one may compile kernels, and forks workers that have done so
         table = nbps.Table("t", rows, 16, access=access)
         with nbps.Job([table], workers=2) as job:
             assert table.nbytes <= Path(job.table("t").path).stat().st_size < table.nbytes + 1024
             used.append(job.run(tasks.anonymous))
-    for small, large in zip(*used, strict=True):
+    for small, large in zip(*used[1:], strict=True):
         assert abs(large - small - copies * table.nbytes) < 4 << 20  # of 16 MB; an allocator's slack
