@@ -85,9 +85,14 @@ class WorkerGroup:
             message = pickle.dumps(equipment)  # first: what may fail must not leave a supervisor that waits for it
             self._supervisor = server.fork(load)
             self._control = self._supervisor.control
-            with contextlib.suppress(ConnectionError):  # `start` tells of its end
+            try:
                 self._control.send_bytes(message)
                 send_descriptors(self._control, equipment.descriptors)
+            except ConnectionError:
+                pass  # `start` tells of its end
+            except BaseException:
+                self._supervisor.kill()  # it would wait for the rest as long as somebody keeps the error
+                raise
         finally:
             os.close(folder)
             for _, theirs in pipes:
