@@ -156,9 +156,31 @@ def test_the_rule_notices_a_wrong_import(tmp_path):
 )
 def test_light_imports_leave_numba_and_arrow_alone(statement):
     """Who defines a job pays for neither; the workers do, and whoever makes tables."""
-    heavy = "sorted({'numba', 'llvmlite', 'pyarrow', 'typer', 'rich'} & set(sys.modules))"
+    heavy = "sorted({'numba', 'llvmlite', 'pyarrow', 'typer', 'rich', 'importlib.metadata'} & set(sys.modules))"
     script = f"import sys; {statement}; print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+_JOB_WITH_CHECKPOINT = """
+import sys, tempfile, nbps
+def work(worker):
+    worker.table("t").inc(0, 1.0)
+    worker.clock()
+with tempfile.TemporaryDirectory() as folder:
+    checkpoints = nbps.Checkpoints(folder, every=1)
+    with nbps.Job([nbps.Table("t", 2, 3)], workers=1, checkpoints=checkpoints) as job:
+        job.run(work)
+    with nbps.Job.resume(folder) as job:
+        job.table("t").to_arrow()
+print(sorted({'numba', 'llvmlite', 'pandas', 'scipy'} & set(sys.modules)))
+"""
+
+
+def test_a_driver_loads_neither_numba_nor_pandas():
+    """The first is its workers' business, the second nobody's; each takes longer to load than a job to start."""
+    pytest.importorskip("pandas")
+    done = subprocess.run([sys.executable, "-c", _JOB_WITH_CHECKPOINT], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 

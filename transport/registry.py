@@ -11,11 +11,13 @@ of the group ``nbps.transports``, whose object is called without arguments and r
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbps.errors import ConfigError
 from nbps.transport.interface import Transport
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _GROUP = "nbps.transports"
 # Ours are not entry points: a checkout that is not installed has none.
@@ -58,6 +60,8 @@ def get_transport(name: str) -> Transport:
 
 
 def _others() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # takes 20 ms to import
+
     return {entry.name: entry for entry in entry_points(group=_GROUP) if entry.name not in _OURS}
 
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 from nbps.checkpoint.format import DataFile, Piece, Shape, sha256
 from nbps.checkpoint.store import Sink, Store
 from nbps.errors import CheckpointError
+from nbps.memory.arrow import numbers, over
 
 PIECE_BYTES = 16 << 20
 _MAGIC_BYTES = 8  # "ARROW1" and two zeros; a stream of messages follows, then the footer
@@ -97,9 +98,9 @@ def write_rows(
         writer = pa.ipc.new_file(pieces, schema)
         for low in range(0, len(rows), step):
             some = np.ascontiguousarray(values[low : low + step])
-            lists = pa.FixedSizeListArray.from_arrays(pa.array(some.reshape(-1)), type=schema.field(1).type)
-            numbers = pa.array(np.ascontiguousarray(rows[low : low + step]))
-            writer.write_batch(pa.record_batch([numbers, lists], schema=schema))
+            lists = pa.FixedSizeListArray.from_arrays(over(some), type=schema.field(1).type)
+            ids = over(np.ascontiguousarray(rows[low : low + step]))
+            writer.write_batch(pa.record_batch([ids, lists], schema=schema))
             pieces.cut()
         writer.close()
         pieces.cut()
@@ -121,10 +122,10 @@ def _fill(
     """Copy the rows in `message` to their places; return how many."""
     batch = pa.ipc.read_record_batch(message, _schema(shape))
     batch.validate(full=True)
-    numbers, lists = batch.columns
-    if numbers.null_count or lists.null_count or lists.values.null_count:
+    ids, lists = batch.columns
+    if ids.null_count or lists.null_count or lists.values.null_count:
         raise CheckpointError(f"{where}: found nulls; expected a number in every place")
-    rows = numbers.to_numpy()
+    rows = numbers(ids)
     if len(rows) == 0:
         return 0
     first, last = int(rows.min()), int(rows.max())
@@ -133,7 +134,7 @@ def _fill(
     # Rows one after the other are copied four times as fast as rows anywhere.
     is_range = last - first == len(rows) - 1 and bool((np.diff(rows) == 1).all())
     place = slice(first, last + 1) if is_range else rows
-    values[place] = lists.flatten().to_numpy().reshape(len(rows), shape.width)
+    values[place] = numbers(lists.flatten()).reshape(len(rows), shape.width)
     seen[place] = True
     return len(rows)
 

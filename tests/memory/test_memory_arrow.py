@@ -196,12 +196,19 @@ def test_a_saved_table_that_was_cut_off_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "column", [pa.array([1.0, 2.0]), pa.array([[1.0], None], pa.list_(pa.float32(), 1)), pa.array([[1], [2]])]
+    "column",
+    [
+        pa.array([1.0, 2.0]),
+        pa.array([[1.0], None], pa.list_(pa.float32(), 1)),
+        pa.array([[1], [2]]),
+        pa.array([["1"], ["2"]], pa.list_(pa.string(), 1)),
+        pa.array([[True], [False]], pa.list_(pa.bool_(), 1)),
+    ],
 )
 def test_another_column_is_refused(tmp_path, column):
-    """Plain numbers, nulls and lists of free length are no table."""
+    """Plain numbers, nulls, lists of free length and of what is not a number are not a table."""
     path = tmp_path / "file.arrow"
     with pa.ipc.new_file(path, pa.schema([("a", column.type)])) as writer:
         writer.write_batch(pa.record_batch([column], names=["a"]))
-    with pytest.raises(DataError, match="expected a first column of fixed-size lists without nulls"):
+    with pytest.raises(DataError, match="expected a first column of fixed-size lists of numbers without nulls"):
         read_table_file(path)
