@@ -51,7 +51,12 @@ def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) 
 
 def load_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
     """Load what `prepare_job` prepares into this process, as far as it is compiled."""
-    for request in _job_requests(tables, bounded, agent):
+    load(_job_requests(tables, bounded, agent))
+
+
+def load(requests: Collection[Request]) -> None:
+    """Load those of `requests` that are compiled into this process."""
+    for request in requests:
         if is_compiled(request):
             kernel, args = request
             kernel(*args)

@@ -1,4 +1,4 @@
-"""Matrix factorization by stochastic gradient descent: a block of ratings, the error on others, and the sorting.
+"""Matrix factorization by stochastic gradient descent: a block of ratings, and the error on others.
 
 The model of rating y (standardised) is ``bias_u + bias_i + p_u . q_i``. Rows carry a state ``[bias, accumulator]``;
 with error e the steps are, as in AdaGrad but with one accumulator a row,
@@ -166,51 +166,6 @@ def squared_error(user_rows, item_rows, ratings, users, user_state, rows, state)
     return total
 
 
-@kernel
-def sort_into_cells(
-    users, items, ratings, user_cell, user_stride, item_part, item_row, mean, scale, seed, starts, rows_out, ratings_out
-):
-    """Sort ratings by (worker, item block, user) and standardise them; counting sort in two passes.
-
-    The cell of a rating is ``user_cell[u] + user_stride[u] * item_part[i]``. Within a cell, which holds one user's
-    ratings in one block, the order is random, from `seed`.
-
-    Parameters
-    ----------
-    users, items, ratings : int32[m], int32[m], float32[m]
-    user_cell, user_stride : int64[number of users]
-    item_part, item_row : int32[number of items]
-        Block of an item, and its row within the block.
-    mean, scale : float
-        The standardised rating is ``(rating - mean) * scale``.
-    starts : int64[cells + 2]
-        All zeros; afterwards cell c holds ``starts[c]`` to ``starts[c + 1]``.
-    rows_out, ratings_out : int32[m], float32[m]
-        Where the sorted ratings go.
-    """
-    count = ratings.size
-    cells = starts.size - 2
-    for n in range(count):
-        starts[user_cell[users[n]] + user_stride[users[n]] * item_part[items[n]] + 2] += 1
-    for c in range(cells + 1):
-        starts[c + 1] += starts[c]
-    for n in range(count):
-        c = user_cell[users[n]] + user_stride[users[n]] * item_part[items[n]] + 1
-        place = starts[c]
-        starts[c] = place + 1  # the next free place of the cell; in the end the start of the next cell
-        rows_out[place] = item_row[items[n]]
-        ratings_out[place] = np.float32((ratings[n] - mean) * scale)
-    random = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
-    for c in range(cells):
-        for last in range(starts[c + 1] - 1, starts[c], -1):
-            random ^= random << np.uint64(13)
-            random ^= random >> np.uint64(7)
-            random ^= random << np.uint64(17)
-            other = starts[c] + np.int64((random >> np.uint64(32)) * np.uint64(last - starts[c] + 1) >> np.uint64(32))
-            rows_out[last], rows_out[other] = rows_out[other], rows_out[last]
-            ratings_out[last], ratings_out[other] = ratings_out[other], ratings_out[last]
-
-
 def requests(access: str) -> list[Request]:
     """Kernels that train on item tables of access mode `access`, and weigh the model."""
 
@@ -220,14 +175,8 @@ def requests(access: str) -> list[Request]:
         return array
 
     rows, state = np.zeros((1, LANES), np.float32), np.zeros((1, STATE_WIDTH), np.float32)
-    f32, i64 = constant(np.float32), constant(np.int64)
-    side = (rows, state, f32)
-    block = (i64, constant(np.int32), f32, *side, *side, rows[0], np.float32(0), np.float32(0))
+    side = (rows, state, constant(np.float32))
+    starts, items, ratings = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    block = (starts, items, ratings, *side, *side, rows[0], np.float32(0), np.float32(0))
     train = (sgd_block_lossless, (*block, rows[0])) if access == "direct" else (sgd_block, block)
-    return [train, (squared_error, (i64[:0], i64[:0], f32[:0], rows, state, rows, state))]
-
-
-def sort_requests() -> list[Request]:
-    """Kernels that sort ratings before the training."""
-    i32, i64, f32 = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32)
-    return [(sort_into_cells, (i32, i32, f32, i64, i64, i32, i32, 0.0, 1.0, 0, np.zeros(2, np.int64), i32, f32))]
+    return [train, (squared_error, (items, items, ratings, rows, state, rows, state))]

@@ -87,7 +87,7 @@ def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None
         check_writable(out)
     notes = output.progress()
     progress = TrainingProgress(model_options.epochs, notes)
-    model = model_options.build((progress,))
+    model = model_options.build((progress,)).warm_up()
     with notes.status("reading the ratings"):
         data = load(data_options)
     for note in _notes(data, model_options.workers):

@@ -20,6 +20,8 @@ class TrainingProgress:
         Where to show them.
     """
 
+    needs_model = False
+
     def __init__(self, epochs: int, console: Console) -> None:
         self._epochs = epochs
         self._console = console

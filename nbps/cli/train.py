@@ -50,8 +50,10 @@ def mf(
         play(context, nodes, workers, transport)
     from nbps.job.settings import default_workers
     from nbps.nodes.nodes import Nodes
+    from nbps.runtime import forkserver
 
     here = Nodes.from_environment()
+    forkserver.current()  # starts while Arrow is imported and the ratings are read
     is_reporter = here.rank == 0  # all nodes have the same model
     from nbps.cli.console import Output
     from nbps.cli.factorization import ModelOptions, run

@@ -8,7 +8,8 @@ preload of another did, or a module that was edited since; where its surrounding
 
 A request is one message: a pickled ``(function, args)``, which loads what the job needs into the server, and five
 descriptors: 0 to 2 of the driver at the time, the supervisor's end of its control socket, and its *lifeline*. On that
-the driver may ask for its end, and the server tells its wait status.
+the driver may ask for its end, and the server tells its wait status. A message with the first three only asks for
+loading ahead of the job.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from nbps.runtime import child, supervisor, surroundings
 from nbps.runtime.naming import name_process
 
 Load = tuple[Callable[..., Any], tuple[Any, ...]]
-_REQUEST_BYTES, _DESCRIPTORS = 1 << 16, 5
+_REQUEST_BYTES, _STANDARD, _DESCRIPTORS = 1 << 16, 3, 5
 _LAST_S = 5.0  # for what ends by itself, once it is not wanted any more
 _BOOT = """
 import json, sys
@@ -123,6 +124,11 @@ class ForkServer:
         """Whether it is there to take requests."""
         # It says nothing there: only its end makes this readable.
         return _file_of(self._requests) == self._file and not wait([self._requests], 0)
+
+    def load(self, load: Load) -> None:
+        """Have ``function(*args)`` of `load` called in the server, ahead of a job; does not wait for it."""
+        with contextlib.suppress(ConnectionError):  # it has ended: the job will start another
+            socket.send_fds(self._requests, [pickle.dumps(load)], [0, 1, 2])
 
     def fork(self, load: Load) -> Supervisor:
         """Have a supervisor forked, after ``function(*args)`` of `load` was called in the server.
@@ -265,23 +271,24 @@ class _Server:
         if not message:
             self._requests.close()
             return
-        if len(descriptors) < _DESCRIPTORS:  # this process may not have so many; the driver sees its sockets closed
-            for descriptor in descriptors:
+        if len(descriptors) not in (_STANDARD, _DESCRIPTORS):
+            for descriptor in descriptors:  # this process may not have so many; the driver sees its sockets closed
                 os.close(descriptor)
             return
-        for number, descriptor in enumerate(descriptors[:3]):
+        for number, descriptor in enumerate(descriptors[:_STANDARD]):
             os.dup2(descriptor, number)  # what loading prints goes where the driver's output goes now
             os.close(descriptor)
-        control, lifeline = (Connection(descriptor) for descriptor in descriptors[3:])
         with contextlib.suppress(Exception):  # what the supervisor needs it loads itself, and tells what is wrong
             function, args = pickle.loads(message)
             function(*args)
-        if not lifeline.poll():  # else the driver does not want it any more
-            self._fork(control, lifeline)
-        control.close()
+        if sockets := descriptors[_STANDARD:]:
+            control, lifeline = map(Connection, sockets)
+            if not lifeline.poll():  # else the driver does not want it any more
+                self._fork(control, lifeline)
+            control.close()
         # The server would keep a pipe open of which somebody waits for the end.
         null = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
+        for number in range(_STANDARD):
             os.dup2(null, number)
         os.close(null)
 

@@ -15,7 +15,7 @@ from numba.core.serialize import dumps
 from nbps import kernels
 from nbps.kernels import board, checksum, copies, presence, ring, rows, shards
 from nbps.kernels.jit import code_file
-from nbps.kernels.models import mf
+from nbps.kernels.models import cells, mf
 
 REQUESTS = [
     *board.requests(bounded=True),
@@ -25,7 +25,7 @@ REQUESTS = [
     *checksum.requests(),
     *mf.requests("direct"),
     *mf.requests("exclusive"),
-    *mf.sort_requests(),
+    *cells.requests(),
     *(
         request
         for dtype in ("float32", "int64")

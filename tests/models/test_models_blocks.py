@@ -1,12 +1,15 @@
 """The rotation of blocks: who may train on what, and when."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbps.data import Ratings
-from nbps.models.mf.blocks import build_schedule, deal
+from nbps.models.mf.blocks import Partition, Rotation, deal, deal_out
+from nbps.models.mf.share import Share
 
 
 def _ratings(seed: int, users: int, items: int, count: int) -> Ratings:
@@ -29,45 +32,109 @@ def test_deal_is_a_balanced_permutation(counts, parts, seed):
     assert (partition.place < partition.starts[partition.part + 1]).all()
 
 
+def _rotation(data: Ratings, workers: int, per_worker: int, seed: int = 0) -> Rotation:
+    return deal_out(data.user_counts, data.item_counts, workers, per_worker, seed)
+
+
+def _shares(data: Ratings, rotation: Rotation, cuts: list[int], seed: int) -> list[Share]:
+    """Return what each worker takes of `data`, shown in the parts between `cuts`, shuffled as workers do it."""
+    shares = [Share(rotation.users, rotation.items, worker) for worker in range(rotation.users.starts.size - 1)]
+    parts = list(itertools.starmap(slice, itertools.pairwise([0, *sorted(cuts), len(data)])))
+    skipped = 0
+    for share in shares:
+        for part in parts:
+            share.count(data.users[part], data.items[part])
+        for part in parts:
+            share.place(data.users[part], data.items[part], data.values[part], 3.0, 0.5)
+        draws = share.draws
+        share.shuffle(seed, skipped)
+        skipped += draws
+    return shares
+
+
 @given(
     seed=st.integers(0, 99),
     users=st.integers(2, 30),
     items=st.integers(2, 20),
     workers=st.integers(1, 4),
     per_worker=st.integers(1, 4),
+    cuts=st.lists(st.integers(0, 200), max_size=4),
 )
-def test_schedule_holds_every_rating_once(seed, users, items, workers, per_worker):
-    """Over an epoch the workers train on exactly the given ratings, standardised."""
+def test_shares_hold_every_rating_once(seed, users, items, workers, per_worker, cuts):
+    """Over an epoch the workers train on exactly the given ratings, standardised, in whatever parts they came."""
     data = _ratings(seed, users, items, 200)
-    schedule = build_schedule(data, workers, per_worker, mean=3.0, scale=2.0, seed=seed)
+    rotation = _rotation(data, workers, per_worker, seed)
+    shares = _shares(data, rotation, cuts, seed)
     found = []
-    for worker in range(workers):
-        for clock in range(schedule.blocks):
-            block = schedule.block_at(worker, clock)
-            starts = schedule.starts_of(worker, block)
+    for worker, share in enumerate(shares):
+        for clock in range(rotation.blocks):
+            block = rotation.block_at(worker, clock)
+            starts = share.starts_of(block)
             for u in range(starts.size - 1):
-                place = schedule.users.starts[worker] + u
+                place = rotation.users.starts[worker] + u
                 for n in range(starts[u], starts[u + 1]):
-                    item = schedule.items.starts[block] + schedule.item_rows[n]
-                    found.append((place, item, schedule.ratings[n] * 2.0 + 3.0))
-    expected = zip(schedule.users.place[data.users], schedule.items.place[data.items], data.values, strict=True)
+                    item = rotation.items.starts[block] + share.item_rows[n]
+                    found.append((place, item, share.ratings[n] * 2.0 + 3.0))
+    expected = zip(rotation.users.place[data.users], rotation.items.place[data.items], data.values, strict=True)
     assert sorted(found) == sorted((int(u), int(i), float(v)) for u, i, v in expected)
+    whole = _shares(data, rotation, [], seed)
+    assert all(np.array_equal(one.item_rows, other.item_rows) for one, other in zip(shares, whole, strict=True))
+
+
+@given(seed=st.integers(0, 10**6), workers=st.integers(1, 5))
+def test_workers_shuffle_as_one_that_shuffles_everything(seed, workers):
+    """Which random numbers a cell gets depends on the cells before it, not on who does the shuffling."""
+    data = _ratings(seed % 100, 12, 5, 300)
+    rotation = _rotation(data, workers, 2)
+    shares = _shares(data, rotation, [], seed)
+    random = (seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) % 2**64
+    for worker, share in enumerate(shares):
+        sorted_only = Share(rotation.users, rotation.items, worker)
+        sorted_only.count(data.users, data.items)
+        sorted_only.place(data.users, data.items, data.values, 3.0, 0.5)
+        rows = sorted_only.item_rows
+        for block in range(rotation.blocks):
+            for start, end in itertools.pairwise(share.starts_of(block).tolist()):
+                for last in range(end - 1, start, -1):
+                    random ^= random << 13 & 2**64 - 1
+                    random ^= random >> 7
+                    random ^= random << 17 & 2**64 - 1
+                    other = start + ((random >> 32) * (last - start + 1) >> 32)
+                    rows[last], rows[other] = rows[other], rows[last]
+        assert np.array_equal(rows, share.item_rows)
+
+
+def test_test_ratings_keep_their_order_user_by_user():
+    """With all items in one block the share is sorted by user alone, and knows whose each rating is."""
+    data = _ratings(1, 20, 10, 100)
+    rotation = _rotation(data, 2, 3)
+    every = Partition(rotation.items.place, np.array([0, 10]))
+    for worker in range(2):
+        share = Share(rotation.users, every, worker)
+        assert share.user_places().size == 0
+        share.count(data.users, data.items)
+        share.place(data.users, data.items, data.values, 0.0, 1.0)
+        own = rotation.users.part[data.users] == worker
+        order = np.argsort(rotation.users.place[data.users[own]], kind="stable")
+        assert share.user_places().tolist() == rotation.users.place[data.users[own]][order].tolist()
+        assert share.item_rows.tolist() == rotation.items.place[data.items[own]][order].tolist()
+        assert share.ratings.tolist() == data.values[own][order].tolist()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 @pytest.mark.parametrize("staleness", [0, 1, 2, 4])
 def test_rotation_gives_a_block_one_writer(workers, staleness):
     """Whatever clocks the bound allows, no two workers hold one block; with one clock more two do."""
-    schedule = build_schedule(_ratings(0, 20, 40, 300), workers, staleness + 1, 3.0, 1.0, 0)
+    rotation = _rotation(_ratings(0, 20, 40, 300), workers, staleness + 1)
 
     def collides(bound: int) -> bool:
         # Worker v at clock c may run while worker w is at any clock in [c - bound, c].
         return any(
-            schedule.block_at(v, c) == schedule.block_at(w, c - lag)
+            rotation.block_at(v, c) == rotation.block_at(w, c - lag)
             for v in range(workers)
             for w in range(workers)
             if v != w
-            for c in range(2 * schedule.blocks)
+            for c in range(2 * rotation.blocks)
             for lag in range(min(bound, c) + 1)
         )
 

@@ -1,6 +1,7 @@
 """`MatrixFactorization` as a user meets it: results, habits of scikit-learn, files, errors."""
 
 import copy
+import hashlib
 import json
 
 import numpy as np
@@ -121,6 +122,17 @@ def test_recommend_ranks_what_predict_says(data, fitted):
     assert several[0][0].tolist() == items.tolist()
 
 
+def test_recommendations_for_many_users_are_those_for_each(fitted, data):
+    """Many users' ratings are sorted once, a few users' looked for; also where they are in no order."""
+    users = data[0].user_ids.decode(np.arange(40))
+    together = fitted.recommend(users, n=5)
+    for user, (items, scores) in zip(users, together, strict=True):
+        alone = fitted.recommend(user, n=5)
+        assert items.tolist() == alone[0].tolist()
+        assert scores.tolist() == alone[1].tolist()
+    assert len(fitted.recommend(users, n=300, filter_seen=False)[0][0]) == 300
+
+
 def test_similar_items_are_by_cosine(fitted):
     """Similar items have the highest cosine and do not include the item itself."""
     item = fitted.item_ids_.decode([3])[0]
@@ -171,6 +183,24 @@ def test_callbacks_see_the_model_and_may_stop(data, tmp_path):
     assert model.train_seconds_ == pytest.approx(sum(record.seconds for record in model.history_))
 
 
+def test_a_callback_that_needs_no_model_sees_none(data):
+    """The model it gets is as before the fit; with another one beside it both get that of the epoch."""
+    seen = []
+
+    def watch(model, record):
+        seen.append(hasattr(model, "history_") and len(model.history_))
+
+    def look(model, record):
+        seen.append(len(model.history_))
+
+    watch.needs_model = False
+    model = MatrixFactorization(**_SMALL | {"epochs": 2}, callbacks=[watch]).fit(data[0])
+    assert seen == [False, False]
+    seen.clear()
+    model.set_params(callbacks=[watch, look]).fit(data[0])
+    assert seen == [1, 1, 2, 2]
+
+
 def test_partial_fit_goes_on_and_adds_ids(data):
     """More ratings improve the model; ids that are new get rows, old ids keep theirs."""
     train, test = data
@@ -213,6 +243,20 @@ def test_saved_model_is_the_same(tmp_path, data, fitted, strings):
     )
 
 
+def test_models_of_the_first_format_are_read(tmp_path, fitted):
+    """There the ratings that were trained on are sorted by user."""
+    fitted.save(tmp_path)
+    path, manifest = tmp_path / "seen.arrow", json.loads((tmp_path / "model.json").read_text())
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().sort_by("user")
+    with pa.OSFile(str(tmp_path / "sorted"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "sorted").replace(path)
+    manifest["sha256"]["seen"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "model.json").write_text(json.dumps(manifest | {"version": 1}))
+    user = fitted.user_ids_.decode([5])[0]
+    assert MatrixFactorization.load(tmp_path).recommend(user)[0].tolist() == fitted.recommend(user)[0].tolist()
+
+
 @pytest.mark.parametrize(
     "model", [None, nbps.BSP(), nbps.SSP(3), nbps.ESSP(np.inf), nbps.ASP(), nbps.VAP(0.25)], ids=str
 )
@@ -230,7 +274,7 @@ def test_damaged_models_are_refused(tmp_path, fitted):
     fitted.save(tmp_path)
     manifest = json.loads((tmp_path / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps(manifest | {"version": 99}))
-    with pytest.raises(DataError, match="format version 1, found 99"):
+    with pytest.raises(DataError, match="format version 1 or 2, found 99"):
         MatrixFactorization.load(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "mean"}))
     with pytest.raises(DataError, match="mean"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 import nbps
 from nbps.errors import WorkerDiedError, WorkerError
+from nbps.job.ahead import load_ahead
 from nbps.runtime import forkserver
 from nbps.runtime.descriptors import beside, renumber
 
@@ -151,6 +153,21 @@ def test_a_preload_is_seen_by_its_own_job_alone():
 
     assert ask(look, preload=change) == [(True, True)]
     assert ask(look) == [(False, False)]
+
+
+def test_what_is_loaded_ahead_is_there_for_every_job():
+    """What fails there, or a server that was killed meanwhile, keeps no job from starting."""
+    assert ask(lambda worker: "colorsys" in sys.modules) == [False]
+    load_ahead({("float32", "exclusive", False)}, False, False, [(importlib.import_module, ("colorsys",))])
+    assert ask(lambda worker: "colorsys" in sys.modules) == [True]
+    load_ahead(set(), False, False, [(importlib.import_module, ("there_is_no_such_module",))])
+    assert ask(lambda worker: "colorsys" in sys.modules) == [True]
+    server = forkserver.current()
+    os.kill(server.pid, signal.SIGKILL)
+    while server.runs():
+        time.sleep(0.01)
+    server.load((importlib.import_module, ("colorsys",)))
+    assert ask(lambda worker: "colorsys" in sys.modules) == [False]
 
 
 def test_a_module_that_was_edited_is_imported_anew(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +15,9 @@ from nbps.data.ratings.columns import ROLES, Columns
 from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap
 from nbps.errors import ConfigError
+
+# Whole columns at once would take temporary arrays of 8 bytes a rating, where the ratings take 12.
+_PART = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +173,16 @@ class Ratings:
     def __repr__(self) -> str:
         return f"Ratings({len(self)} ratings, {self.shape[0]} users, {self.shape[1]} items)"
 
+    @functools.cached_property
+    def user_counts(self) -> npt.NDArray[np.int64]:
+        """How many ratings each user has: int64, by code."""
+        return _counts(self.users, len(self.user_ids))
+
+    @functools.cached_property
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """How many ratings each item has: int64, by code."""
+        return _counts(self.items, len(self.item_ids))
+
     def take(self, mask: npt.NDArray[Any]) -> Ratings:
         """Return part of the ratings, with the full id maps.
 
@@ -237,3 +252,16 @@ class Ratings:
         known = (users >= 0) & (items >= 0)
         kept = Ratings(users[known], items[known], self.values[known], user_ids, item_ids)
         return kept, len(self) - len(kept)
+
+
+def parts(size: int, least: int = _PART) -> Iterator[slice]:
+    """Cut columns of `size` ratings into parts, which are gone through one by one to save memory."""
+    step = max(least, _PART)
+    return (slice(first, first + step) for first in range(0, size, step))
+
+
+def _counts(codes: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int64]:
+    counts = np.zeros(size, np.int64)
+    for part in parts(len(codes), size):
+        counts += np.bincount(codes[part], minlength=size)
+    return counts

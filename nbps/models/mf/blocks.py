@@ -10,16 +10,9 @@ the same for any timing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-from nbps.kernels.models import mf
-from nbps.kernels.prepare import prepare
-
-if TYPE_CHECKING:
-    from nbps.data import Ratings
 
 Ints = npt.NDArray[np.int64]
 
@@ -68,8 +61,8 @@ def deal(counts: Ints, parts: int, random: np.random.Generator) -> Partition:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """All ratings sorted by (worker, block, user), standardised.
+class Rotation:
+    """Who trains on which block in which clock.
 
     Attributes
     ----------
@@ -77,21 +70,11 @@ class Schedule:
         Users by worker, items by block.
     per_worker : int
         Blocks for each worker; their number is ``workers * per_worker``.
-    starts : int64[cells + 1]
-        Of each (worker, block, user) in the columns.
-    cells : int64[workers + 1]
-        First cell of each worker.
-    item_rows, ratings : int32[n], float32[n]
-        Row of the item within its block, and ``(rating - mean) / scale``.
     """
 
     users: Partition
     items: Partition
     per_worker: int
-    starts: Ints
-    cells: Ints
-    item_rows: npt.NDArray[np.int32]
-    ratings: npt.NDArray[np.float32]
 
     @property
     def blocks(self) -> int:
@@ -102,30 +85,9 @@ class Schedule:
         """Block of `worker` in `clock`."""
         return (worker * self.per_worker + clock) % self.blocks
 
-    def starts_of(self, worker: int, block: int) -> Ints:
-        """Return where the ratings of each user of `worker` in `block` begin, and where the last ends."""
-        users = int(self.users.starts[worker + 1] - self.users.starts[worker])
-        first = int(self.cells[worker]) + block * users
-        return self.starts[first : first + users + 1]
 
-
-def build_schedule(ratings: Ratings, workers: int, per_worker: int, mean: float, scale: float, seed: int) -> Schedule:
-    """Deal users and items and sort `ratings`; takes time and memory for every rating and every (user, block)."""
+def deal_out(user_counts: Ints, item_counts: Ints, workers: int, per_worker: int, seed: int) -> Rotation:
+    """Deal users to `workers` and items to ``workers * per_worker`` blocks, by their numbers of ratings."""
     random = np.random.default_rng(seed)
-    user_count, item_count = ratings.shape
-    users = deal(np.bincount(ratings.users, minlength=user_count), workers, random)
-    blocks = workers * per_worker
-    items = deal(np.bincount(ratings.items, minlength=item_count), blocks, random)
-    worker_users = np.diff(users.starts)
-    cells = np.concatenate([[0], np.cumsum(worker_users * blocks)])
-    worker = users.part
-    starts = np.zeros(int(cells[-1]) + 2, np.int64)
-    item_rows, standardised = np.empty(len(ratings), np.int32), np.empty(len(ratings), np.float32)
-    arguments = (
-        np.require(ratings.users, requirements="W"), np.require(ratings.items, requirements="W"),
-        np.require(ratings.values, requirements="W"), cells[worker] + users.row_in_part, worker_users[worker],
-        items.part, items.row_in_part, mean, 1.0 / scale, seed, starts, item_rows, standardised,
-    )  # fmt: skip
-    prepare(mf.sort_requests())
-    mf.sort_into_cells(*arguments)
-    return Schedule(users, items, per_worker, starts[:-1], cells, item_rows, standardised)
+    users = deal(user_counts, workers, random)
+    return Rotation(users, deal(item_counts, workers * per_worker, random), per_worker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,11 +19,10 @@ from nbps.job.report import Report
 from nbps.models.mf.file import parameters_from_json, parameters_to_json, read_model, write_model
 from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.inputs import as_ratings, as_validation, check_magnitude, check_trainable, pair_columns
-from nbps.models.mf.plan import TrainingPlan, check_callbacks, seed_of
+from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors, grown, initial_factors
-from nbps.models.mf.training import Trainer
+from nbps.models.mf.training import Trainer, warm_up
 from nbps.models.parameters import Parameters
-from nbps.nodes.nodes import Nodes
 
 Callback = Callable[["MatrixFactorization", EpochRecord], object]
 
@@ -62,7 +61,8 @@ class MatrixFactorization(Parameters):
         Stop when the validation error has not improved for this many epochs, and keep the best epoch's factors; needs
         `fit` with `validation`.
     callbacks : sequence of callable
-        Called as ``callback(model, record)`` after each epoch; one that returns True stops the training.
+        Called as ``callback(model, record)`` after each epoch; one that returns True stops the training. Where all have
+        an attribute ``needs_model`` that is False, `model` is left as it was before, which saves a copy in each epoch.
     verbose : bool
         Print a line for each epoch.
 
@@ -153,12 +153,21 @@ class MatrixFactorization(Parameters):
             If there are too few users or items, ratings that float32 cannot tell apart, training diverges, or
             `validation` has only unknown users or items.
         """
-        plan = self._plan()
+        plan = TrainingPlan.of(self.get_params())
         plan.check_validation(validation)
+        warm_up(plan)
         data = as_ratings(ratings, y)
         check_trainable(data)
         factors = initial_factors(data, plan.rank, plan.seed, adagrad=plan.adapts)
         self._train(plan, factors, data, validation, plan.steps, history=[])
+        return self
+
+    def warm_up(self) -> Self:
+        """Start in the background what the first `fit` of this process waits for half a second; returns at once.
+
+        Call it before reading the ratings. `fit` alone does as much while it prepares them.
+        """
+        warm_up(TrainingPlan.of(self.get_params()))
         return self
 
     def partial_fit(self, ratings: Any, y: npt.ArrayLike | None = None, epochs: int = 1) -> Self:
@@ -169,7 +178,7 @@ class MatrixFactorization(Parameters):
         whole("partial_fit: epochs", epochs, 1)
         if not hasattr(self, "_factors"):
             return self.fit(ratings, y)
-        plan = self._plan()
+        plan = TrainingPlan.of(self.get_params())
         data = as_ratings(ratings, y)
         check_magnitude(data)
         factors, data = grown(self._factors, data, plan.seed)
@@ -188,7 +197,8 @@ class MatrixFactorization(Parameters):
         """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
         test = None if validation is None else as_validation(validation, factors.user_ids, factors.item_ids)
         patience = math.inf if plan.early_stopping is None else plan.early_stopping
-        watched = bool(self.callbacks) or plan.early_stopping is not None
+        shown = any(getattr(callback, "needs_model", True) for callback in self.callbacks)
+        watched = shown or plan.early_stopping is not None
         records = list(history)
         best: tuple[float, int, Factors] | None = None  # validation error, epoch, state
         with Trainer(plan, factors, data, test, watched) as trainer:
@@ -199,9 +209,9 @@ class MatrixFactorization(Parameters):
                 if plan.early_stopping is not None and error is not None and (best is None or error < best[0]):
                     best = error, record.epoch, trainer.factors()
                 if self.verbose:
-                    shown = "" if error is None else f"  validation RMSE {error:.4f}"
-                    print(f"epoch {record.epoch:3}  train RMSE {record.train_rmse:.4f}{shown}")  # noqa: T201
-                if self.callbacks:
+                    tested = "" if error is None else f"  validation RMSE {error:.4f}"
+                    print(f"epoch {record.epoch:3}  train RMSE {record.train_rmse:.4f}{tested}")  # noqa: T201
+                if shown:
                     self._become(trainer.factors(), records, record.epoch, trainer.report())
                 if any([callback(self, record) is True for callback in self.callbacks]):  # noqa: C419  (all are called)
                     break
@@ -218,20 +228,6 @@ class MatrixFactorization(Parameters):
         self.best_epoch_ = epoch
         self.train_seconds_ = sum(record.seconds for record in records)
         self.report_ = report
-
-    def _plan(self) -> TrainingPlan:
-        """Return the options of one training, checked.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot be used.
-        """
-        check_callbacks(self.callbacks)
-        own = {field.name for field in fields(TrainingPlan)} & set(self._names())
-        nodes = Nodes.from_environment()
-        seed = seed_of(self.random_state, nodes.count)
-        return TrainingPlan(nodes=nodes, seed=seed, **{name: getattr(self, name) for name in own})
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_factors")
@@ -325,9 +321,11 @@ class MatrixFactorization(Parameters):
         factors = self._fitted()
         whole("recommend: n", n, 1)
         several = not isinstance(user, (str, bytes)) and np.ndim(user) == 1
+        codes = factors.user_ids.encode(np.asarray(user) if several else [user])
+        seen = factors.seen_by(codes) if filter_seen else [codes[:0]] * codes.size
         pairs = []
-        for code in factors.user_ids.encode(np.asarray(user) if several else [user]):
-            best, scores = factors.best_items(int(code), n, filter_seen)
+        for code, without in zip(codes, seen, strict=True):
+            best, scores = factors.best_items(int(code), n, without)
             pairs.append((factors.item_ids.decode(best), scores))
         return pairs if several else pairs[0]
 

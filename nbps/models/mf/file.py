@@ -1,8 +1,8 @@
 """A saved factorization: a folder of Arrow IPC files that any Arrow reader reads, and a manifest. Nothing is pickled.
 
 ``users.arrow`` and ``items.arrow`` have the columns id, factors (fixed-size list), bias, accumulator; ``seen.arrow``
-the training pairs as codes, that is row numbers of those two. ``model.json`` is written last and holds their
-checksums: a folder whose saving was cut off, or was mixed with another, is refused.
+the training pairs in any order, as codes, that is row numbers of those two. ``model.json`` is written last and holds
+their checksums: a folder whose saving was cut off, or was mixed with another, is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from nbps.errors import DataError
 from nbps.memory.files import write_files
 
 FORMAT = "nbps matrix factorization"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ_VERSIONS = (1, 2)  # in the first, seen.arrow was sorted by user
 _MANIFEST = "model.json"
 
 
@@ -70,10 +71,10 @@ def read_model(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         raise DataError(f"{path}: expected the manifest of a saved model, found: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path}: expected the format {FORMAT!r}; this is another kind of file")
-    if manifest.get("version") != FORMAT_VERSION:
+    if manifest.get("version") not in _READ_VERSIONS:
         raise DataError(
-            f"{path}: expected format version {FORMAT_VERSION}, found {manifest.get('version')}; "
-            f"read it with the nbps that wrote it"
+            f"{path}: expected format version {' or '.join(map(str, _READ_VERSIONS))}, found "
+            f"{manifest.get('version')}; read it with the nbps that wrote it"
         )
     sums = manifest.get("sha256")
     if not isinstance(sums, dict):

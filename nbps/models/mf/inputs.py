@@ -86,7 +86,7 @@ def pair_columns(pairs: Any) -> tuple[Any, Any]:
 
 def check_trainable(data: Ratings) -> None:
     """Raise `DataError` if there is nothing to factorize, or float32 does not hold the differences of the ratings."""
-    users, items = np.unique(data.users).size, np.unique(data.items).size
+    users, items = (int(np.count_nonzero(counts)) for counts in (data.user_counts, data.item_counts))
     if users < 2 or items < 2:
         raise DataError(
             f"ratings: found {users} user(s) and {items} item(s) with ratings; a factorization needs at least two of "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,6 +39,15 @@ class TrainingPlan:
     seed: int
     nodes: Nodes
     early_stopping: int | None
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """Make the plan of an estimator with such parameters, on this node."""
+        check_callbacks(parameters["callbacks"])
+        nodes = Nodes.from_environment()
+        seed = seed_of(parameters["random_state"], nodes.count)
+        own = {field.name for field in fields(cls)} & set(parameters)
+        return cls(nodes=nodes, seed=seed, **{name: parameters[name] for name in own})
 
     def __post_init__(self) -> None:
         for name in ("rank", "epochs", "workers", "early_stopping"):

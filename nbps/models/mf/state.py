@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nbps.data import IdMap, Ratings
+from nbps.data.ratings.ratings import parts
 from nbps.errors import DataError
 from nbps.kernels.models import mf_layout
+from nbps.memory.arrow import over
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -19,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 _BIAS_DAMPING = 5.0  # as if each row had this many ratings more, all average
 # Norm of a row's initial factors, for ratings of unit variance: small, so that biases are learnt first.
 _FACTOR_SIZE = 0.05
+_LOOKED_FOR = 8  # users whose ratings are looked for among all; for more it is worth sorting them
 _ADAGRAD_START = 3.0  # first value of the accumulators; 1 and 2 start faster and end worse
 
 
@@ -34,8 +40,8 @@ class Factors:
     user_ids, item_ids : IdMap
     mean, scale : float
         Mean and standard deviation of the ratings of the first fit.
-    seen_starts, seen_items : int64[users + 1], int32[m]
-        Items that user u rated in training: ``seen_items[seen_starts[u]:seen_starts[u + 1]]``.
+    seen_users, seen_items : int32[m]
+        User and item of each rating that it was trained on, in any order.
     """
 
     user_factors: Floats
@@ -46,7 +52,7 @@ class Factors:
     item_ids: IdMap
     mean: float
     scale: float
-    seen_starts: Ints
+    seen_users: npt.NDArray[np.int32]
     seen_items: npt.NDArray[np.int32]
 
     @property
@@ -77,13 +83,25 @@ class Factors:
             out[part] = self.mean + bias + np.where(known_u & known_i, product, 0)
         return out
 
-    def best_items(self, user: int, n: int, filter_seen: bool) -> tuple[Ints, Floats]:
-        """Return codes and predicted ratings of the best items for user code `user`, best first."""
+    def seen_by(self, users: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
+        """Return the items that each of `users` rated in training."""
+        if users.size <= _LOOKED_FOR:
+            return [self.seen_items[self.seen_users == user] for user in users]
+        starts, items = self._seen_by_user
+        return [items[starts[user] : starts[user + 1]] for user in users]
+
+    @functools.cached_property
+    def _seen_by_user(self) -> tuple[Ints, npt.NDArray[np.int32]]:
+        order = np.argsort(self.seen_users, kind="stable")
+        counts = np.bincount(self.seen_users, minlength=len(self.user_ids))
+        return np.concatenate([[0], np.cumsum(counts)]), self.seen_items[order]
+
+    def best_items(self, user: int, n: int, without: npt.NDArray[np.int32]) -> tuple[Ints, Floats]:
+        """Return codes and predicted ratings of the best items but `without` for user code `user`, best first."""
         scores = self.item_factors @ self.user_factors[user] + self.item_state[:, mf_layout.BIAS]
         scores += np.float32(self.mean) + self.user_state[user, mf_layout.BIAS]
         allowed = np.ones(scores.size, bool)
-        if filter_seen:
-            allowed[self.seen_items[self.seen_starts[user] : self.seen_starts[user + 1]]] = False
+        allowed[without] = False
         return _top(scores, np.flatnonzero(allowed), n)
 
     def nearest_items(self, item: int, n: int) -> tuple[Ints, Floats]:
@@ -96,15 +114,14 @@ class Factors:
         """Return the Arrow tables that a saved model consists of."""
 
         def side(ids: IdMap, factors: Floats, state: Floats) -> pa.Table:
-            rows = pa.FixedSizeListArray.from_arrays(pa.array(factors.reshape(-1)), factors.shape[1])
-            bias, accumulator = np.ascontiguousarray(state.T)
+            rows = pa.FixedSizeListArray.from_arrays(over(factors), factors.shape[1])
+            bias, accumulator = map(over, np.ascontiguousarray(state.T))
             return pa.table({"id": ids.ids, "factors": rows, "bias": bias, "accumulator": accumulator})
 
-        seen_users = np.repeat(np.arange(len(self.user_ids), dtype=np.int32), np.diff(self.seen_starts))
         return {
             "users": side(self.user_ids, self.user_factors, self.user_state),
             "items": side(self.item_ids, self.item_factors, self.item_state),
-            "seen": pa.table({"user": seen_users, "item": self.seen_items}),
+            "seen": pa.table({"user": over(self.seen_users), "item": over(self.seen_items)}),
         }
 
     @classmethod
@@ -118,29 +135,39 @@ class Factors:
             state = np.stack([np.asarray(table["bias"]), np.asarray(table["accumulator"])], axis=1)
             sides.append((rows, state, IdMap(table["id"].combine_chunks())))
         (user_factors, user_state, user_ids), (item_factors, item_state, item_ids) = sides
-        counts = np.bincount(np.asarray(tables["seen"]["user"]), minlength=len(user_ids))
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        seen = np.asarray(tables["seen"]["item"])
-        if seen.size and not 0 <= seen.min() <= seen.max() < len(item_ids):
-            raise DataError("seen.arrow: names items that items.arrow does not have")
-        return cls(user_factors, item_factors, user_state, item_state, user_ids, item_ids, mean, scale, starts, seen)
+        seen = [np.asarray(tables["seen"][name], np.int32) for name in ("user", "item")]
+        for name, codes, ids in (("users", seen[0], user_ids), ("items", seen[1], item_ids)):
+            if codes.size and not 0 <= codes.min() <= codes.max() < len(ids):
+                raise DataError(f"seen.arrow: names {name} that {name}.arrow does not have")
+        return cls(user_factors, item_factors, user_state, item_state, user_ids, item_ids, mean, scale, *seen)
 
 
 def initial_factors(data: Ratings, rank: int, seed: int, adagrad: bool) -> Factors:
     """Return the state before the first epoch: damped mean biases, small random factors."""
     mean = float(data.values.mean(dtype=np.float64))
-    scale = float(data.values.std(dtype=np.float64)) or 1.0
-    target = data.values - mean
+    scale = _deviation(data.values, mean) or 1.0
+    item_bias = _damped_means(data.items, data.item_counts, lambda part: data.values[part] - mean)
+    user_bias = _damped_means(
+        data.users, data.user_counts, lambda part: data.values[part] - mean - item_bias[data.items[part]]
+    )
     users, items = data.shape
-    item_bias = _damped_means(data.items, target, items)
-    user_bias = _damped_means(data.users, target - item_bias[data.items], users)
     random = np.random.default_rng(seed)
     start = _ADAGRAD_START if adagrad else 1.0
     rows = _small(random, users, rank, scale), _small(random, items, rank, scale)
     return Factors(
         *rows, _state(user_bias, start), _state(item_bias, start),
-        data.user_ids, data.item_ids, mean, scale, *_seen(data),
+        data.user_ids, data.item_ids, mean, scale, data.users, data.items,
     )  # fmt: skip
+
+
+def _deviation(values: Floats, mean: float) -> float:
+    """Return the standard deviation of `values`."""
+    squares = 0.0
+    for part in parts(values.size):
+        distances = values[part] - np.float64(mean)
+        distances *= distances
+        squares += float(distances.sum())
+    return math.sqrt(squares / values.size)
 
 
 def grown(factors: Factors, data: Ratings, seed: int) -> tuple[Factors, Ratings]:
@@ -150,13 +177,8 @@ def grown(factors: Factors, data: Ratings, seed: int) -> tuple[Factors, Ratings]
     items = _extended(factors.item_ids, factors.item_factors, factors.item_state, data.item_ids, factors.scale, random)
     (user_ids, user_factors, user_state), (item_ids, item_factors, item_state) = users, items
     data, _ = data.recode(user_ids, item_ids)
-    old_users = np.repeat(np.arange(len(factors.user_ids)), np.diff(factors.seen_starts))
-    moved = user_ids.encode(factors.user_ids.ids)[old_users]
-    seen = Ratings(
-        np.concatenate([moved, data.users]).astype(np.int32),
-        np.concatenate([item_ids.encode(factors.item_ids.ids)[factors.seen_items], data.items]).astype(np.int32),
-        np.zeros(moved.size + len(data), np.float32), user_ids, item_ids,
-    )  # fmt: skip
+    seen_users = np.concatenate([user_ids.encode(factors.user_ids.ids)[factors.seen_users], data.users])
+    seen_items = np.concatenate([item_ids.encode(factors.item_ids.ids)[factors.seen_items], data.items])
     return (
         Factors(
             user_factors,
@@ -167,7 +189,8 @@ def grown(factors: Factors, data: Ratings, seed: int) -> tuple[Factors, Ratings]
             item_ids,
             factors.mean,
             factors.scale,
-            *_seen(seen),
+            seen_users,
+            seen_items,
         ),
         data,
     )
@@ -190,9 +213,16 @@ def _extended(
     return both, new_rows, new_state
 
 
-def _damped_means(codes: npt.NDArray[np.int32], values: npt.NDArray[Any], size: int) -> npt.NDArray[np.float64]:
-    sums = np.bincount(codes, weights=values, minlength=size)
-    return sums / (np.bincount(codes, minlength=size) + _BIAS_DAMPING)
+def _damped_means(
+    codes: npt.NDArray[np.int32], counts: Ints, values_of: Callable[[slice], npt.NDArray[Any]]
+) -> npt.NDArray[np.float64]:
+    rows = np.arange(counts.size)
+    sums = np.zeros(counts.size)
+    for part in parts(codes.size, counts.size):
+        # What was added before comes first: the sums have the same bits in whatever parts they are made.
+        every, weights = np.concatenate([rows, codes[part]]), np.concatenate([sums, values_of(part)])
+        sums = np.bincount(every, weights, minlength=counts.size)
+    return sums / (counts + _BIAS_DAMPING)
 
 
 def _small(random: np.random.Generator, rows: int, rank: int, scale: float) -> Floats:
@@ -201,12 +231,6 @@ def _small(random: np.random.Generator, rows: int, rank: int, scale: float) -> F
 
 def _state(bias: npt.NDArray[np.float64], accumulator: float) -> Floats:
     return np.stack([bias, np.full(bias.size, accumulator)], axis=1).astype(np.float32)
-
-
-def _seen(data: Ratings) -> tuple[Ints, npt.NDArray[np.int32]]:
-    order = np.argsort(data.users, kind="stable")
-    counts = np.bincount(data.users, minlength=data.shape[0])
-    return np.concatenate([[0], np.cumsum(counts)]), data.items[order]
 
 
 def _top(scores: Floats, candidates: Ints, n: int) -> tuple[Ints, Floats]:

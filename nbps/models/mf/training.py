@@ -13,26 +13,38 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nbps.consistency import SSP
+from nbps.consistency import SSP, VAP
 from nbps.data import Ratings
 from nbps.errors import ConfigError, DataError, SharedMemoryError
+from nbps.job.ahead import load_ahead
 from nbps.job.job import Job
 from nbps.job.report import Report
 from nbps.job.settings import default_workers
 from nbps.kernels.models.mf_layout import LANES, STATE_WIDTH
 from nbps.memory.segments import FOLDER, shared_memory_usage
 from nbps.models.mf import worker as mf_worker
-from nbps.models.mf.blocks import Partition, Schedule, build_schedule
+from nbps.models.mf.blocks import Partition, deal_out
 from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors
 from nbps.models.mf.worker import TrainingInputs
 from nbps.tables.definition import Table
+from nbps.tables.init import Initializer
 
 Floats = npt.NDArray[np.float32]
 _BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache in use
 _LEAST_BLOCKS = 3  # for each worker: some slack costs nothing
 _MOST_SLACK = 15  # clocks; workers of a rotation are never that far apart
+_PART = 1 << 21  # ratings that workers are shown at a time: 24 MiB of shared memory
+_RATING_BYTES = 12  # of a user, an item and a value
+_ROWS_PART = 1 << 12  # rows that are copied into a table at a time
+
+
+def warm_up(plan: TrainingPlan) -> None:
+    """Start what the first training of this process waits for half a second; returns at once."""
+    kinds = {("float32", access, False) for access in ("exclusive", plan.item_access)}
+    loads = [(mf_worker.load, (plan.item_access,))]
+    load_ahead(kinds, isinstance(plan.model, VAP), plan.nodes.count > 1, loads)
 
 
 class Trainer:
@@ -55,21 +67,28 @@ class Trainer:
             consistency = replace(consistency, staleness=min(consistency.staleness, per_worker - 1))
         self._watched = watched  # here, and once they have told each other, on any node
         self._start = factors
-        self._test_size = 0 if test is None else len(test)
-        self._ratings = len(data)
-        self._schedule = build_schedule(data, self._workers, per_worker, factors.mean, factors.scale, plan.seed)
+        self._train, self._test = data, test
+        counts = data.user_counts, data.item_counts
+        self._rotation = rotation = deal_out(*counts, self._workers, per_worker, plan.seed)
         access = plan.item_access
-        self._inputs = _inputs_of(self._schedule, plan, data, test, factors)
-        root, bias_unit = _units(factors.scale)
-        users, items = self._schedule.users, self._schedule.items
+        users, items = rotation.users, rotation.items
+        self._inputs = TrainingInputs(
+            rotation=rotation,
+            access=access,
+            user_decay=_decay(counts[0], plan.regularization, users),
+            item_decay=_decay(counts[1], plan.regularization, items),
+            adapt=float(plan.adapts),
+            seed=plan.seed,
+        )
+        units = _units(factors.scale)
         # A user's rows are read and changed by one worker only: they stay on its node.
         firsts = [int(first) for first in users.starts[local : self._workers : local]]
         self._job = Job(
             [
-                _table("user_factors", _padded(factors.user_factors / root, width), users, "exclusive", firsts),
-                _table("user_state", factors.user_state / bias_unit, users, "exclusive", firsts),
-                _table("item_factors", _padded(factors.item_factors / root, width), items, access),
-                _table("item_state", factors.item_state / bias_unit, items, access),
+                _table("user_factors", factors.user_factors, units[0], width, users, "exclusive", firsts),
+                _table("user_state", factors.user_state, units[1], STATE_WIDTH, users, "exclusive", firsts),
+                _table("item_factors", factors.item_factors, units[0], width, items, access),
+                _table("item_state", factors.item_state, units[1], STATE_WIDTH, items, access),
             ],
             workers=local,
             nodes=nodes,
@@ -93,10 +112,23 @@ class Trainer:
                     f"{self._job.settings.nodes.count} nodes together; expected as many on each node"
                 )
             self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
+            mean, scale = self._start.mean, self._start.scale
+            self._hand_out("train", self._train, self._train.values, mean, 1.0 / scale)
+            if self._test is not None:
+                self._hand_out("test", self._test, (self._test.values - np.float32(mean)) / np.float32(scale), 0.0, 1.0)
+            self._job.run(mf_worker.begin)
         except BaseException:
             self._job.close()
             raise
         return self
+
+    def _hand_out(self, share: str, data: Ratings, values: Floats, mean: float, scale: float) -> None:
+        """Show all ratings to the workers, each of which takes those of its users as ``(value - mean) * scale``."""
+        parts = [slice(first, first + _PART) for first in range(0, len(data), _PART)]
+        for part in parts:
+            self._job.run(mf_worker.count, share, data.users[part], data.items[part])
+        for part in parts:
+            self._job.run(mf_worker.place, share, data.users[part], data.items[part], values[part], mean, scale)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -105,12 +137,12 @@ class Trainer:
 
     def _too_large(self) -> SharedMemoryError:
         """Make the error for shared memory that does not hold tables and ratings."""
-        given, usage = self._inputs, shared_memory_usage()
-        needed = sum(table.nbytes for table in self._job.settings.tables) + given.nbytes
-        factors = self._start
+        factors, usage = self._start, shared_memory_usage()
+        tables = sum(table.nbytes for table in self._job.settings.tables)
+        needed = tables + self._inputs.nbytes + _RATING_BYTES * min(len(self._train), _PART)
         size = -(-(usage.total_bytes - usage.free_bytes + needed) * 5 // (4 << 20))  # a quarter more, in MiB
         return SharedMemoryError(
-            f"training on {self._ratings:,} ratings of {len(factors.item_ids):,} items by {len(factors.user_ids):,} "
+            f"training on {len(self._train):,} ratings of {len(factors.item_ids):,} items by {len(factors.user_ids):,} "
             f"users at rank {factors.rank} needs {needed:,} bytes of shared memory; free are {usage.free_bytes:,} of "
             f"{usage.total_bytes:,} in {FOLDER}. Enlarge it (docker run --shm-size={size}m, mount -o "
             f"remount,size={size}m {FOLDER}), remove what is left over (nbps doctor --clean), or lower rank"
@@ -141,14 +173,14 @@ class Trainer:
             self._gather_users()
         scale = self._start.scale
         validation = None
-        if self._test_size:
-            validation = scale * math.sqrt(self._job.run(mf_worker.evaluate)[0] / self._test_size)
+        if self._test is not None:
+            validation = scale * math.sqrt(self._job.run(mf_worker.evaluate)[0] / len(self._test))
         return EpochRecord(
             epoch=number,
-            train_rmse=scale * math.sqrt(error / self._ratings),
+            train_rmse=scale * math.sqrt(error / len(self._train)),
             validation_rmse=validation,
             seconds=seconds,
-            ratings_per_second=self._ratings / seconds,
+            ratings_per_second=len(self._train) / seconds,
             wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._job.settings.workers),
         )
 
@@ -167,21 +199,26 @@ class Trainer:
 
         Rows of other nodes' users are as of the last epoch if somebody watches, else as of `finish`.
         """
-        users, items, rank = self._schedule.users.place, self._schedule.items.place, self._start.rank
+        users, items, rank = self._rotation.users.place, self._rotation.items.place, self._start.rank
         root, bias_unit = _units(self._start.scale)
-        values = {name: self._job.table(name).to_numpy() for name in mf_worker.TABLES}
+
+        def taken(name: str, places: npt.NDArray[np.int64], width: int, unit: Floats) -> Floats:
+            rows = self._job.table(name).rows(places)[:, :width]
+            rows *= unit
+            return np.ascontiguousarray(rows)
+
         return replace(
             self._start,
-            user_factors=values["user_factors"][users, :rank] * root,
-            user_state=values["user_state"][users] * bias_unit,
-            item_factors=values["item_factors"][items, :rank] * root,
-            item_state=values["item_state"][items] * bias_unit,
+            user_factors=taken("user_factors", users, rank, root),
+            user_state=taken("user_state", users, STATE_WIDTH, bias_unit),
+            item_factors=taken("item_factors", items, rank, root),
+            item_state=taken("item_state", items, STATE_WIDTH, bias_unit),
         )
 
 
-def _units(scale: float) -> tuple[np.float32, Floats]:
+def _units(scale: float) -> tuple[Floats, Floats]:
     """Return what turns factors and states of standardised ratings into those of ratings; accumulators stay."""
-    return np.float32(math.sqrt(scale)), np.array([scale, 1], np.float32)
+    return np.array([math.sqrt(scale)], np.float32), np.array([scale, 1], np.float32)
 
 
 def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: int, ratings: int) -> int:
@@ -197,57 +234,34 @@ def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: 
     return max(_LEAST_BLOCKS, int(slack) + 1, min(fitting, worthwhile))
 
 
-def _inputs_of(
-    schedule: Schedule, plan: TrainingPlan, data: Ratings, test: Ratings | None, factors: Factors
-) -> TrainingInputs:
-    def decay(codes: npt.NDArray[np.int32], partition: Partition) -> Floats:
-        counts = np.bincount(codes, minlength=partition.place.size)
-        weights = plan.regularization * (counts + 1.0) ** -0.25
-        return _ordered(weights.astype(np.float32), partition)
-
-    empty = np.empty(0, np.int64)
-    users = empty if test is None else schedule.users.place[test.users]
-    order = np.argsort(users, kind="stable")
-    return TrainingInputs(
-        schedule=schedule,
-        access=plan.item_access,
-        user_decay=decay(data.users, schedule.users),
-        item_decay=decay(data.items, schedule.items),
-        adapt=float(plan.adapts),
-        test_users=users[order],
-        test_items=empty if test is None else schedule.items.place[test.items][order],
-        test_ratings=np.empty(0, np.float32)
-        if test is None
-        else ((test.values[order] - factors.mean) / factors.scale).astype(np.float32),
-        test_starts=np.searchsorted(users[order], schedule.users.starts),
-    )
-
-
-def _table(name: str, values: Floats, partition: Partition, access: Any, firsts: Sequence[int] | None = None) -> Table:
-    """Make a table of rows in the order of `partition`; `firsts` if each stays on the node that owns it."""
-    rows, width = values.shape
-    if firsts is None:
-        return Table(name, rows, width, dtype="float32", access=access, init=_ordered(values, partition))
-    return Table(
-        name,
-        rows,
-        width,
-        dtype="float32",
-        access=access,
-        init=_ordered(values, partition),
-        sharding=firsts,
-        replicate="run",
-    )
-
-
-def _ordered(values: Floats, partition: Partition) -> Floats:
-    """Rows of `values` in the order of `partition`."""
-    out = np.empty_like(values)
-    out[partition.place] = values
+def _decay(counts: npt.NDArray[np.int64], regularization: float, partition: Partition) -> Floats:
+    """Return the L2 weight of each row, in the order of `partition`."""
+    weights = (regularization * (counts + 1.0) ** -0.25).astype(np.float32)
+    out = np.empty_like(weights)
+    out[partition.place] = weights
     return out
 
 
-def _padded(rows: Floats, width: int) -> Floats:
-    out = np.zeros((rows.shape[0], width), np.float32)
-    out[:, : rows.shape[1]] = rows
-    return out
+def _table(
+    name: str,
+    rows: Floats,
+    unit: Floats,
+    width: int,
+    partition: Partition,
+    access: Any,
+    firsts: Sequence[int] | None = None,
+) -> Table:
+    """Make a table of `rows`, in units of ratings, in the order of `partition`; `firsts` if each stays on its node."""
+    stays: dict[str, Any] = {} if firsts is None else {"sharding": firsts, "replicate": "run"}
+    return Table(name, len(rows), width, dtype="float32", access=access, init=_placed(rows, unit, partition), **stays)
+
+
+def _placed(rows: Floats, unit: Floats, partition: Partition) -> Initializer:
+    """Fill a table with `rows` in units of standardised ratings; it may be wider, and holds zeros there."""
+
+    def fill(values: Floats, random: np.random.Generator) -> None:
+        for first in range(0, len(rows), _ROWS_PART):
+            part = slice(first, first + _ROWS_PART)
+            values[partition.place[part], : rows.shape[1]] = rows[part] / unit
+
+    return fill

@@ -6,7 +6,8 @@ Three schedules over the same blocks (`nbps.models.mf.blocks`):
 - ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the deltas.
 - ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
 
-Imported by the workers, so free of Arrow: its import would cost each of them a third of a second.
+Imported by the workers, so free of Arrow, and by the driver, so free of Numba, until it is called: each takes a third
+of a second.
 """
 
 from __future__ import annotations
@@ -17,65 +18,101 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nbps.kernels.models import mf
-from nbps.kernels.prepare import prepare
-from nbps.models.mf.blocks import Schedule
+from nbps.models.mf.blocks import Partition, Rotation
+from nbps.models.mf.share import Share
 
 if TYPE_CHECKING:
     from nbps.job.worker import Worker
 
 Floats = npt.NDArray[np.float32]
+Int32s = npt.NDArray[np.int32]
 TABLES = ("user_factors", "user_state", "item_factors", "item_state")
 
 
 def preload(access: str) -> None:
     """Prepare, before the workers are forked, what they need for item tables of access mode `access`."""
-    prepare(mf.requests(access))
+    from nbps.kernels.models import cells, mf
+    from nbps.kernels.prepare import prepare
+
+    prepare([*mf.requests(access), *cells.requests()])
+
+
+def load(access: str) -> None:
+    """Load of that what is compiled, in the fork server."""
+    from nbps.kernels.models import cells, mf
+    from nbps.kernels.prepare import load
+
+    load([*mf.requests(access), *cells.requests()])
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What all workers get before the first epoch; arrays arrive in shared memory, once."""
+    """What all workers get before the first epoch, besides the ratings; arrays arrive in shared memory, once."""
 
-    schedule: Schedule
+    rotation: Rotation
     access: str
     user_decay: Floats
     item_decay: Floats
     adapt: float
-    test_users: npt.NDArray[np.int64]
-    test_items: npt.NDArray[np.int64]
-    test_ratings: Floats
-    test_starts: npt.NDArray[np.int64]
+    seed: int
 
     @property
     def nbytes(self) -> int:
         """Bytes of all its arrays."""
-        parts = self, self.schedule, self.schedule.users, self.schedule.items
+        parts = self, self.rotation.users, self.rotation.items
         return sum(value.nbytes for part in parts for value in vars(part).values() if isinstance(value, np.ndarray))
 
 
 def set_up(worker: Worker, inputs: TrainingInputs, watched: bool) -> bool:
     """Keep the inputs in this worker; return whether any node wants to see the model after each epoch."""
-    item_rows = int(np.diff(inputs.schedule.items.starts).max())
+    rotation = inputs.rotation
+    item_rows = int(np.diff(rotation.items.starts).max())
     width = worker.table("item_factors").shape[1]
-    worker.state["inputs"] = inputs
-    worker.state["norms"] = np.empty(item_rows, np.float32)
-    worker.state["delta"] = np.empty(width, np.float32)
+    # To test with, all items are one block: the error needs no order of them.
+    every_item = Partition(rotation.items.place, np.array([0, rotation.items.place.size]))
+    worker.state.update(
+        inputs=inputs,
+        train=Share(rotation.users, rotation.items, worker.rank),
+        test=Share(rotation.users, every_item, worker.rank),
+        norms=np.empty(item_rows, np.float32),
+        delta=np.empty(width, np.float32),
+    )
     return bool(worker.sum(watched))
+
+
+def count(worker: Worker, share: str, users: Int32s, items: Int32s) -> None:
+    """Count this worker's ratings among a part of those to train on, or to test with; `share` says which."""
+    worker.state[share].count(users, items)
+
+
+def place(worker: Worker, share: str, users: Int32s, items: Int32s, ratings: Floats, mean: float, scale: float) -> None:
+    """Take this worker's ratings among such a part."""
+    worker.state[share].place(users, items, ratings, mean, scale)
+
+
+def begin(worker: Worker) -> None:
+    """Bring the ratings that were placed into the order in which they are trained on."""
+    draws = np.zeros(worker.size, np.int64)
+    draws[worker.rank] = worker.state["train"].draws
+    skipped = int(worker.sum(draws)[: worker.rank].sum())
+    worker.state["train"].shuffle(worker.state["inputs"].seed, skipped)
+    worker.state["test_users"] = worker.state["test"].user_places()
 
 
 def train_epoch(worker: Worker, step: float) -> float:
     """Train on every block once, a block a clock; return the sum of squared errors of all workers' ratings."""
+    from nbps.kernels.models import mf
+
     inputs: TrainingInputs = worker.state["inputs"]
-    schedule = inputs.schedule
-    users = slice(*schedule.users.starts[worker.rank : worker.rank + 2])
+    rotation, share = inputs.rotation, worker.state["train"]
+    users = slice(*rotation.users.starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
     total = 0.0
-    for clock in range(schedule.blocks):
-        block = schedule.block_at(worker.rank, clock)
-        items = slice(*schedule.items.starts[block : block + 2])
+    for clock in range(rotation.blocks):
+        block = rotation.block_at(worker.rank, clock)
+        items = slice(*rotation.items.starts[block : block + 2])
         arguments = (
-            schedule.starts_of(worker.rank, block), schedule.item_rows, schedule.ratings,
+            share.starts_of(block), share.item_rows, share.ratings,
             user_factors[users], user_state[users], inputs.user_decay[users],
             item_factors[items], item_state[items], inputs.item_decay[items],
             worker.state["norms"], np.float32(step), np.float32(inputs.adapt),
@@ -94,16 +131,18 @@ def give_users(worker: Worker) -> None:
     """Have the other nodes told of this worker's users: until then only this node knows their rows."""
     inputs: TrainingInputs = worker.state["inputs"]
     for name in TABLES[:2]:
-        worker.table(name).mark(*inputs.schedule.users.starts[worker.rank : worker.rank + 2])
+        worker.table(name).mark(*inputs.rotation.users.starts[worker.rank : worker.rank + 2])
 
 
 def evaluate(worker: Worker) -> float:
-    """Return the sum of squared errors on all test ratings; each worker takes its part."""
-    inputs: TrainingInputs = worker.state["inputs"]
-    part = slice(*inputs.test_starts[worker.rank : worker.rank + 2])
+    """Return the sum of squared errors on all test ratings; each worker takes those of its users."""
+    from nbps.kernels.models import mf
+
+    share: Share = worker.state["test"]
     user_factors, user_state, item_factors, item_state = _values(worker)
-    users, items, ratings = inputs.test_users[part], inputs.test_items[part], inputs.test_ratings[part]
-    total = mf.squared_error(users, items, ratings, user_factors, user_state, item_factors, item_state)
+    total = mf.squared_error(
+        worker.state["test_users"], share.item_rows, share.ratings, user_factors, user_state, item_factors, item_state
+    )
     return float(worker.sum(total))
 
 

@@ -1,7 +1,5 @@
 """The factorization kernels against a naive NumPy twin."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,25 +94,3 @@ def test_squared_error_matches_numpy(seed):
     ratings = random.standard_normal(50).astype(f32)
     errors = ratings - user_state[u, 0] - state[i, 0] - np.einsum("nk,nk->n", users[u], rows[i])
     assert mf.squared_error(u, i, ratings, users, user_state, rows, state) == pytest.approx(errors @ errors, rel=1e-4)
-
-
-def test_sorting_shuffles_within_a_cell_only():
-    """Another seed gives another order within a user's ratings, and the same ratings."""
-    random = np.random.default_rng(0)
-    users, items = random.integers(0, 3, 300).astype(np.int32), random.integers(0, 50, 300).astype(np.int32)
-    ratings = random.integers(1, 6, 300).astype(f32)
-    part, row = np.zeros(50, np.int32), np.arange(50, dtype=np.int32)
-    results = []
-    for seed in (1, 2, 1):
-        starts = np.zeros(3 + 2, np.int64)
-        cells = (np.arange(3), np.full(3, 3))
-        found = np.empty(300, np.int32), np.empty(300, f32)
-        mf.sort_into_cells(users, items, ratings, *cells, part, row, 0.0, 1.0, seed, starts, *found)
-        assert starts[:4].tolist() == [0, *np.cumsum(np.bincount(users, minlength=3))]
-        results.append(found)
-    assert not np.array_equal(results[0][0], results[1][0])
-    assert np.array_equal(results[0], results[2])
-    for u, (start, end) in enumerate(itertools.pairwise(starts[:4])):
-        for found_items, found_ratings in results:
-            pairs = sorted(zip(found_items[start:end], found_ratings[start:end], strict=True))
-            assert pairs == sorted(zip(items[users == u], ratings[users == u], strict=True))

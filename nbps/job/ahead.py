@@ -1,0 +1,29 @@
+"""Starting ahead of a job what it would wait for: its fork server, with Numba and the kernels loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nbps.job import remote
+from nbps.runtime import forkserver
+from nbps.runtime.descriptors import fill_standard_descriptors
+from nbps.runtime.forkserver import Load
+
+
+def load_ahead(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool, more: Sequence[Load] = ()) -> None:
+    """Have the fork server of this process load what a job will need; it is started if need be. Returns at once.
+
+    Parameters
+    ----------
+    tables : set of (dtype, access, check_finite)
+    bounded : bool
+        Whether the job has a value bound (`VAP`).
+    agent : bool
+        Whether it has other nodes, or takes checkpoints.
+    more : sequence of (callable, args)
+        What else is to be called there: it loads what is compiled, and compiles nothing.
+    """
+    fill_standard_descriptors()
+    server = forkserver.current()
+    for load in [(remote.load, (tables, bounded, agent)), *more]:
+        server.load(load)
