@@ -170,7 +170,7 @@ def test_no_wake_up_is_lost(rounds, spins, pauses):
         words = group.memory.view(np.int64)
         words[layout.TIMEOUT] = 3600
         for _ in range(2):
-            group.start("ping", rounds, spins, pauses)
+            group.add("ping", rounds, spins, pauses)
         group.go()
         group.join()
         assert [int(words[layout.committed(slot)]) for slot in range(2)] == [rounds, rounds]
@@ -215,7 +215,7 @@ def test_no_news_is_lost(rounds, spins, pauses):
         words[layout.TIMEOUT] = 3600
         words[layout.seen(3, 0, 0) :: 4 * layout.LINE] = layout.FINISHED
         for _ in range(3):
-            group.start("exchange", rounds, spins, pauses)
+            group.add("exchange", rounds, spins, pauses)
         group.go()
         group.join()
         assert [int(words[layout.committed(slot)]) for slot in range(3)] == [rounds] * 3
@@ -228,7 +228,7 @@ def test_abort_opens_every_gate():
         words = group.memory.view(np.int64)
         words[layout.TIMEOUT + 1] = 20_000_000
         for _ in range(2):
-            group.start("wait_for_abort")
+            group.add("wait_for_abort")
         group.go()
         words[layout.ABORT] = 1
         group.join()

@@ -22,7 +22,7 @@ def contend(dtype: str, height: int, width: int, offset: int, atomic: bool, roun
     item = np.dtype(dtype).itemsize
     with peers((height * width + offset) * item) as group:
         for _ in range(_PROCESSES):
-            group.start("add", dtype, height, width, offset, int(atomic), rounds, _THREADS)
+            group.add("add", dtype, height, width, offset, int(atomic), rounds, _THREADS)
         group.go()
         group.join()
         values = group.memory[offset * item :].view(dtype).reshape(height, width).copy()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -89,6 +90,12 @@ class AgentThread:
     def visible(self, node: int) -> int:
         """Return the clock of the shard of a node, as workers see it."""
         return int(self.board.words[layout.committed(1 + node)])
+
+    def sees(self, clock: int) -> None:
+        """Wait until workers see the shard of this node at `clock`."""
+        while self.visible(0) < clock:
+            assert self.error is None
+            time.sleep(0.001)  # not without: the agent is a thread of this process
 
     def close(self) -> None:
         """Close the job; nothing stays."""

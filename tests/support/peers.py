@@ -1,4 +1,6 @@
-"""What a second process does in tests of shared memory: run as a script with a task, a segment and its own number.
+"""What other processes do in tests of shared memory: run as a script with a segment, and a task for each of them.
+
+Importing Numba takes half a second, so one process imports for all, and each of them is a fork of it.
 
 Words 0 to 7 of the segment are for the test itself (word 0: go; word 1 + n: peer n is ready), the rest is the task's.
 Only kernels that nbps itself caches are called: compiling more in every peer would take longer than the tests.
@@ -6,9 +8,13 @@ Only kernels that nbps itself caches are called: compiling more in every peer wo
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import threading
 import time
+import traceback
 
 import numpy as np
 
@@ -28,17 +34,16 @@ def announce(memory, number):
 
 def add(memory, number, dtype, height, width, offset, atomic, rounds, threads):
     """Add rows of ones to all rows of a table, `rounds` times in each of `threads` threads."""
-    height, width, threads = int(height), int(width), int(threads)
     item = np.dtype(dtype).itemsize
-    start = 8 * WORDS + int(offset) * item
+    start = 8 * WORDS + offset * item
     values = memory[start : start + height * width * item].view(dtype).reshape(height, width)
-    table = rows.TableKernel(values, int(atomic))
+    table = rows.TableKernel(values, atomic)
     rows.inc_rows(table, np.empty(0, np.int64), np.empty((0, width), dtype))
     together = threading.Barrier(threads)
 
     def work(first):
-        ids = (first + np.arange(int(rounds))) % height
-        deltas = np.ones((int(rounds), width), dtype)
+        ids = (first + np.arange(rounds)) % height
+        deltas = np.ones((rounds, width), dtype)
         together.wait()
         rows.inc_rows(table, ids, deltas)
 
@@ -58,11 +63,11 @@ def ping(memory, slot, rounds, spins, pauses):
     random = np.random.default_rng(slot)
     board.gate(clocks, first, 2, 0, 0)
     announce(memory, slot)
-    for clock in range(1, int(rounds) + 1):
-        if int(pauses) and random.random() < 0.2:
+    for clock in range(1, rounds + 1):
+        if pauses and random.random() < 0.2:
             time.sleep(random.random() * 0.002)
         board.tick(clocks, first, 2, mine, clock)
-        while board.gate(clocks, first, 2, clock, int(spins)) != board.OPEN:
+        while board.gate(clocks, first, 2, clock, spins) != board.OPEN:
             pass
 
 
@@ -73,15 +78,15 @@ def exchange(memory, rank, rounds, spins, pauses):
     slot, about_me = layout.committed(rank), layout.seen(3, rank, 0)
     random, taken = np.random.default_rng(rank), np.zeros(3, np.int64)
     announce(memory, rank)
-    for clock in range(1, int(rounds) + 1):
-        if int(pauses) and random.random() < 0.2:
+    for clock in range(1, rounds + 1):
+        if pauses and random.random() < 0.2:
             time.sleep(random.random() * 0.002)
         board.tick(words, slot, 1, slot, clock)
-        while board.poll(words, about_me, 3, clock, int(spins), committed, seen, 3, 3, rank, -1) != board.OPEN:
+        while board.poll(words, about_me, 3, clock, spins, committed, seen, 3, 3, rank, -1) != board.OPEN:
             board.snapshot(words, committed, 3, taken)
             board.publish_seen(words, seen, 3, 3, rank, taken)
     # The others may still wait for this one to take in their last clocks.
-    while board.poll(words, committed, 3, int(rounds), int(spins), committed, seen, 3, 3, rank, -1) != board.OPEN:
+    while board.poll(words, committed, 3, rounds, spins, committed, seen, 3, 3, rank, -1) != board.OPEN:
         board.snapshot(words, committed, 3, taken)
         board.publish_seen(words, seen, 3, 3, rank, taken)
     board.snapshot(words, committed, 3, taken)
@@ -89,16 +94,33 @@ def exchange(memory, rank, rounds, spins, pauses):
 
 
 def wait_for_abort(memory, number):
-    """Park at a gate that never opens; the exit status says why the wait ended."""
+    """Park at a gate that never opens."""
     clocks = memory[8 * WORDS :].view(np.int64)
     board.gate(clocks, layout.committed(0), 2, 0, 0)
     announce(memory, number)
     status = board.TIMED_OUT
     while status == board.TIMED_OUT:
         status = board.gate(clocks, layout.committed(0), 2, 1, 0)
-    sys.exit(0 if status == board.ABORTED else 1)
+    assert status == board.ABORTED
+
+
+def fork(memory, number, task, *arguments):
+    """Carry out a task in a process of its own."""
+    if os.fork() == 0:
+        status = 1
+        try:
+            globals()[task](memory, number, *arguments)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
 
 
 if __name__ == "__main__":
-    task, segment, number, *arguments = sys.argv[1:]
-    globals()[task](attach(segment), int(number), *arguments)
+    segment, *tasks = sys.argv[1:]
+    for number, words in enumerate(map(json.loads, tasks)):
+        fork(attach(segment), number, *words)
+    for _ in tasks:
+        if os.wait()[1]:
+            os.killpg(0, signal.SIGKILL)  # the others would wait for it
