@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import os
 import signal
 import sys
@@ -44,17 +45,31 @@ def pytest_configure() -> None:
             signal.signal(number, lambda number, frame: None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that take longest: the last of several processes would end long after the others.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have every process of pytest-xdist begin with slow tests: a slow one at the end would keep one busy alone.
 
-    Those with a time limit of their own share what takes so long, and what one process begins with it keeps.
+    ``worksteal`` gives each a part of the list, of equal length and as it stands; who is done takes from the end of
+    another's. So slow files are dealt to the parts, those with a time limit of their own first, and quick tests
+    follow in each.
     """
+    parts = getattr(config, "workerinput", {}).get("workercount", 1)
+    quick = iter([item for item in items if not item.get_closest_marker("slow")])
+    by_file: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            by_file.setdefault(item.path, []).append(item)
+    files = sorted(by_file.values(), key=_time_limit_s, reverse=True)
+    ordered: list[pytest.Item] = []
+    for part in range(parts):
+        ordered += itertools.chain.from_iterable(files[part::parts])
+        ordered += itertools.islice(quick, max(0, len(items) * (part + 1) // parts - len(ordered)))
+    items[:] = [*ordered, *quick]
 
-    def quickness(item: pytest.Item) -> tuple[float, bool]:
-        limit = item.get_closest_marker("timeout")
-        return -limit.args[0] if limit else 0.0, item.get_closest_marker("slow") is None
 
-    items.sort(key=quickness)
+def _time_limit_s(items: list[pytest.Item]) -> float:
+    """Return the longest that one of the tests has for itself; 0 if none has."""
+    return max((mark.args[0] for item in items for mark in item.iter_markers("timeout")), default=0)
 
 
 @pytest.hookimpl(wrapper=True)
