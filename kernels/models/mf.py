@@ -10,7 +10,7 @@ with error e the steps are, as in AdaGrad but with one accumulator a row,
 
 `decay` is the L2 weight of a row; `adapt` is 1, or 0 for plain SGD. Ratings lie user by user, so that a user's row
 stays in registers and cache; four of them are taken against one state of it. If one item occurs twice among those
-four, one of its two row updates is lost, deterministically.
+four, one of its two updates is lost, deterministically.
 
 Constants were chosen on the ml-1m 90/10 split and checked on ml-100k and filmtrust.
 """
@@ -23,6 +23,7 @@ from ..jit import Request, kernel
 from ..relaxed import add_relaxed
 from ..rows import add_row_lossless
 from .mf_layout import ACCUMULATOR, BIAS, LANES, STATE_WIDTH
+from .mf_states import advance4
 from .vectors import dot, dot4, update, update4
 
 BIAS_RATE = np.float32(0.35)  # 0.2 to 0.6 are alike; from 1.5 on the first epoch overshoots
@@ -32,7 +33,7 @@ _ONE, _FOUR = np.float32(1), np.float32(4)
 
 
 @kernel(fastmath=True)
-def _item_step(state, norms, decay, i, error, step, adapt, user_norm):
+def _item_step(state, decay, i, error, step, adapt, user_norm):
     """Advance the state of item `i`; return the factors ``keep`` and ``gain`` of its row's update."""
     bias = state[i, BIAS]
     rate = step / np.sqrt(state[i, ACCUMULATOR])
@@ -83,20 +84,24 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
         norm = dot(p, at, p, at, width) * scale
         while n + 4 <= end:
             i, j, k, m = np.int64(items[n]), np.int64(items[n + 1]), np.int64(items[n + 2]), np.int64(items[n + 3])
-            di, dj, dk, dm = dot4(p, at, q, i * width, j * width, k * width, m * width, width)
+            products = dot4(p, at, q, i * width, j * width, k * width, m * width, width)
+            (ei, ej, ek, em), keeps, gains = advance4(
+                state,
+                decay,
+                (i, j, k, m),
+                ratings,
+                n,
+                bias,
+                products,
+                step,
+                BIAS_RATE,
+                BIAS_DECAY,
+                adapt * norm,
+            )
             rate = step / np.sqrt(accumulator)
-            ei = ratings[n] - bias - state[i, BIAS] - di
-            ej = ratings[n + 1] - bias - state[j, BIAS] - dj
-            ek = ratings[n + 2] - bias - state[k, BIAS] - dk
-            em = ratings[n + 3] - bias - state[m, BIAS] - dm
-            keep_i, gain_i = _item_step(state, norms, decay, i, ei, step, adapt, norm)
-            keep_j, gain_j = _item_step(state, norms, decay, j, ej, step, adapt, norm)
-            keep_k, gain_k = _item_step(state, norms, decay, k, ek, step, adapt, norm)
-            keep_m, gain_m = _item_step(state, norms, decay, m, em, step, adapt, norm)
             update4(
                 p, at, q, i * width, j * width, k * width, m * width, width, _ONE - _FOUR * rate * user_decay[u],
-                (rate * ei, rate * ej, rate * ek, rate * em), (keep_i, keep_j, keep_k, keep_m),
-                (gain_i, gain_j, gain_k, gain_m),
+                (rate * ei, rate * ej, rate * ek, rate * em), keeps, gains,
             )  # fmt: skip
             bias += BIAS_RATE * rate * (ei + ej + ek + em - _FOUR * BIAS_DECAY * bias)
             squares += ei * ei + ej * ej + ek * ek + em * em
@@ -106,7 +111,7 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
             i = np.int64(items[n])
             rate = step / np.sqrt(accumulator)
             error = ratings[n] - bias - state[i, BIAS] - dot(p, at, q, i * width, width)
-            keep, gain = _item_step(state, norms, decay, i, error, step, adapt, norm)
+            keep, gain = _item_step(state, decay, i, error, step, adapt, norm)
             update(p, at, q, i * width, width, _ONE - rate * user_decay[u], rate * error, keep, gain)
             bias += BIAS_RATE * rate * (error - BIAS_DECAY * bias)
             squares += error * error

@@ -8,6 +8,8 @@ ns). Sums are taken in another order than by the plain Python forms.
 
 from __future__ import annotations
 
+import itertools
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -83,8 +85,19 @@ def _multiply_add(builder, x, y, z):
     return builder.fadd(builder.fmul(x, y, flags=_FAST), z, flags=_FAST)
 
 
-def _steps(builder, n):
-    return cgutils.for_range(builder, builder.sdiv(n, ir.Constant(_INT64, LANES)))
+def _each_vector(builder, n, emit):
+    """Emit ``emit(k, turn)`` for each vector k of a row, two in a pass, which are turns 0 and 1.
+
+    Two sums, one a turn, wait half as long for each other's additions as one.
+    """
+    vectors = builder.sdiv(n, ir.Constant(_INT64, LANES))
+    one = ir.Constant(_INT64, 1)
+    with cgutils.for_range(builder, builder.ashr(vectors, one)) as loop:
+        even = builder.shl(loop.index, one)
+        emit(even, 0)
+        emit(builder.add(even, one), 1)
+    with builder.if_then(builder.trunc(vectors, ir.IntType(1))):
+        emit(builder.sub(vectors, one), 0)
 
 
 def _sums4(builder, vectors):
@@ -106,23 +119,27 @@ def _sums4(builder, vectors):
 
 def _dots(builder, p, qs, n):
     """Vectors whose lanes add up to the dot products of `p` with each of `qs`."""
-    totals = [cgutils.alloca_once(builder, _VECTOR) for _ in qs]
-    for total in totals:
+    totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(2)] for _ in qs]
+    for total in itertools.chain(*totals):
         builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
-    with _steps(builder, n) as loop:
-        x = _load(builder, builder.gep(p, [loop.index]))
+
+    def emit(k, turn):
+        x = _load(builder, builder.gep(p, [k]))
         for total, q in zip(totals, qs, strict=True):
-            y = _load(builder, builder.gep(q, [loop.index]))
-            builder.store(_multiply_add(builder, x, y, builder.load(total)), total)
-    return [builder.load(total) for total in totals]
+            y = _load(builder, builder.gep(q, [k]))
+            builder.store(_multiply_add(builder, x, y, builder.load(total[turn])), total[turn])
+
+    _each_vector(builder, n, emit)
+    return [builder.fadd(builder.load(even), builder.load(odd), flags=_FAST) for even, odd in totals]
 
 
 def _emit_update(context, builder, p, qs, n, keep, gains, keeps_q, gains_q):
     keep = _splat(builder, keep)
     gains, keeps_q, gains_q = ([_splat(builder, x) for x in xs] for xs in (gains, keeps_q, gains_q))
-    with _steps(builder, n) as loop:
-        p_place = builder.gep(p, [loop.index])
-        q_places = [builder.gep(q, [loop.index]) for q in qs]
+
+    def emit(k, turn):
+        p_place = builder.gep(p, [k])
+        q_places = [builder.gep(q, [k]) for q in qs]
         x = _load(builder, p_place)
         ys = [_load(builder, place) for place in q_places]
         new = builder.fmul(keep, x, flags=_FAST)
@@ -132,6 +149,8 @@ def _emit_update(context, builder, p, qs, n, keep, gains, keeps_q, gains_q):
         for place, y, keep_q, gain_q in zip(q_places, ys, keeps_q, gains_q, strict=True):
             kept = builder.fmul(keep_q, y, flags=_FAST)
             builder.store(_multiply_add(builder, gain_q, x, kept), place, align=4)
+
+    _each_vector(builder, n, emit)
     return context.get_dummy_value()
 
 
