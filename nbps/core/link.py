@@ -90,9 +90,9 @@ class Link:
         RemoteProtocolError
             If it acknowledges what was never sent. Nothing of it was taken.
         """
-        if frame.run != self.run:
+        run, number, acknowledged, message = frame
+        if run != self.run:
             return None
-        acknowledged = frame.acknowledged
         if acknowledged > self.acknowledged:
             if acknowledged > self.sent:
                 raise RemoteProtocolError(
@@ -103,14 +103,14 @@ class Link:
             self.acknowledged = acknowledged
             self.moved_at = now
         self.heard_at = now
-        if frame.number == 0:
+        if number == 0:
             return None
         if self.owed_at is None:
             self.owed_at = now
-        if frame.number != self.received + 1:
+        if number != self.received + 1:
             return None  # a repetition, or one before it was lost: it will be sent again
-        self.received = frame.number
-        return frame.message
+        self.received = number
+        return message
 
     def hear(self, now: float) -> None:
         """Take note that the peer lives: it said something of another run."""

@@ -23,6 +23,7 @@ class Links(dict[int, Link]):
         super().__init__({node: Link(node, settings.run, now, node in up) for node in others})
         self.out: list[Action] = []
         self.now = now
+        self.window = settings.window
         self.half_window = max(1, settings.window // 2)
         self._settings = settings
         self._looked_at = now  # for silent nodes
@@ -46,7 +47,7 @@ class Links(dict[int, Link]):
 
     def has_room(self, peer: int) -> bool:
         """Whether less than a window is on its way to `peer`."""
-        return len(self[peer].kept) < self._settings.window
+        return len(self[peer].kept) < self.window
 
     def connect(self, peer: int) -> None:
         """Send everything again that may have been lost with the connection before."""
@@ -70,26 +71,28 @@ class Links(dict[int, Link]):
 
     def silent(self) -> Iterator[tuple[Link, float]]:
         """Yield the links on which nothing was heard for longer than `failure_timeout_s`, and for how long."""
-        deaf_s, self._looked_at = self.now - self._looked_at, self.now
+        now, failure_timeout_s = self.now, self._settings.failure_timeout_s
+        deaf_s, self._looked_at = now - self._looked_at, now
+        is_deaf = deaf_s > self._settings.heartbeat_s
         for link in self.values():
-            if deaf_s > self._settings.heartbeat_s:
+            if is_deaf:
                 link.heard_at += deaf_s  # this node did not run, or was busy: others may well have spoken
-            if self.now - link.heard_at > self._settings.failure_timeout_s:
-                yield link, self.now - link.heard_at
+            if now - link.heard_at > failure_timeout_s:
+                yield link, now - link.heard_at
 
     def keep_alive(self) -> None:
         """Send again what gets no answer, acknowledge what waits for it, and show that this node lives."""
-        settings, now = self._settings, self.now
+        now, ack_s, heartbeat_s = self.now, self._settings.ack_s, self._settings.heartbeat_s
         self.retry()
         for link in self.values():
-            owed = link.owed_at is not None and now - link.owed_at >= settings.ack_s
-            if owed or now - link.sent_at >= settings.heartbeat_s:
+            if now - link.sent_at >= heartbeat_s or (link.owed_at is not None and now - link.owed_at >= ack_s):
                 self.answer(link)
 
     def retry(self) -> None:
         """Send everything again where nothing has moved for `retry_s`."""
+        now, retry_s = self.now, self._settings.retry_s
         for link in self.values():
-            if link.up and link.kept and self.now - link.moved_at >= self._settings.retry_s:
+            if link.kept and link.up and now - link.moved_at >= retry_s:
                 self._send_again(link)
 
     def _send_again(self, link: Link) -> None:

@@ -74,7 +74,8 @@ class State(enum.Enum):
     ENDED = "ended"  # the job failed; only what was said about it is sent again until it has arrived
     LEFT = "left"  # nobody needs this node any more
 
-    __hash__ = object.__hash__  # looked up for each event; that of Enum is a function in Python
+
+_RUNNING = State.RUNNING  # looked up once: a member of an enum takes as long as the rest of a line
 
 
 class Node:
@@ -94,7 +95,7 @@ class Node:
         self, settings: Settings, memory: Memory, board: Board, now: float, connected: Collection[int] | None = None
     ) -> None:
         self.settings = settings
-        self.state = State.RUNNING
+        self._enter(State.RUNNING)
         self.clock = settings.clock
         self.unsaved = 0
         self._story: deque[tuple[float, Any]] = deque(maxlen=_STORY)
@@ -120,7 +121,7 @@ class Node:
             Unsubscribe: self.shard.unsubscribe,
             Arrived: self._on_arrived,
             Confirm: self.shard.confirm,
-            Visible: self._on_visible,
+            Visible: lambda source, message: self.rounds.seen(source, message.number),
             Leaving: self._on_leaving,
             Stop: self._on_stop,
             Halt: self._on_halt,
@@ -136,18 +137,18 @@ class Node:
         """
         links = self.links
         links.now = now
-        links.out = []
+        links.out = out = []
         self._story.append((now, event))
-        handler = _HANDLERS[self.state].get(type(event))
+        handler = self._handlers.get(type(event))
         try:
             if handler is None:
                 raise LocalProtocolError(f"{self} does not know the event {event}")
             handler(self, event)
-            if self.shard.clock == FINISHED and self.state is State.RUNNING:
+            if self.shard.clock == FINISHED and self.state is _RUNNING:
                 self._look_to_leave()
         except LocalProtocolError as error:
             raise LocalProtocolError(f"{error}\n{self.story()}") from error
-        return links.out
+        return out
 
     def story(self) -> str:
         """Say what the node was told last."""
@@ -211,22 +212,23 @@ class Node:
             self.shard.go_on()
 
     def _on_received(self, event: Received) -> None:
-        source = event.source
-        link = self.links[source]
+        source, frame = event
+        links = self.links
+        link = links[source]
         message = None
         try:
-            message = link.accept(event.frame, self.links.now)
+            message = link.accept(frame, links.now)
             if message is not None:
                 self._on_message[type(message)](source, message)
         except RemoteProtocolError as error:
             if message is not None:
                 link.give_back()  # it changed nothing, and may come again as it should be
-            self.links.out.append(Refuse(source, str(error)))
+            links.out.append(Refuse(source, str(error)))
             return
-        if len(link.kept) < self.settings.window:
+        if len(link.kept) < links.window:
             self._use_room(source)
-        if link.received - link.told >= self.links.half_window:
-            self.links.answer(link)
+        if link.received - link.told >= links.half_window:
+            links.answer(link)
 
     def _on_link_up(self, event: LinkUp) -> None:
         self.links.connect(event.peer)
@@ -273,9 +275,6 @@ class Node:
     def _on_arrived(self, source: int, message: Arrived) -> None:
         self._board.publish_arrived(source, message.count, message.summands)
 
-    def _on_visible(self, source: int, message: Visible) -> None:
-        self.rounds.seen(source, message.number)
-
     def _on_leaving(self, source: int, message: Leaving) -> None:
         self.gone.add(source)
         self.links.answer(self.links[source])  # it leaves when it knows that this has arrived
@@ -289,6 +288,10 @@ class Node:
         self.shard.go_on()
 
     # ----------------------------------------------------------------- parts
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._handlers = _HANDLERS[state]
 
     def _start_round(self, each: tuple[int, ...]) -> None:
         """VAP: send everything committed so far to every owner, as one round that is seen as a whole."""
@@ -321,6 +324,8 @@ class Node:
         A node that leaves too early would be taken for lost; a last acknowledgement that is lost costs its receiver a
         wait for `failure_timeout_s`, no error.
         """
+        if self._leaving and len(self.gone) < len(self.links):
+            return  # the usual case of many nodes, found without looking at each
         if any(replica.asked is not None for replica in self.replicas.values()):
             return  # a node that is asked must not leave before it has answered
         if any(self.shard.ship_due):
@@ -333,7 +338,7 @@ class Node:
 
     def _leave(self) -> None:
         self.links.answer_owed()
-        self.state = State.LEFT
+        self._enter(State.LEFT)
         self.links.out.append(Leave())
 
     def _end(self, reason: str, lost: int | None = None, unsaved: bool = False, tell: bool = True) -> None:
@@ -341,7 +346,7 @@ class Node:
             self.links.post_to_all(Stop(0 if lost is None else lost + 1, int(unsaved), reason))
             if lost is not None and lost in self.links:
                 self.links[lost].forget()  # nobody waits for it to hear
-        self.state = State.ENDED
+        self._enter(State.ENDED)
         self._ended_at = self.links.now
         self.links.out.append(End(reason, lost, unsaved))
 

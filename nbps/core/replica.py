@@ -127,17 +127,18 @@ class Replica:
     def install(self, ship: Ship) -> None:
         """Take in what the owner shipped, then say so on the board."""
         self._check(ship)
+        number, clock, applied, answered, rows = ship
         unapplied = self.unapplied
-        if ship.rows is not None:
-            newer = [rows for number, rows in unapplied if number > ship.applied]
-            self._memory.install(self.owner, ship.rows, newer, ship.answered)
-        self.ships = ship.number
-        while unapplied and unapplied[0][0] <= ship.applied:
+        if rows is not None:
+            newer = [batch for batch_number, batch in unapplied if batch_number > applied]
+            self._memory.install(self.owner, rows, newer, answered)
+        self.ships = number
+        while unapplied and unapplied[0][0] <= applied:
             self.unapplied_bytes -= self._memory.bytes_of(unapplied.popleft()[1])
-        if ship.clock > self.clock:
-            self.clock = ship.clock
-            self._board.publish_shard(self.owner, ship.clock)
-        if self.asked is not None and ship.clock >= self.asked:
+        if clock > self.clock:
+            self.clock = clock
+            self._board.publish_shard(self.owner, clock)
+        if self.asked is not None and clock >= self.asked:
             self.asked = None
             self.needed = {clock for clock in self.needed if clock > self.clock}
             if self.needed:
@@ -145,12 +146,13 @@ class Replica:
 
     def _check(self, ship: Ship) -> None:
         """Raise `RemoteProtocolError` if the owner cannot have shipped this."""
-        possible = ship.number == self.ships + 1 and ship.clock >= self.clock
-        if not (possible and ship.applied <= self.number and ship.answered <= self.requests):
+        number, clock, applied, answered, _ = ship
+        possible = number == self.ships + 1 and clock >= self.clock
+        if not (possible and applied <= self.number and answered <= self.requests):
             raise RemoteProtocolError(
-                f"node {self.owner} shipped number {ship.number} of clock {ship.clock}, with batches up to "
-                f"{ship.applied} and answers up to {ship.answered}; expected number {self.ships + 1} of clock "
-                f"{self.clock} or later, up to {self.number} and {self.requests}"
+                f"node {self.owner} shipped number {number} of clock {clock}, with batches up to {applied} and answers "
+                f"up to {answered}; expected number {self.ships + 1} of clock {self.clock} or later, up to "
+                f"{self.number} and {self.requests}"
             )
 
     def confirm(self, number: int) -> None:

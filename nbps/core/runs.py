@@ -42,6 +42,7 @@ from nbps.core.node import Node, State
 from nbps.core.settings import Settings
 from nbps.errors import LocalProtocolError, RemoteProtocolError
 
+_GOES_ON = State.RUNNING  # looked up once: a member of an enum takes as long as the rest of a line
 _EARLY_LIMIT = 1 << 14  # frames of one peer: far more than a window, and than workers that wait for rows
 
 
@@ -74,8 +75,6 @@ class Runs:
         self._board = board
         self._previous: Node | None = None
         self._early: dict[int, dict[int, Frame]] = {peer: {} for peer in self.node.links}  # by peer and number
-        self._now = now
-        self._out: list[Action] = []
 
     @property
     def run(self) -> int:
@@ -106,10 +105,7 @@ class Runs:
                 f"run {self.run} of {self.node} is {self.phase.value}; it does not know the event {event}\n"
                 f"{self.node.story()}"
             )
-        self._now = now
-        self._out = []
-        handler(self, event)
-        return self._out
+        return handler(self, event, now)
 
     def silent(self, for_s: float, now: float) -> set[int]:
         """Return the nodes that were not heard for longer than `for_s` seconds."""
@@ -127,81 +123,82 @@ class Runs:
 
     # ----------------------------------------------------------------- what the driver says
 
-    def _pass_on(self, event: Event) -> None:
+    def _pass_on(self, event: Event, now: float) -> list[Action]:
         """Tell the node, and look whether that ended the run or the job."""
         node = self.node
-        out = node.handle(event, self._now)
-        self._out = self._out + out if self._out else out
-        if node.state is not State.RUNNING and self.phase is not Phase.OVER:
+        out = node.handle(event, now)
+        if node.state is not _GOES_ON and self.phase is not Phase.OVER:
             if node.state is State.LEFT:
-                self._go_on()
+                out[-1] = Done(self.run)  # instead of `Leave`, its last word
+                out += self._go_on(now)
             else:
                 self.phase = Phase.OVER
+        return out
 
-    def _on_begin(self, event: Begin) -> None:
+    def _on_begin(self, event: Begin, now: float) -> list[Action]:
         self.phase = Phase.RUNNING
-        self._take_early()
+        return self._take_early(now)
 
-    def _on_terminate(self, event: Terminate) -> None:
+    def _on_terminate(self, event: Terminate, now: float) -> list[Action]:
         """Halt a run; between two of them, and when the job is over, there is nothing to halt."""
-        if self.phase is Phase.RUNNING:
-            self._pass_on(event)
+        return self._pass_on(event, now) if self.phase is Phase.RUNNING else []
 
-    def _on_link(self, event: LinkUp | LinkDown) -> None:
+    def _on_link(self, event: LinkUp | LinkDown, now: float) -> list[Action]:
         if type(event) is LinkDown:
             self._early[event.peer].clear()  # all of it will come again
-        if self._previous is not None:
-            self._out += self._previous.handle(event, self._now)
-        self._pass_on(event)
+        out = [] if self._previous is None else self._previous.handle(event, now)
+        return out + self._pass_on(event, now)
 
-    def _on_received(self, event: Received) -> None:
+    def _on_received(self, event: Received, now: float) -> list[Action]:
         source, frame = event
         run = self.node.settings.run
         if frame.run == run and (self.phase is not Phase.WAITING or frame.message is None):
-            self._pass_on(event)
-            return
-        self.node.links[source].hear(self._now)
+            return self._pass_on(event, now)
+        self.node.links[source].hear(now)
         if frame.run >= run:
-            self._keep(source, frame)
-        elif self._previous is not None and frame.run == run - 1:
-            self._out += self._previous.handle(event, self._now)
+            return self._keep(source, frame, now)
+        if self._previous is not None and frame.run == run - 1:
+            return self._previous.handle(event, now)
+        return []
 
     # ----------------------------------------------------------------- parts
 
-    def _go_on(self) -> None:
+    def _go_on(self, now: float) -> list[Action]:
         """Have a node for the next run: that of this one has left."""
         left, settings = self.node, self.node.settings
-        self._out[-1] = Done(settings.run)  # instead of `Leave`, its last word
         self.phase = Phase.WAITING
         self._previous = left
         following = dataclasses.replace(settings, run=settings.run + 1, clock=0)
         connected = {peer for peer, link in left.links.items() if link.up}
-        self.node = Node(following, self._memory, self._board, self._now, connected)
-        self._heed_stop()
+        self.node = Node(following, self._memory, self._board, now, connected)
+        return self._heed_stop(now)
 
-    def _keep(self, source: int, frame: Frame) -> None:
+    def _keep(self, source: int, frame: Frame, now: float) -> list[Action]:
         """Keep a frame of a run that has not begun here."""
         early = self._early[source]
         if frame.run > self.run + 1 or len(early) == _EARLY_LIMIT:
-            self._out.append(
+            return [
                 Refuse(
                     source,
                     f"node {source} says something of run {frame.run}, with {len(early):,} frames before it that wait; "
                     f"expected at most run {self.run + 1}, and {_EARLY_LIMIT:,} frames",
                 )
-            )
-        elif frame.message is not None and self.phase is not Phase.OVER:
+            ]
+        if frame.message is not None and self.phase is not Phase.OVER:
             early[frame.number] = frame
             if self.phase is Phase.WAITING and type(frame.message) is Stop:
-                self._heed_stop()
+                return self._heed_stop(now)
+        return []
 
-    def _take_early(self) -> None:
+    def _take_early(self, now: float) -> list[Action]:
+        out: list[Action] = []
         for source, frames in self._early.items():
             self._early[source] = {}
             for number in sorted(frames):
-                self._on_received(Received(source, frames[number]))
+                out += self._on_received(Received(source, frames[number]), now)
+        return out
 
-    def _heed_stop(self) -> None:
+    def _heed_stop(self, now: float) -> list[Action]:
         """Heed the end of a run that has not begun here; what came before it shall not change the rows any more."""
         stops = [
             (source, frame.message)
@@ -209,18 +206,21 @@ class Runs:
             for frame in frames.values()
             if isinstance(frame.message, Stop) and frame.run == self.run
         ]
+        out: list[Action] = []
         for source, stop in stops:
             try:
                 lost = lost_by(source, stop, self.node.settings.nodes)
             except RemoteProtocolError as error:
-                self._out.append(Refuse(source, str(error)))
+                out.append(Refuse(source, str(error)))
                 continue
-            self._pass_on(WorkerLost(f"node {source} ended the job: {stop.reason}", lost, bool(stop.unsaved)))
-            self._take_early()  # a node that said so waits to hear that it was heard
-            return
+            reason = f"node {source} ended the job: {stop.reason}"
+            out += self._pass_on(WorkerLost(reason, lost, bool(stop.unsaved)), now)
+            out += self._take_early(now)  # a node that said so waits to hear that it was heard
+            break
+        return out
 
 
-_ALWAYS: dict[type, Callable[[Runs, Any], None]] = {
+_ALWAYS: dict[type, Callable[[Runs, Any, float], list[Action]]] = {
     Received: Runs._on_received,
     LinkUp: Runs._on_link,
     LinkDown: Runs._on_link,
@@ -229,7 +229,7 @@ _ALWAYS: dict[type, Callable[[Runs, Any], None]] = {
     Terminate: Runs._on_terminate,
 }
 _WORK = (Committed, Needed, Touched, Evicted, Spare, BarrierReached, Refreshed, Saved)
-_HANDLERS: dict[Phase, dict[type, Callable[[Runs, Any], None]]] = {
+_HANDLERS: dict[Phase, dict[type, Callable[[Runs, Any, float], list[Action]]]] = {
     Phase.WAITING: {**_ALWAYS, Begin: Runs._on_begin},
     Phase.RUNNING: {**_ALWAYS, **dict.fromkeys(_WORK, Runs._pass_on)},
     Phase.OVER: {**_ALWAYS, Saved: Runs._pass_on},

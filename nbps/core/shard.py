@@ -77,6 +77,7 @@ class Shard:
         self.terms = terms = settings.terms
         self.clock = clock
         self.clocks = [clock] * nodes
+        self._behind = nodes  # clocks of nodes that are still `clock`
         self.save_due = False
         self.applied = [0] * nodes
         self.waiting: list[deque[Rows | None]] = [deque() for _ in range(nodes)]
@@ -96,6 +97,7 @@ class Shard:
         self._save = save
         self._halting = halting
         self._bounded = terms.v0 is not None
+        self._pushes, self._replies = terms.pushes, terms.replies
 
     def commit(self, clock: int, number: int) -> None:
         """Take note that this node's own workers have committed `clock`; their additions are in the rows."""
@@ -105,24 +107,25 @@ class Shard:
 
     def push(self, source: int, batch: Push) -> None:
         """Take a batch of another node."""
-        number = self.applied[source] + len(self.waiting[source]) + 1
-        if batch.number != number or batch.clock < self.clocks[source]:
+        number, clock, rows = batch
+        expected = self.applied[source] + len(self.waiting[source]) + 1
+        if number != expected or clock < self.clocks[source]:
             raise RemoteProtocolError(
-                f"node {source} sent batch {batch.number} of clock {batch.clock} to shard {self.rank}; expected number "
-                f"{number} of clock {self.clocks[source]} or later"
+                f"node {source} sent batch {number} of clock {clock} to shard {self.rank}; expected number {expected} "
+                f"of clock {self.clocks[source]} or later"
             )
         if self.terms.ordered:
-            if batch.rows is not None:
-                self._memory.check(batch.rows)  # now, as long as it is known which connection it came on
-            self.waiting[source].append(batch.rows)
+            if rows is not None:
+                self._memory.check(rows)  # now, as long as it is known which connection it came on
+            self.waiting[source].append(rows)
         else:
-            if batch.rows is not None:
-                self._memory.apply(source, batch.rows)
-            self.applied[source] = batch.number
+            if rows is not None:
+                self._memory.apply(source, rows)
+            self.applied[source] = number
             if self._bounded:
-                self._ship_round(source, batch.number)
-        self._hear(source, batch.clock)
-        if self.terms.replies:
+                self._ship_round(source, number)
+        self._hear(source, clock)
+        if self._replies:
             self.ship(source)
 
     def pull(self, source: int, pull: Pull) -> None:
@@ -171,10 +174,11 @@ class Shard:
         self._post(node, Ship(self.ships[node], clock, applied, answered, rows))
 
     def _hear(self, source: int, clock: int) -> None:
-        before = self.clocks[source]
-        self.clocks[source] = clock
-        if before == self.clock and (lowest := min(self.clocks)) > before:
-            self._advance(lowest)
+        before, self.clocks[source] = self.clocks[source], clock
+        if before == self.clock < clock:
+            self._behind -= 1
+            if not self._behind:
+                self._advance(min(self.clocks))
 
     def go_on(self) -> None:
         """Go to a clock that waits: for room for a copy, or to know whether it is that of a halt."""
@@ -197,8 +201,9 @@ class Shard:
         if clock <= self.clock:  # looked at in production, too: a comparison a clock
             raise LocalProtocolError(f"shard {self.rank} goes from clock {self.clock} to {clock}; clocks rise")
         self.clock = clock
+        self._behind = self.clocks.count(clock)
         self._board.publish_shard(self.rank, clock)
-        pushes = self.terms.pushes
+        pushes = self._pushes
         for node in self._others:
             wanted = self.wanted[node]
             if pushes or (wanted is not None and wanted <= clock):
@@ -241,6 +246,7 @@ class Shard:
         """Raise `LocalProtocolError` if a field breaks its invariant."""
         checks = {
             "the clock is the lowest of all nodes": self.save_due or self.clock == min(self.clocks),
+            "nodes at the clock are counted": self._behind == self.clocks.count(self.clock),
             "the clock is below one that waits to be saved": not self.save_due or self.clock < min(self.clocks),
             "what is wanted has not come yet": all(
                 w is None or w > self.clock or due for w, due in zip(self.wanted, self.ship_due, strict=True)

@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nbps.core.rules import FINISHED
+from nbps.core.terms import Terms
 from nbps.core.worker import ALL, Await, Group, Poll
+
+# Looked up for every publication: a member of an enum takes as long as the rest of it.
+_COMMITTED, _REFRESHED, _LAST = Group.COMMITTED, Group.REFRESHED, Group.LAST
 
 
 class Snapshot(NamedTuple):
@@ -33,15 +37,17 @@ class SimBoard:
     last : list of int
         Slots of group LAST.
     needed, ships : list of int
-        For each worker the highest clock that it has waited for, and how many ships it has taken in.
+        For each worker the highest clock that it has waited for, where nodes must ask, and how many ships it has taken
+        in.
     installs : int
         Ships that the node has taken in.
     """
 
-    def __init__(self, workers: int, nodes: int, copies: bool, bounded: bool, wake: Callable[[Any, Any], None]) -> None:
+    def __init__(self, workers: int, nodes: int, copies: bool, terms: Terms, wake: Callable[[Any, Any], None]) -> None:
         self.workers = workers
-        self.bounded = bounded
+        self.bounded = terms.v0 is not None
         self._shards = nodes if nodes > 1 else 0
+        self._must_ask = nodes > 1 and not terms.pushes
         # Live rows are seen by all workers of a node at once: only copies, and other nodes, have to take them in.
         self._copies = workers if copies else 0
         self._count = 0
@@ -59,6 +65,7 @@ class SimBoard:
         self.held = 0
         self.last = [0] * workers
         self._told = [clock, 0, 0]  # the lowest slot of the workers, by group
+        self._at_told = [workers] * 3  # how many of them are there
         self._at_lowest = len(self.slots[Group.COMMITTED])
         self._gates: list[tuple[int, int, Any]] = []  # heap of those that wait for the lowest committed slot
         self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else that waits
@@ -69,12 +76,12 @@ class SimBoard:
 
     def publish(self, group: Group, index: int, value: int) -> None:
         """Set a slot and wake those that can go on."""
-        if group is Group.LAST:
+        if group is _LAST:
             self.last[index] = value
             return
         slots = self.slots[group]
         before, slots[index] = slots[index], value
-        if group is Group.COMMITTED and before == self.lowest and value > before:
+        if group is _COMMITTED and before == self.lowest and value > before:
             self._at_lowest -= 1
             if not self._at_lowest:
                 self.lowest = lowest = min(slots)
@@ -94,17 +101,25 @@ class SimBoard:
         return 1 + max(clocks)
 
     def publish_own(self, group: Group, worker: int, value: int) -> bool:
-        """Set the slot of a worker; return whether that may be news to the agent."""
-        before = 0 if group is Group.LAST else self.slots[group][worker]
-        self.publish(group, worker, value)
-        if group in (Group.REFRESHED, Group.LAST) or (before > self._told[group] and not self.bounded):
+        """Set the slot of a worker; return whether that is news to the agent."""
+        if group is _REFRESHED or group is _LAST:
+            self.publish(group, worker, value)
             return False
-        self._told[group] = min(self.slots[group][: self.workers])
+        before = self.slots[group][worker]
+        self.publish(group, worker, value)
+        if before != self._told[group] or value == before:
+            return self.bounded
+        self._at_told[group] -= 1
+        if self._at_told[group]:
+            return self.bounded
+        own = self.slots[group][: self.workers]
+        self._told[group] = lowest = min(own)
+        self._at_told[group] = own.count(lowest)
         return True
 
     def need(self, worker: int, clock: int) -> bool:
-        """Have the agent know that `worker` waits for the visible clock `clock`; return whether that is news."""
-        is_new = clock > self.needed[worker]
+        """Have the agent know that `worker` waits for the visible clock `clock`; return whether that is news to it."""
+        is_new = self._must_ask and clock > self.needed[worker]
         if is_new:
             self.needed[worker] = clock
         return is_new
@@ -114,16 +129,14 @@ class SimBoard:
         committed = self.slots[Group.COMMITTED][: self.workers] if self.bounded else []
         return self._told[Group.COMMITTED], self._told[Group.ARRIVED], committed, self.needed, self.ships
 
-    def lowest_other(self, worker: int) -> int:
-        """Return the lowest committed slot without that of `worker`."""
-        slots = self.slots[Group.COMMITTED]
-        if self._at_lowest > 1 or slots[worker] > self.lowest:
-            return self.lowest
-        return min((clock for n, clock in enumerate(slots) if n != worker), default=FINISHED)
-
     def lowest_of(self, group: Group, worker: int) -> int:
         """Return the lowest slot of `group`, committed or seen, that is not `worker`'s own."""
-        return self.lowest_other(worker) if group is Group.COMMITTED else self.seen_of(worker)
+        if group is not _COMMITTED:
+            return self.seen_of(worker)
+        slots = self.slots[_COMMITTED]
+        if self._at_lowest > 1 or slots[worker] > self.lowest:
+            return self.lowest
+        return min(slots[:worker] + slots[worker + 1 :], default=FINISHED)
 
     def snapshot(self) -> Snapshot:
         """Return what the rows of this node hold now."""
@@ -145,12 +158,14 @@ class SimBoard:
 
     def holds(self, worker: int, wait: Await | Poll) -> bool:
         """Whether what `worker` waits for has come."""
+        if wait.group is _COMMITTED and wait.count == ALL:
+            return self.lowest >= wait.target
         if wait.group is Group.SEEN:
             return self.seen_of(worker) >= wait.target
         if wait.group is Group.HELD:
             return self.held >= wait.target
         if wait.count == ALL:
-            return (self.lowest if wait.group is Group.COMMITTED else min(self.slots[wait.group])) >= wait.target
+            return min(self.slots[wait.group]) >= wait.target
         return min(self.slots[wait.group][wait.first : wait.first + wait.count]) >= wait.target
 
     def has_news(self, worker: int) -> bool:

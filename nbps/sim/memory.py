@@ -39,6 +39,8 @@ class SimMemory:
         Replica rows that cannot be read before this request is answered.
     absent : set
         Replica rows that nobody keeps fresh.
+    copied : dict
+        Owned rows as they are now, copied to be sent; one copy is for all nodes.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SimMemory:
         self.values = initial.copy()
         self.base = initial.copy()
         self.nodes = nodes
+        self._exact = initial.dtype.kind == "i"  # sums of whole numbers do not depend on their order
         self.shard_rows = len(initial) // nodes
         self.owned = self.rows_of(rank)
         self.marked = bytearray(len(initial))
@@ -60,6 +63,7 @@ class SimMemory:
         self.given: list[list[int | None]] = [[None if sparse else 0] * self.shard_rows for _ in range(nodes)]
         self.awaited: dict[int, int] = {}
         self.absent = {row for row in range(len(initial)) if row not in self.owned} if sparse else set()
+        self.copied: dict[int, Row] = {}
         self.pause = pause
 
     def rows_of(self, owner: int) -> range:
@@ -76,7 +80,9 @@ class SimMemory:
 
     def add(self, row: int, delta: Row) -> None:
         """Add to a row, as a worker does: first the addition, then the mark."""
-        self.values[row] += delta
+        values = self.values[row]
+        values += delta
+        self.copied.pop(row, None)
         self.pause()
         self.marked[row] = 1
 
@@ -93,9 +99,10 @@ class SimMemory:
             if self.marked[row]:
                 self.marked[row] = 0
                 self.pause()
-                delta = self.values[row] - self.base[row]
-                if delta.any():
-                    self.base[row] += delta
+                base = self.base[row]
+                delta = self.values[row] - base
+                if np.count_nonzero(delta):
+                    base += delta
                     batch.append((row, delta))
         return batch or None
 
@@ -114,28 +121,29 @@ class SimMemory:
 
     def bytes_of(self, rows: Batch) -> int:
         """Return how much memory a batch takes."""
-        return sum(delta.nbytes for _, delta in rows)
+        return len(rows) * int(self.values[0].nbytes)
 
     def check(self, rows: Batch) -> None:
         """Take any batch: simulated nodes send none that cannot be used."""
 
     def apply(self, source: int, rows: Batch) -> None:
         """Add a batch of another node to owned rows."""
+        given, version = self.given[source], self.version
         for row, delta in rows:
-            self.values[row] += delta
-            n, given = row - self.owned.start, self.given[source]
-            up_to_date = given[n] == self.version[n]
-            self.version[n] += 1
-            if up_to_date:
-                given[n] = self.version[n]  # it has its own addition
+            values, n = self.values[row], row - self.owned.start
+            values += delta
+            self.copied.pop(row, None)
+            if given[n] == version[n]:
+                given[n] = version[n] + 1  # it has its own addition
+            version[n] += 1
             self.pause()
 
     def gather(self, subscriber: int, everything: bool = False) -> Batch | None:
         """Take the values of rows that changed since `subscriber` was given them."""
-        first = self.owned.start
+        first, marked = self.owned.start, self.marked
         for row in self.owned:
-            if self.marked[row]:
-                self.marked[row] = 0
+            if marked[row]:
+                marked[row] = 0
                 self.version[row - first] += 1
         self.pause()
         given, batch = self.given[subscriber], []
@@ -143,8 +151,15 @@ class SimMemory:
             last = -1 if everything and given[n] is None else given[n]
             if last is not None and last < version:
                 given[n] = version
-                batch.append((first + n, self.values[first + n].copy()))
+                batch.append((first + n, self._copy(first + n)))
         return batch or None
+
+    def _copy(self, row: int) -> Row:
+        """Return a copy of an owned row as it is now."""
+        copied = self.copied.get(row)
+        if copied is None:
+            copied = self.copied[row] = self.values[row].copy()
+        return copied
 
     def install(self, owner: int, rows: Batch, unapplied: Sequence[Batch], answered: int) -> None:
         """Take in values of the owner: ``base' = value + unapplied; values += base' - base; base = base'``."""
@@ -155,9 +170,11 @@ class SimMemory:
         for row, value in rows:
             base = value + own[row] if row in own else value
             mine, known = self.values[row], self.base[row]
-            # To the bit the owner's where nothing is unsent, as in the kernel `refresh`.
-            self.values[row] = np.where(mine == known, base, mine + (base - known))
-            self.base[row] = base
+            if self._exact:
+                mine += base - known
+            else:  # to the bit the owner's where nothing is unsent, as in the kernel `refresh`
+                mine[:] = np.where(mine == known, base, mine + (base - known))
+            known[:] = base
             if self.awaited.get(row, answered + 1) <= answered:
                 del self.awaited[row]
                 self.absent.discard(row)

@@ -17,6 +17,8 @@ class Connections:
     ----------
     frames, bytes, lost : int
         Sent in all; lost ones are sent too.
+    epochs : list of list of int
+        How often the connection from one node to another has broken: the number of the one that stands.
     """
 
     def __init__(self, nodes: int, network: Network, generator: random.Random) -> None:
@@ -29,40 +31,40 @@ class Connections:
         self._latency_s = [
             [network.latency_s * (1 + network.spread * generator.random()) for _ in range(nodes)] for _ in range(nodes)
         ]
-        self._epochs: dict[tuple[int, int], int] = {}  # how often the connection of a pair has broken
+        self.epochs = [[0] * nodes for _ in range(nodes)]
         self._cuts: dict[frozenset[int], int] = {}
         self._silent: dict[tuple[int, int], float] = {}  # pair -> until when its frames vanish
 
-    def arrivals(self, source: int, target: int, frame: Frame, now: float) -> tuple[list[float], int]:
-        """Return when `frame` arrives (once, not at all, or twice), and the connection's number."""
-        network, draw = self._network, self._random
+    def arrivals(self, source: int, target: int, frame: Frame, now: float) -> list[float]:
+        """Return when `frame` arrives: once, not at all, or twice."""
+        network = self._network
         size = _HEADER_BYTES + _payload_bytes(frame)
         self.frames += 1
         self.bytes += size
         start = self._free[source]
         start = self._free[source] = (start if start > now else now) + size / network.bandwidth
+        earliest = start + self._latency_s[source][target]
         if self._plain:  # frames of a pair are in order by themselves
-            return [start + self._latency_s[source][target]], self._epochs.get((source, target), 0)
-        pair = (source, target)
-        epoch = self._epochs.get(pair, 0)
+            return [earliest]
+        draw, pair = self._random, (source, target)
         if network.loss and draw.random() < network.loss:
             self.lost += 1
-            return [], epoch
+            return []
         times = []
         copies = 2 if network.duplication and draw.random() < network.duplication else 1
         for _ in range(copies):
-            at = start + self._latency_s[source][target]
+            at = earliest
             if network.jitter_s:
                 at += draw.expovariate(1.0) * network.jitter_s
             if not (network.reordering and draw.random() < network.reordering):
                 at = max(at, self._last.get(pair, 0.0))  # what was sent before arrives before
                 self._last[pair] = at
             times.append(at)
-        return times, epoch
+        return times
 
     def passes(self, source: int, target: int, epoch: int, now: float) -> bool:
         """Whether a frame of connection number `epoch` still arrives."""
-        return epoch == self._epochs.get((source, target), 0) and not (
+        return epoch == self.epochs[source][target] and not (
             self._silent and self._silent.get((source, target), 0.0) > now
         )
 
@@ -71,7 +73,7 @@ class Connections:
         pair = frozenset((a, b))
         self._cuts[pair] = self._cuts.get(pair, 0) + 1
         for source, target in ((a, b), (b, a)):
-            self._epochs[source, target] = self._epochs.get((source, target), 0) + 1
+            self.epochs[source][target] += 1
 
     def heal(self, a: int, b: int) -> bool:
         """Take one cut back; return whether that was the last."""

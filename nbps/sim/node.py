@@ -90,14 +90,14 @@ class SimNode:
 
     def turn(self) -> None:
         """Have the agent do what there is to do, unless it is busy or stopped."""
-        while not self._is_busy and self.alive and self.stopped_until <= self._world.now:
+        while (self._inbox or self._is_rung) and not self._is_busy and self.alive:
+            if self.stopped_until > self._world.now:
+                return
             if self._inbox:
                 self._handle(self._inbox.popleft())
-            elif self._is_rung:
+            else:
                 self._is_rung = False
                 self._look()
-            else:
-                return
 
     def _look(self) -> None:
         """Look at the board; before a run begins, and when the job is over, nothing on it is for the agent."""

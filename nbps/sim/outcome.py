@@ -81,11 +81,11 @@ def simulate(scenario: Scenario, validate: bool = False) -> Outcome:
     validate : bool
         Check the invariants of every object of the core after every step; slow.
     """
-    probe = RecordedProbe(scenario) if scenario.size <= RECORDED_WORKERS else CountedProbe(scenario)
-    simulation = Simulation(scenario, probe, probe.initial, validate)
-    probe.attach(simulation)
     start = time.perf_counter()
     with _no_collector():
+        probe = RecordedProbe(scenario) if scenario.size <= RECORDED_WORKERS else CountedProbe(scenario)
+        simulation = Simulation(scenario, probe, probe.initial, validate)
+        probe.attach(simulation)
         try:
             simulation.run()
             probe.finish()

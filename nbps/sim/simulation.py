@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.core import messages, worker
-from nbps.core.messages import Action, Frame
+from nbps.core.messages import Action, Frame, Received, Send, Tick
 from nbps.core.runs import Phase, Runs
 from nbps.core.worker import Await, Group, Poll
 from nbps.errors import Error, RemoteProtocolError
@@ -35,6 +35,7 @@ _RESTART_S = 0.01  # from the end of a job to its next start
 _REST_S = 0.02  # at most, from the end of a run on a node to the next
 _RUNS_OF_A_LIFE = 1000  # numbers that a restarted job leaves free: its frames must not be taken for those before
 _PARKED = object()  # the answer of an action that waits or takes time
+_TIME_PASSED = Tick()
 _RESUME, _ARRIVE, _TICK, _CALL, _WRITTEN = range(5)  # kinds of events: the handler's index
 
 
@@ -69,6 +70,7 @@ class Simulation(Timeline):
         self.on_rest: Callable[[SimNode], None] = lambda node: None  # a run is over there, or the next begins
         self._initial = initial
         self._validate = validate
+        self._tick_s = scenario.tick_s
         self._random = random.Random(f"network/{scenario.seed}")
         self._depth = 0
         self._running = 0  # workers
@@ -111,11 +113,11 @@ class Simulation(Timeline):
         """
         patience_s = self.scenario.failure_timeout_s + max((f.for_s for f in self.scenario.faults), default=0.0) + 30
         patience_s += 100 * self.scenario.network.longest_s
-        heap = self.heap
+        heap, step = self.heap, self.step
         while heap:
             if self._running == 0 and self._is_over():
                 return
-            self.step()
+            step()
             if self.now > self._moved_at + patience_s:
                 break
         if not self._is_over():
@@ -166,8 +168,7 @@ class Simulation(Timeline):
         pause = self._pause if scenario.preemption else lambda: None
         for rank in range(scenario.nodes):
             memory = self.memory_class(rank, rows[rank], scenario.nodes, scenario.sparse, pause)
-            bounded = scenario.terms.v0 is not None
-            board = SimBoard(scenario.workers, scenario.nodes, scenario.cached, bounded, self._wake)
+            board = SimBoard(scenario.workers, scenario.nodes, scenario.cached, scenario.terms, self._wake)
             runs = None
             if scenario.nodes > 1:
                 settings = scenario.settings(rank, _RUNS_OF_A_LIFE * self.restarts + run, clock)
@@ -175,7 +176,7 @@ class Simulation(Timeline):
             self.nodes.append(SimNode(rank, memory, board, runs, self))
         for node in self.nodes:
             if node.runs is not None:
-                self.schedule(self.now + self.scenario.tick_s, _TICK, node)
+                self.schedule(self.now + self._tick_s, _TICK, node)
             self._begin(node, run, clock)
 
     def _begin(self, node: SimNode, run: int, clock: int) -> None:
@@ -228,7 +229,8 @@ class Simulation(Timeline):
         if who.stopped_until > self.now:
             self.schedule(who.stopped_until, _RESUME, argument)
             return
-        self._moved_at = max(self._moved_at, self.now)
+        if self.now > self._moved_at:
+            self._moved_at = self.now
         send, perform, preemption = life.send, self._perform, self.scenario.preemption
         who.life = life
         try:
@@ -309,7 +311,7 @@ class Simulation(Timeline):
     def carry_out(self, node: SimNode, actions: list[Action]) -> None:
         """Carry out what the agent of a node asks for."""
         for action in actions:
-            if isinstance(action, messages.Send):
+            if isinstance(action, Send):
                 self._send(node.rank, action.peer, action.frame)
             elif isinstance(action, messages.Save):
                 node.disk_free_at = max(self.now, node.disk_free_at) + self.scenario.disk_s * self._random.random()
@@ -330,20 +332,20 @@ class Simulation(Timeline):
                     self._wake(who, True)
 
     def _send(self, source: int, target: int, frame: Frame) -> None:
-        times, epoch = self.connections.arrivals(source, target, frame, self.now)
-        for at in times:
+        epoch = self.connections.epochs[source][target]
+        for at in self.connections.arrivals(source, target, frame, self.now):
             self.schedule(at, _ARRIVE, (source, target, epoch, frame))
 
     def _arrive(self, argument: tuple[int, int, int, Frame]) -> None:
         source, target, epoch, frame = argument
         node = self.nodes[target]
         if node.alive and self.connections.passes(source, target, epoch, self.now):
-            node.tell(messages.Received(source, frame))
+            node.tell(Received(source, frame))
 
     def _tick(self, node: SimNode) -> None:
         if node.alive and node is self.nodes[node.rank]:
-            node.tell(messages.Tick())
-            self.schedule(self.now + self.scenario.tick_s, _TICK, node)
+            node.tell(_TIME_PASSED)
+            self.schedule(self.now + self._tick_s, _TICK, node)
 
     def _written(self, argument: tuple[SimNode, messages.Save]) -> None:
         node, save = argument
@@ -386,9 +388,7 @@ class Simulation(Timeline):
     def _restart(self) -> None:
         """Start the job again from the last checkpoint that every node has on its disk."""
         run, clock = latest = max(set.intersection(*(set(node.saved) for node in self.nodes)), default=(0, 0))
-        rows = self._initial
-        if clock:
-            rows = np.concatenate([node.saved[latest] for node in self.nodes])
+        rows = np.concatenate([node.saved[latest] for node in self.nodes]) if clock else self._initial
         kept = [node.saved for node in self.nodes]
         self.restarts += 1
         self.ended = None

@@ -110,11 +110,11 @@ class SimWorker:
 
     def clock(self, wait: bool = True) -> Generator[Any, Any, None]:
         """Commit, and pass the gate of the next clock with `wait`."""
-        yield from self.core.tick(wait)
+        return self.core.tick(wait)
 
     def barrier(self) -> Generator[Any, Any, None]:
         """Wait until every worker has come to as many barriers."""
-        yield from self.core.barrier()
+        return self.core.barrier()
 
     def compute(self, seconds: float) -> Generator[Any, Any, None]:
         """Work for so many virtual seconds."""
@@ -133,6 +133,7 @@ class SimWorker:
 
     def record(self, visible: int) -> None:
         """Count a read."""
-        self.visible = min(visible, self.core.now)  # of its own it has seen no more
-        differential = self.visible - self.core.now
+        now = self.core.now
+        self.visible = visible = visible if visible < now else now  # of its own it has seen no more
+        differential = visible - now
         self.differentials[differential] = self.differentials.get(differential, 0) + 1

@@ -38,10 +38,10 @@ def _(patch):
 
 @fault("frames of the job before its restart are taken")
 def _(patch):
-    def received(self, event):
+    def received(self, event, now):
         frame = event.frame
         of_this_life = frame.run >= self.run - 1
-        original(self, event if of_this_life else event._replace(frame=frame._replace(run=self.run)))
+        return original(self, event if of_this_life else event._replace(frame=frame._replace(run=self.run)), now)
 
     original = Runs._on_received
     patch_events(patch, Received, received)

@@ -29,6 +29,7 @@ def _(patch):
         self.marked[row] = 1
         self.pause()
         self.values[row] += delta
+        self.copied.pop(row, None)
 
     patch.setattr(SimMemory, "add", add)
 
@@ -87,6 +88,7 @@ def _(patch):
         total = self.values[row] + delta
         self.pause()
         self.values[row] = total
+        self.copied.pop(row, None)
         self.marked[row] = 1
 
     patch.setattr(SimMemory, "add", add)

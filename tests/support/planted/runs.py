@@ -11,11 +11,10 @@ from support.planted.faults import fault, patch_events
 
 @fault("what comes before a run begins is taken at once", nodes=3, runs=3, faults=())
 def _(patch):
-    def received(self, event):
+    def received(self, event, now):
         if event.frame.run == self.run:
-            self._pass_on(event)
-        else:
-            original(self, event)
+            return self._pass_on(event, now)
+        return original(self, event, now)
 
     original = Runs._on_received
     patch_events(patch, Received, received)
@@ -23,11 +22,11 @@ def _(patch):
 
 @fault("what comes before a run begins is acknowledged and forgotten", runs=3)
 def _(patch):
-    def begin(self, event):
+    def begin(self, event, now):
         for peer, frames in self._early.items():
             self.node.links[peer].received = max(frames, default=0)
             frames.clear()
-        original(self, event)
+        return original(self, event, now)
 
     original = Runs._on_begin
     patch_events(patch, Begin, begin)
@@ -35,9 +34,10 @@ def _(patch):
 
 @fault("the run before does not answer any more", nodes=3, runs=3, network=Network(loss=0.2), faults=())
 def _(patch):
-    def go_on(self):
-        original(self)
+    def go_on(self, now):
+        out = original(self, now)
         self._previous = None
+        return out
 
     original = Runs._go_on
     patch.setattr(Runs, "_go_on", go_on)
@@ -45,11 +45,11 @@ def _(patch):
 
 @fault("frames of the run before are taken for those of this one", runs=3)
 def _(patch):
-    def received(self, event):
+    def received(self, event, now):
         frame = event.frame
         if frame.run == self.run - 1 and self.phase is Phase.RUNNING:
             event = event._replace(frame=frame._replace(run=self.run))
-        original(self, event)
+        return original(self, event, now)
 
     original = Runs._on_received
     patch_events(patch, Received, received)
