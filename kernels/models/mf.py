@@ -5,14 +5,12 @@ with error e the steps are, as in AdaGrad but with one accumulator a row,
 
     rate_x = step / sqrt(accumulator_x)
     p += rate_u (e q - decay_u p),   q += rate_i (e p - decay_i q)
-    bias_x += BIAS_RATE rate_x (e - BIAS_DECAY bias_x)
+    bias_x += BIAS_RATE rate_x (e - bias_decay_x bias_x)
     accumulator_x += adapt e^2 |other row|^2 / width
 
-`decay` is the L2 weight of a row; `adapt` is 1, or 0 for plain SGD. Ratings lie user by user, so that a user's row
-stays in registers and cache; four of them are taken against one state of it. If one item occurs twice among those
-four, one of its two updates is lost, deterministically.
-
-Constants were chosen on the ml-1m 90/10 split and checked on ml-100k and filmtrust.
+`decay` holds the L2 weights of a row's bias and of its factors; `adapt` is 1, or 0 for plain SGD. Ratings lie user by
+user, so that a user's row stays in registers and cache; four of them are taken against one state of it. If one item
+occurs twice among those four, one of its two updates is lost, deterministically.
 """
 
 from __future__ import annotations
@@ -22,12 +20,11 @@ import numpy as np
 from ..jit import Request, kernel
 from ..relaxed import add_relaxed
 from ..rows import add_row_lossless
-from .mf_layout import ACCUMULATOR, BIAS, LANES, STATE_WIDTH
+from .mf_layout import ACCUMULATOR, BIAS, DECAY_WIDTH, FACTORS, LANES, STATE_WIDTH
 from .mf_states import advance4
 from .vectors import dot, dot4, update, update4
 
 BIAS_RATE = np.float32(0.35)  # 0.2 to 0.6 are alike; from 1.5 on the first epoch overshoots
-BIAS_DECAY = np.float32(0.005)
 
 _ONE, _FOUR = np.float32(1), np.float32(4)
 
@@ -38,9 +35,9 @@ def _item_step(state, decay, i, error, step, adapt, user_norm):
     bias = state[i, BIAS]
     rate = step / np.sqrt(state[i, ACCUMULATOR])
     gain = rate * error
-    state[i, BIAS] = bias + BIAS_RATE * (gain - rate * BIAS_DECAY * bias)
+    state[i, BIAS] = bias + BIAS_RATE * (gain - rate * decay[i, BIAS] * bias)
     state[i, ACCUMULATOR] += adapt * error * error * user_norm
-    return _ONE - rate * decay[i], gain
+    return _ONE - rate * decay[i, FACTORS], gain
 
 
 # Long because it trains on four ratings at a time, and then on those that are left, in one block of registers.
@@ -58,8 +55,8 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
         Factors of the users and of the block's items; width is a multiple of `vectors.LANES`.
     user_state, state : float32[n, 2], float32[k, 2]
         Bias and accumulator.
-    user_decay, decay : float32[n], float32[k]
-        L2 weights.
+    user_decay, decay : float32[n, 2], float32[k, 2]
+        L2 weights of bias and factors.
     norms : float32[k]
         Scratch: mean squares of the items' rows when the block began.
     step, adapt : float32
@@ -82,28 +79,19 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
         at = u * width
         bias, accumulator, squares = user_state[u, BIAS], user_state[u, ACCUMULATOR], np.float32(0)
         norm = dot(p, at, p, at, width) * scale
+        bias_decay, factors_decay = user_decay[u, BIAS], user_decay[u, FACTORS]
         while n + 4 <= end:
             i, j, k, m = np.int64(items[n]), np.int64(items[n + 1]), np.int64(items[n + 2]), np.int64(items[n + 3])
             products = dot4(p, at, q, i * width, j * width, k * width, m * width, width)
             (ei, ej, ek, em), keeps, gains = advance4(
-                state,
-                decay,
-                (i, j, k, m),
-                ratings,
-                n,
-                bias,
-                products,
-                step,
-                BIAS_RATE,
-                BIAS_DECAY,
-                adapt * norm,
+                state, decay, (i, j, k, m), ratings, n, bias, products, step, BIAS_RATE, adapt * norm
             )
             rate = step / np.sqrt(accumulator)
             update4(
-                p, at, q, i * width, j * width, k * width, m * width, width, _ONE - _FOUR * rate * user_decay[u],
+                p, at, q, i * width, j * width, k * width, m * width, width, _ONE - _FOUR * rate * factors_decay,
                 (rate * ei, rate * ej, rate * ek, rate * em), keeps, gains,
             )  # fmt: skip
-            bias += BIAS_RATE * rate * (ei + ej + ek + em - _FOUR * BIAS_DECAY * bias)
+            bias += BIAS_RATE * rate * (ei + ej + ek + em - _FOUR * bias_decay * bias)
             squares += ei * ei + ej * ej + ek * ek + em * em
             accumulator += adapt * (ei * ei * norms[i] + ej * ej * norms[j] + ek * ek * norms[k] + em * em * norms[m])
             n += 4
@@ -112,8 +100,8 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
             rate = step / np.sqrt(accumulator)
             error = ratings[n] - bias - state[i, BIAS] - dot(p, at, q, i * width, width)
             keep, gain = _item_step(state, decay, i, error, step, adapt, norm)
-            update(p, at, q, i * width, width, _ONE - rate * user_decay[u], rate * error, keep, gain)
-            bias += BIAS_RATE * rate * (error - BIAS_DECAY * bias)
+            update(p, at, q, i * width, width, _ONE - rate * factors_decay, rate * error, keep, gain)
+            bias += BIAS_RATE * rate * (error - bias_decay * bias)
             squares += error * error
             accumulator += adapt * error * error * norms[i]
             n += 1
@@ -147,12 +135,12 @@ def sgd_block_lossless(
             error = ratings[n] - bias - item_bias - dot(p, at, q, i * width, width)
             for t in range(width):
                 x, y = p[at + t], q[i * width + t]
-                delta[t] = rate * (error * x - decay[i] * y)
-                p[at + t] = x + user_rate * (error * y - user_decay[u] * x)
+                delta[t] = rate * (error * x - decay[i, FACTORS] * y)
+                p[at + t] = x + user_rate * (error * y - user_decay[u, FACTORS] * x)
             add_row_lossless(rows[i], delta)
-            add_relaxed(state[i], BIAS, np.float32(BIAS_RATE * rate * (error - BIAS_DECAY * item_bias)))
+            add_relaxed(state[i], BIAS, np.float32(BIAS_RATE * rate * (error - decay[i, BIAS] * item_bias)))
             add_relaxed(state[i], ACCUMULATOR, np.float32(adapt * error * error * norm))
-            user_state[u, BIAS] = bias + BIAS_RATE * user_rate * (error - BIAS_DECAY * bias)
+            user_state[u, BIAS] = bias + BIAS_RATE * user_rate * (error - user_decay[u, BIAS] * bias)
             user_state[u, ACCUMULATOR] += adapt * error * error * norms[i]
             total += error * error
     return total
@@ -173,14 +161,10 @@ def squared_error(user_rows, item_rows, ratings, users, user_state, rows, state)
 
 def requests(access: str) -> list[Request]:
     """Kernels that train on item tables of access mode `access`, and weigh the model."""
-
-    def constant(dtype):
-        array = np.zeros(1, dtype)
-        array.flags.writeable = False  # as what arrives with a call
-        return array
-
     rows, state = np.zeros((1, LANES), np.float32), np.zeros((1, STATE_WIDTH), np.float32)
-    side = (rows, state, constant(np.float32))
+    decay = np.zeros((1, DECAY_WIDTH), np.float32)
+    decay.flags.writeable = False  # as what arrives with a call
+    side = (rows, state, decay)
     starts, items, ratings = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
     block = (starts, items, ratings, *side, *side, rows[0], np.float32(0), np.float32(0))
     train = (sgd_block_lossless, (*block, rows[0])) if access == "direct" else (sgd_block, block)

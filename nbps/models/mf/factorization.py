@@ -42,7 +42,8 @@ class MatrixFactorization(Parameters):
     learning_rate : float, optional
         0.1 for ``adagrad``, 0.02 for ``sgd``; of ratings scaled to unit variance.
     regularization : float
-        L2 weight of the factors of a row with n ratings is ``regularization * (n + 1) ** -0.25``, per rating.
+        L2 weight, per rating, of a row with n of them: ``regularization * ((n + 1) ** -0.25 + (10 / n) ** 2)`` of its
+        factors, ``regularization * 25 / n`` of its bias; so a row with few ratings has a small bias and no factors.
     optimizer : {"adagrad", "sgd"}
         Steps that adapt to each row, or the same step for all.
     schedule : {"rotate", "cached", "direct"}
@@ -158,7 +159,7 @@ class MatrixFactorization(Parameters):
         warm_up(plan)
         data = as_ratings(ratings, y)
         check_trainable(data)
-        factors = initial_factors(data, plan.rank, plan.seed, adagrad=plan.adapts)
+        factors = initial_factors(data, plan)
         self._train(plan, factors, data, validation, plan.steps, history=[])
         return self
 
@@ -181,7 +182,7 @@ class MatrixFactorization(Parameters):
         plan = TrainingPlan.of(self.get_params())
         data = as_ratings(ratings, y)
         check_magnitude(data)
-        factors, data = grown(self._factors, data, plan.seed)
+        factors, data = grown(self._factors, data, plan)
         self._train(plan, factors, data, None, [plan.last_step] * epochs, history=self.history_)
         return self
 

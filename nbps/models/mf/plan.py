@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from nbps.checks import FINITE, real, whole
 from nbps.consistency import ASP, BSP, ESSP, VAP, Consistency, check_consistency
 from nbps.errors import ConfigError
+from nbps.models.mf.constants import Constants
 from nbps.nodes.nodes import Nodes
 
 _STEPS = {"adagrad": 0.1, "sgd": 0.02}  # default learning rates
-_FINAL_STEP = 0.1  # share of the learning rate that is left in the last epoch
 _ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}  # of the item tables, by schedule
 
 
@@ -39,6 +41,7 @@ class TrainingPlan:
     seed: int
     nodes: Nodes
     early_stopping: int | None
+    constants: Constants = field(default_factory=Constants)
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
@@ -46,7 +49,7 @@ class TrainingPlan:
         check_callbacks(parameters["callbacks"])
         nodes = Nodes.from_environment()
         seed = seed_of(parameters["random_state"], nodes.count)
-        own = {field.name for field in fields(cls)} & set(parameters)
+        own = {option.name for option in fields(cls)} & set(parameters)
         return cls(nodes=nodes, seed=seed, **{name: parameters[name] for name in own})
 
     def __post_init__(self) -> None:
@@ -110,12 +113,30 @@ class TrainingPlan:
     @property
     def last_step(self) -> float:
         """Step that `steps` comes near to in the last epoch, and of training that goes on afterwards."""
-        return self.first_step * _FINAL_STEP
+        return self.first_step * self.constants.final_step
 
     @property
     def steps(self) -> list[float]:
         """The falling step of each epoch."""
-        return [self.first_step * (1 - (1 - _FINAL_STEP) * epoch / self.epochs) for epoch in range(self.epochs)]
+        final = self.constants.final_step
+        return [self.first_step * (1 - (1 - final) * epoch / self.epochs) for epoch in range(self.epochs)]
+
+    @property
+    def first_accumulator(self) -> float:
+        """First value of the accumulators; they grow."""
+        return self.constants.accumulator if self.adapts else 1.0
+
+    @property
+    def bias_damping(self) -> float:
+        """How many average ratings count beside those of each row in the means that biases begin as."""
+        return self.constants.bias_prior * self.regularization
+
+    def decay(self, counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the L2 weights, per rating, of rows with so many ratings, float32[n, 2]."""
+        # A kernel takes four ratings of a user at once: all of them together may shrink a row to nothing, not turn it
+        # round. The defaults stay below this for rows of two ratings and more; a large `regularization` would diverge.
+        largest = math.sqrt(self.first_accumulator) / (4 * self.first_step)
+        return self.constants.decay(counts, self.regularization, largest)
 
 
 def seed_of(random_state: Any, nodes: int) -> int:

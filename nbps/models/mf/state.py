@@ -17,15 +17,12 @@ from nbps.data.ratings.ratings import parts
 from nbps.errors import DataError
 from nbps.kernels.models import mf_layout
 from nbps.memory.arrow import over
+from nbps.models.mf.plan import TrainingPlan
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_BIAS_DAMPING = 5.0  # as if each row had this many ratings more, all average
-# Norm of a row's initial factors, for ratings of unit variance: small, so that biases are learnt first.
-_FACTOR_SIZE = 0.05
 _LOOKED_FOR = 8  # users whose ratings are looked for among all; for more it is worth sorting them
-_ADAGRAD_START = 3.0  # first value of the accumulators; 1 and 2 start faster and end worse
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,13 @@ class Factors:
     def rank(self) -> int:
         """Number of factors."""
         return int(self.user_factors.shape[1])
+
+    @property
+    def seen_counts(self) -> tuple[Ints, Ints]:
+        """Ratings of each user, and of each item, in training."""
+        seen = (self.seen_users, self.user_ids), (self.seen_items, self.item_ids)
+        users, items = (np.bincount(codes, minlength=len(ids)) for codes, ids in seen)
+        return users, items
 
     @property
     def user_biases(self) -> Floats:
@@ -142,18 +146,19 @@ class Factors:
         return cls(user_factors, item_factors, user_state, item_state, user_ids, item_ids, mean, scale, *seen)
 
 
-def initial_factors(data: Ratings, rank: int, seed: int, adagrad: bool) -> Factors:
+def initial_factors(data: Ratings, plan: TrainingPlan) -> Factors:
     """Return the state before the first epoch: damped mean biases, small random factors."""
     mean = float(data.values.mean(dtype=np.float64))
     scale = _deviation(data.values, mean) or 1.0
-    item_bias = _damped_means(data.items, data.item_counts, lambda part: data.values[part] - mean)
+    damping = plan.bias_damping
+    item_bias = _damped_means(data.items, data.item_counts, damping, lambda part: data.values[part] - mean)
     user_bias = _damped_means(
-        data.users, data.user_counts, lambda part: data.values[part] - mean - item_bias[data.items[part]]
+        data.users, data.user_counts, damping, lambda part: data.values[part] - mean - item_bias[data.items[part]]
     )
     users, items = data.shape
-    random = np.random.default_rng(seed)
-    start = _ADAGRAD_START if adagrad else 1.0
-    rows = _small(random, users, rank, scale), _small(random, items, rank, scale)
+    random = np.random.default_rng(plan.seed)
+    norm, start = plan.constants.factors_size, plan.first_accumulator
+    rows = _small(random, users, plan.rank, scale, norm), _small(random, items, plan.rank, scale, norm)
     return Factors(
         *rows, _state(user_bias, start), _state(item_bias, start),
         data.user_ids, data.item_ids, mean, scale, data.users, data.items,
@@ -170,11 +175,12 @@ def _deviation(values: Floats, mean: float) -> float:
     return math.sqrt(squares / values.size)
 
 
-def grown(factors: Factors, data: Ratings, seed: int) -> tuple[Factors, Ratings]:
+def grown(factors: Factors, data: Ratings, plan: TrainingPlan) -> tuple[Factors, Ratings]:
     """Return `factors` with rows for the ids of `data` that are new, and `data` in its codes."""
-    random = np.random.default_rng([seed, len(factors.user_ids), len(factors.item_ids)])
-    users = _extended(factors.user_ids, factors.user_factors, factors.user_state, data.user_ids, factors.scale, random)
-    items = _extended(factors.item_ids, factors.item_factors, factors.item_state, data.item_ids, factors.scale, random)
+    random = np.random.default_rng([plan.seed, len(factors.user_ids), len(factors.item_ids)])
+    norm, scale = plan.constants.factors_size, factors.scale
+    users = _extended(factors.user_ids, factors.user_factors, factors.user_state, data.user_ids, scale, norm, random)
+    items = _extended(factors.item_ids, factors.item_factors, factors.item_state, data.item_ids, scale, norm, random)
     (user_ids, user_factors, user_state), (item_ids, item_factors, item_state) = users, items
     data, _ = data.recode(user_ids, item_ids)
     seen_users = np.concatenate([user_ids.encode(factors.user_ids.ids)[factors.seen_users], data.users])
@@ -197,7 +203,7 @@ def grown(factors: Factors, data: Ratings, seed: int) -> tuple[Factors, Ratings]
 
 
 def _extended(
-    ids: IdMap, rows: Floats, state: Floats, more: IdMap, scale: float, random: np.random.Generator
+    ids: IdMap, rows: Floats, state: Floats, more: IdMap, scale: float, norm: float, random: np.random.Generator
 ) -> tuple[IdMap, Floats, Floats]:
     fresh = np.flatnonzero(ids.find(more.ids) < 0)
     if fresh.size == 0:
@@ -205,7 +211,7 @@ def _extended(
     if ids.is_integer != more.is_integer:
         raise DataError(f"partial_fit: expected ids like those of the model ({ids!r}), found {more!r}")
     both, _ = IdMap.of(pa.concat_arrays([ids.ids, more.ids.take(pa.array(fresh))]))
-    new_rows = _small(random, len(both), rows.shape[1], scale)
+    new_rows = _small(random, len(both), rows.shape[1], scale, norm)
     new_state = np.empty((len(both), 2), np.float32)
     new_state[:] = 0.0, np.median(state[:, mf_layout.ACCUMULATOR])
     places = both.encode(ids.ids)
@@ -214,7 +220,7 @@ def _extended(
 
 
 def _damped_means(
-    codes: npt.NDArray[np.int32], counts: Ints, values_of: Callable[[slice], npt.NDArray[Any]]
+    codes: npt.NDArray[np.int32], counts: Ints, damping: float, values_of: Callable[[slice], npt.NDArray[Any]]
 ) -> npt.NDArray[np.float64]:
     rows = np.arange(counts.size)
     sums = np.zeros(counts.size)
@@ -222,11 +228,11 @@ def _damped_means(
         # What was added before comes first: the sums have the same bits in whatever parts they are made.
         every, weights = np.concatenate([rows, codes[part]]), np.concatenate([sums, values_of(part)])
         sums = np.bincount(every, weights, minlength=counts.size)
-    return sums / (counts + _BIAS_DAMPING)
+    return sums / (np.maximum(counts, 1) + damping)  # the sum of none is 0
 
 
-def _small(random: np.random.Generator, rows: int, rank: int, scale: float) -> Floats:
-    return random.standard_normal((rows, rank), np.float32) * np.float32(_FACTOR_SIZE * np.sqrt(scale / rank))
+def _small(random: np.random.Generator, rows: int, rank: int, scale: float, norm: float) -> Floats:
+    return random.standard_normal((rows, rank), np.float32) * np.float32(norm * np.sqrt(scale / rank))
 
 
 def _state(bias: npt.NDArray[np.float64], accumulator: float) -> Floats:

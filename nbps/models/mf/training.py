@@ -69,14 +69,15 @@ class Trainer:
         self._start = factors
         self._train, self._test = data, test
         counts = data.user_counts, data.item_counts
+        known = counts if len(data) == len(factors.seen_users) else factors.seen_counts  # with those of earlier fits
         self._rotation = rotation = deal_out(*counts, self._workers, per_worker, plan.seed)
         access = plan.item_access
         users, items = rotation.users, rotation.items
         self._inputs = TrainingInputs(
             rotation=rotation,
             access=access,
-            user_decay=_decay(counts[0], plan.regularization, users),
-            item_decay=_decay(counts[1], plan.regularization, items),
+            user_decay=_ordered(plan.decay(known[0]), users),
+            item_decay=_ordered(plan.decay(known[1]), items),
             adapt=float(plan.adapts),
             seed=plan.seed,
         )
@@ -234,11 +235,10 @@ def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: 
     return max(_LEAST_BLOCKS, int(slack) + 1, min(fitting, worthwhile))
 
 
-def _decay(counts: npt.NDArray[np.int64], regularization: float, partition: Partition) -> Floats:
-    """Return the L2 weight of each row, in the order of `partition`."""
-    weights = (regularization * (counts + 1.0) ** -0.25).astype(np.float32)
-    out = np.empty_like(weights)
-    out[partition.place] = weights
+def _ordered(rows: Floats, partition: Partition) -> Floats:
+    """Return `rows` in the order of `partition`."""
+    out = np.empty_like(rows)
+    out[partition.place] = rows
     return out
 
 

@@ -21,7 +21,7 @@ def _block(seed: int, users: int = 12, items: int = 9, width: int = 16):
     def side(rows: int):
         factors = random.standard_normal((rows, width)).astype(f32) * f32(0.3)
         state = np.stack([random.standard_normal(rows), random.uniform(1, 3, rows)], axis=1).astype(f32)
-        return factors, state, random.uniform(0, 0.3, rows).astype(f32)
+        return factors, state, random.uniform(0, 0.3, (rows, 2)).astype(f32)
 
     return [starts, item_rows, ratings, *side(users), *side(items), np.empty(items, f32), f32(0.1), f32(1)]
 
@@ -41,11 +41,11 @@ def _naive(starts, items, ratings, users, user_state, user_decay, rows, state, d
             errors = ratings[n : n + size] - user_state[u, 0] - state[group, 0] - rows[group] @ users[u]
             item_rates = step / np.sqrt(state[group, 1])
             p = users[u].copy()
-            users[u] = (1 - size * rate * user_decay[u]) * p + rate * errors @ rows[group]
-            rows[group] += item_rates[:, None] * (errors[:, None] * p - decay[group, None] * rows[group])
-            state[group, 0] += mf.BIAS_RATE * item_rates * (errors - mf.BIAS_DECAY * state[group, 0])
+            users[u] = (1 - size * rate * user_decay[u, 1]) * p + rate * errors @ rows[group]
+            rows[group] += item_rates[:, None] * (errors[:, None] * p - decay[group, 1:] * rows[group])
+            state[group, 0] += mf.BIAS_RATE * item_rates * (errors - decay[group, 0] * state[group, 0])
             state[group, 1] += adapt * errors**2 * norm
-            user_state[u, 0] += mf.BIAS_RATE * rate * (errors.sum() - size * mf.BIAS_DECAY * user_state[u, 0])
+            user_state[u, 0] += mf.BIAS_RATE * rate * (errors.sum() - size * user_decay[u, 0] * user_state[u, 0])
             user_state[u, 1] += adapt * errors**2 @ item_norms[group]
             total += errors @ errors
             n += size
