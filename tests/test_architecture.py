@@ -184,6 +184,31 @@ def test_a_driver_loads_neither_numba_nor_pandas():
     assert done.stdout == "[]\n"
 
 
+_FIT = """
+import sys
+from nbps.cli import app
+def run(*words):
+    try:
+        app(["train", "mf", "--epochs", "1", "--rank", "4", "--workers", "1", "-q", *words])
+    except SystemExit as end:
+        assert not end.code
+run("--out", sys.argv[1] + "/model")
+with open(sys.argv[1] + "/x.csv", "w") as file:
+    file.write("user,item,rating\\n" + "".join(f"{u},{i},{(u + i) % 5 + 1}\\n" for u in range(30) for i in range(9)))
+run("--data", sys.argv[1] + "/x.csv", "--profile")
+print(sorted({'numba', 'llvmlite', 'pandas', 'scipy', 'sklearn'} & set(sys.modules)))
+"""
+
+
+def test_training_a_model_loads_neither_numba_nor_pandas(tmp_path):
+    """Nor what these load: the driver reads, deals out and saves; sorting and training are its workers'."""
+    pytest.importorskip("pandas")
+    done = subprocess.run(
+        [sys.executable, "-c", _FIT, str(tmp_path)], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_every_public_name_exists_and_is_listed_once():
     """``nbps.__all__`` and what it promises agree, lazy names included; unknown names are an AttributeError."""
     assert len(set(nbps.__all__)) == len(nbps.__all__)

@@ -10,10 +10,12 @@ import typer
 
 from nbps.cli.console import Output
 from nbps.cli.out_folder import check_writable
+from nbps.cli.profile import profile, rows, seconds_since_start
 from nbps.cli.progress import TrainingProgress
 from nbps.cli.training_data import DataOptions, TrainingData, load
 from nbps.consistency import consistency_named
 from nbps.errors import ConfigError
+from nbps.models.phases import Phases
 from nbps.runtime.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -79,8 +81,12 @@ class ModelOptions:
         ).set_params(**{name: value for name, value in own.items() if value is not None})
 
 
-def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None, output: Output) -> None:
+def run(
+    data_options: DataOptions, model_options: ModelOptions, out: Path | None, output: Output, profiled: bool = False
+) -> None:
     """Train, report and save."""
+    phases = Phases()
+    phases.add({"imports": seconds_since_start()})
     if model_options.early_stopping is not None and not data_options.has_test:
         raise typer.BadParameter("--early-stopping watches the test error, but --test-fraction is 0.")
     if out is not None:
@@ -89,17 +95,23 @@ def run(data_options: DataOptions, model_options: ModelOptions, out: Path | None
     progress = TrainingProgress(model_options.epochs, notes)
     model = model_options.build((progress,)).warm_up()
     with notes.status("reading the ratings"):
-        data = load(data_options)
+        data = load(data_options, phases)
     for note in _notes(data, model_options.workers):
         notes.print(f"note: {note}", soft_wrap=True)
     with progress:
         model.fit(data.train, validation=data.test)
+    phases.add(model.seconds_)
     if advice := _advice(model):
         notes.print(f"note: {advice}", soft_wrap=True)
     if out is not None:
-        _save(model, out)
+        with phases("save"):
+            _save(model, out)
     output.print_rows(_rows(model, data, out))
-    output.write_json(_summary(model, data, out, model_options))
+    summary = _summary(model, data, out, model_options)
+    if profiled:
+        summary["profile"] = profile(phases.seconds)
+        output.print_rows([("", ""), *rows(summary["profile"])])
+    output.write_json(summary)
 
 
 def _notes(data: TrainingData, workers: int) -> list[str]:

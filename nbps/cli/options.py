@@ -160,3 +160,9 @@ Json = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and --json only.", rich_help_panel=_OUTPUT)]
+Profile = Annotated[
+    bool,
+    typer.Option(
+        "--profile", help="Print where the time went, from the start of the process.", rich_help_panel=_OUTPUT
+    ),
+]

@@ -41,6 +41,7 @@ def mf(
     out: o.OutFolder = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    profile: o.Profile = False,
     debug: Debug = False,
 ) -> None:
     """Factorize a matrix of ratings."""
@@ -76,4 +77,5 @@ def mf(
         ),
         out if is_reporter else None,
         Output(json=json and is_reporter, quiet=quiet or not is_reporter),
+        profile,
     )

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from nbps.data import Ratings, generate_ratings, read_ratings, read_test_ratings
+from nbps.data import Ratings, generate_ratings, read_test_ratings
+from nbps.data.ratings.reading import read_table
+from nbps.models.phases import Phases
 
 _DEFAULT_TEST_FRACTION = 0.1
 
@@ -69,8 +71,8 @@ class TrainingData:
         }
 
 
-def load(options: DataOptions) -> TrainingData:
-    """Read or generate the ratings and set the test ratings apart.
+def load(options: DataOptions, phases: Phases) -> TrainingData:
+    """Read or generate the ratings and set the test ratings apart; timed as the phases read, ids and split.
 
     Raises
     ------
@@ -81,20 +83,26 @@ def load(options: DataOptions) -> TrainingData:
     """
     columns, delimiter = _columns(options.columns), _delimiter(options.delimiter)
     if options.data is None:
-        name, ratings = "generated ratings (MovieLens-shaped)", generate_ratings(seed=options.seed)
+        with phases("read"):
+            name, ratings = "generated ratings (MovieLens-shaped)", generate_ratings(seed=options.seed)
     else:
         name = str(options.data)
-        ratings = read_ratings(options.data, format=options.format, columns=columns, delimiter=delimiter)
+        with phases("read"):
+            table = [read_table(options.data, options.format, columns, delimiter)]
+        with phases("ids"):
+            ratings = Ratings.from_table(table.pop())  # nobody else may hold the table, whose memory it gives back
     if options.test is not None:
         # --format is about both files; a test file in another format is detected by leaving it out.
-        test, dropped = read_test_ratings(
-            options.test, ratings, format=options.format, columns=columns, delimiter=delimiter
-        )
-        return TrainingData(name, ratings, test, dropped, _trained(ratings, test))
+        with phases("read"):
+            test, dropped = read_test_ratings(
+                options.test, ratings, format=options.format, columns=columns, delimiter=delimiter
+            )
+            return TrainingData(name, ratings, test, dropped, _trained(ratings, test))
     fraction = _DEFAULT_TEST_FRACTION if options.test_fraction is None else options.test_fraction
     if fraction == 0.0:
         return TrainingData(name, ratings, None, 0, 0)
-    return TrainingData(name, *ratings.split(fraction, options.seed), 0, 0)
+    with phases("split"):
+        return TrainingData(name, *ratings.split(fraction, options.seed, in_place=True), 0, 0)
 
 
 def _trained(train: Ratings, test: Ratings) -> int:

@@ -59,6 +59,22 @@ def test_text_goes_to_standard_output(nbps, data_file):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_profile_says_where_the_time_went(process, data_file, tmp_path):
+    """All phases in order, as text and in the JSON; they make up the time of the process."""
+    options = ["--data", data_file, *QUICK, "--out", tmp_path / "model", "--profile", "--json"]
+    start = time.monotonic()
+    done = process("train", "mf", *options)
+    seconds = time.monotonic() - start
+    found = result_of(done)["profile"]
+    phases = ["imports", "read", "ids", "split", "schedule", "start", "train", "evaluate", "save", "other", "total"]
+    assert list(found) == phases
+    assert all(value >= 0 for value in found.values())
+    assert sum(found.values()) - found["total"] == pytest.approx(found["total"], abs=1e-6)
+    assert 0 < found["total"] <= seconds
+    shown = [line.split()[0] for line in done.stderr.splitlines() if "%" in line and " s " in line]
+    assert shown[-len(phases) :] == phases
+
+
 @pytest.mark.parametrize(
     "options",
     [

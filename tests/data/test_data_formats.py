@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbps.data import Ratings, read_ratings, read_test_ratings
+from nbps.data.ratings import columnar
 from nbps.data.source import HEAD_BYTES
-from nbps.errors import ConfigError
+from nbps.errors import ConfigError, DataError
 
 ROWS = [(10, 7, 4.0), (3, 8, 3.5), (10, 8, 1.0), (3, 7, 5.0), (3, 7, 5.0)]
 
@@ -280,6 +281,32 @@ def test_blanks_after_the_sample(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("\n".join(["1 2 3", "2 1 4"] * HEAD_BYTES + ["2  2   5 "]))
     assert rows_of(read_ratings(path))[-1] == (2, 2, 5.0)
+
+
+def test_ids_beyond_32_bits_after_the_sample(tmp_path):
+    """The file is read again with longer integers, and other columns stay as they are."""
+    path = tmp_path / "x.csv"
+    path.write_text("1,7,3\n" * 20_000 + "5000000000,7,4\n-5000000000,8,5\n")
+    found = read_ratings(path)
+    assert found.user_ids.ids.to_pylist() == [-5_000_000_000, 1, 5_000_000_000]
+    assert found.item_ids.ids.to_pylist() == [7, 8]
+    assert found.users[-3:].tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("ids", [[3, 1, 2, 2**40], ["c", "a", "b", "d"], np.array([3, 1, 2, 4], np.uint8)], ids=str)
+def test_parquet_is_read_in_batches(tmp_path, monkeypatch, ids):
+    """Of which some need longer integers than others; the row of an error counts from the first batch."""
+    monkeypatch.setattr(columnar, "_BATCH_ROWS", 3)
+    path, table = tmp_path / "x.parquet", pa.table({"user": ids, "item": [5, 6, 5, 6], "rating": [1.0, 2.5, 3.0, 4.0]})
+    pq.write_table(table, path)
+    found = read_ratings(path)
+    assert found.to_arrow().to_pydict() == {**table.to_pydict(), "user": list(table["user"].to_pylist())}
+    pq.write_table(table.set_column(2, "rating", pa.array([1.0, 2.0, 3.0, np.inf])), path)
+    with pytest.raises(DataError, match="row 4: expected a finite rating"):
+        read_ratings(path)
+    pq.write_table(table.slice(0, 0), path)
+    with pytest.raises(DataError, match="a table without rows"):
+        read_ratings(path)
 
 
 def test_ids_beyond_64_bits_are_strings(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nbps.data import IdMap
 from nbps.errors import ConfigError
 
-integers = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50)
+integers = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50) | st.lists(st.integers(-9, 40), max_size=50)
 # Surrogates are not text that a file can hold.
 strings = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=50)
 
@@ -56,6 +56,18 @@ def test_integer_columns_of_every_kind(column):
     ids, codes = IdMap.of(column)
     assert ids.ids.to_pylist() == [10, 20, 30]
     assert codes.tolist() == [2, 0, 1]
+
+
+@given(st.lists(st.lists(st.integers(-9, 40) | st.integers(-(2**31), 2**31 - 1), max_size=9), max_size=5))
+def test_short_integers_in_chunks(chunks):
+    """Columns as files are read: 32 bits, in chunks, some of them empty, codes by tables or by hashing."""
+    column = pa.chunked_array(chunks, pa.int32())
+    ids, codes = IdMap.of(column)
+    expected, inverse = np.unique(np.array(column.to_pylist(), np.int64), return_inverse=True)
+    assert ids.is_integer
+    assert ids.ids.to_pylist() == expected.tolist()
+    assert codes.tolist() == inverse.tolist()
+    assert ids.find(column).tolist() == codes.tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from nbps.data import IdMap, Ratings
+from nbps.data import IdMap, Ratings, arrays
 from nbps.errors import ConfigError
 
 
@@ -28,6 +28,23 @@ def test_split_is_the_documented_one(ratings):
         assert part.user_ids is ratings.user_ids
         assert part.item_ids is ratings.item_ids
     assert len(ratings.split(0.1)[1]) == len(test)
+
+
+def test_columns_are_gone_through_in_parts(ratings, monkeypatch):
+    """Splits, counts and maps are the same in parts of whatever length; a split in place gives the same parts."""
+    whole, table = ratings.split(0.1, 0), ratings.to_arrow()
+    for size in (1, 7, 499):
+        monkeypatch.setattr(arrays, "_PART", size)
+        again = Ratings.from_table(table)
+        assert again.users.tolist() == ratings.users.tolist()
+        assert again.item_ids == ratings.item_ids
+        assert again.user_counts.tolist() == np.bincount(ratings.users, minlength=30).tolist()
+        assert again.item_counts.tolist() == np.bincount(ratings.items, minlength=20).tolist()
+        for in_place in (False, True):
+            for part, expected in zip(again.split(0.1, 0, in_place), whole, strict=True):
+                assert part.users.tolist() == expected.users.tolist()
+                assert part.items.tolist() == expected.items.tolist()
+                assert part.values.tolist() == expected.values.tolist()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])

@@ -5,11 +5,14 @@ import copy
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nbps
 from nbps.data import Ratings
 from nbps.errors import ConfigError, DataError, NotFittedError
 from nbps.models import MatrixFactorization
+from nbps.models.mf import inputs
 
 _SMALL = {"rank": 8, "epochs": 8, "workers": 2}
 
@@ -125,6 +128,26 @@ def test_frames_that_lack_a_column_are_refused(fitted):
         MatrixFactorization(**_SMALL).fit(table.select(["a", "b"]))
     with pytest.raises(DataError, match="expected columns of users and items, found the columns 'a', 'b', 'c', 'd'"):
         fitted.predict(table)
+
+
+floats = st.floats(-(2.0**60), 2.0**60, width=32)
+
+
+@given(st.lists(floats | st.sampled_from([1.0, 1.5, 5.0, 1e-40, 1 + 2.0**-23]), min_size=1, max_size=8))
+def test_ratings_on_a_grid_are_told_apart(values):
+    """What is accepted without looking for medians is what these accept."""
+    ratings = np.array(values, np.float32)
+    distances = np.abs(ratings - np.median(ratings))
+    far = distances.max() * np.finfo(np.float32).eps
+    if inputs._on_grid(ratings):
+        assert distances.max() == 0 or far <= np.median(distances[distances > 0])
+
+
+def test_stars_are_on_a_grid():
+    """Also half ones, and with an odd one far from them; not where it is too far, or ratings are any numbers."""
+    assert inputs._on_grid(np.array([0.5, 5.0, 3.5, 1000.0], np.float32))
+    assert not inputs._on_grid(np.array([0.5, 5.0, 1e9], np.float32))
+    assert not inputs._on_grid(np.array([0.1, 5.0], np.float32))
 
 
 def test_ratings_that_float32_cannot_train_are_refused(data, fitted):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.ipc
-import pyarrow.parquet
 
 from nbps.data.ratings.columns import ROLES, Columns, Fail, locate
 from nbps.data.ratings.formats import ARROW_FILE_MAGIC
 from nbps.data.ratings.ids import as_type, is_text, type_name
 from nbps.data.source import Source
 
+_BATCH_ROWS = 1 << 20  # of a Parquet file: what is read at a time before it is put into less memory
+
 
 def read_columnar(source: Source, format_name: str, columns: Columns | None) -> pa.Table:
-    """Table with the columns user, item (each int64 or string) and rating (float32), without nulls.
+    """Table with the columns user, item (each integers or strings) and rating (float32), without nulls.
 
     Raises
     ------
@@ -35,7 +37,7 @@ def read_columnar(source: Source, format_name: str, columns: Columns | None) -> 
 
 
 def checked(fail: Fail, table: pa.Table) -> pa.Table:
-    """Return the three columns of `table` as user, item (each int64 or string) and rating (float32), without nulls.
+    """Return the three columns of `table` as user, item (each int32, int64 or string) and rating (float32).
 
     Raises
     ------
@@ -50,10 +52,12 @@ def checked(fail: Fail, table: pa.Table) -> pa.Table:
 
 
 def checked_ids(fail: Fail, column: pa.ChunkedArray, role: str, name: str) -> pa.ChunkedArray:
-    """Return the column called `name` of the ids of `role` as int64 or string, without nulls."""
+    """Return the column called `name` of the ids of `role` as int32, int64 or string, without nulls."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type
+    if pa.types.is_int32(kind) and not column.null_count:
+        return column
     is_missing = pc.is_null(column, nan_is_null=pa.types.is_floating(kind))
     _refuse_row(fail, is_missing, f"expected the {role}'s id in column {name!r}, found a missing value (null or NaN)")
     if not (pa.types.is_integer(kind) or is_text(kind)):
@@ -72,13 +76,31 @@ def checked_ids(fail: Fail, column: pa.ChunkedArray, role: str, name: str) -> pa
 
 
 def _read_parquet(source: Source, content: pa.Buffer, columns: Columns | None) -> pa.Table:
+    import pyarrow.parquet
+
     with pyarrow.parquet.ParquetFile(pa.BufferReader(content)) as file:
         names = file.schema_arrow.names
         wanted = [names[position] for position in locate(source.error, names, columns)]
-        return file.read(columns=wanted).select(wanted)
+        tables = [file.schema_arrow.empty_table().select(wanted)]
+        for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+            tables.append(_narrow(pa.Table.from_batches([batch]).select(wanted)))
+        return pa.concat_tables(tables[1:] or tables, promote_options="permissive")
+
+
+def _narrow(table: pa.Table) -> pa.Table:
+    """Return the columns in the least memory in which they are used, where they are as they should be."""
+    for position, field in enumerate(table.schema):
+        column, kind = table.column(position), pa.int32() if position < 2 else pa.float32()
+        is_usual = pa.types.is_integer(field.type) if position < 2 else pa.types.is_floating(field.type)
+        if is_usual and field.type != kind:
+            with contextlib.suppress(pa.ArrowInvalid):  # an id that takes 64 bits
+                table = table.set_column(position, field.name, column.cast(kind, safe=position < 2))
+    return table
 
 
 def _read_arrow(source: Source, content: pa.Buffer, columns: Columns | None) -> pa.Table:
+    import pyarrow.ipc
+
     is_file = source.head.startswith(ARROW_FILE_MAGIC)
     with pyarrow.ipc.open_file(content) if is_file else pyarrow.ipc.open_stream(content) as reader:
         positions = locate(source.error, reader.schema.names, columns)
@@ -92,16 +114,17 @@ def _values(fail: Fail, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise fail(f"expected numbers in the rating column {name!r}, found {kind}. Convert it or use another.")
     _refuse_row(fail, pc.is_null(column), f"expected the rating in column {name!r}, found a missing value (null)")
-    # Whole numbers beyond 2**24 are rounded, as everywhere in float32.
-    values = as_type(column, pa.float64(), safe=False).cast(pa.float32(), safe=False)
+    values = column
+    if not pa.types.is_float32(kind):
+        # Whole numbers beyond 2**24 are rounded, as everywhere in float32.
+        values = as_type(column, pa.float64(), safe=False).cast(pa.float32(), safe=False)
     is_bad = pc.invert(pc.is_finite(values))
     _refuse_row(fail, is_bad, f"expected a finite rating in column {name!r}, found NaN, infinity or beyond float32")
     return values
 
 
 def _refuse_row(fail: Fail, is_bad: pa.ChunkedArray, what: str) -> None:
-    row = pc.index(is_bad, True).as_py()
-    if row >= 0:
-        count = pc.sum(is_bad).as_py()
+    if pc.any(is_bad).as_py():  # which takes a hundredth of the time of looking for the first
+        row, count = pc.index(is_bad, True).as_py(), pc.sum(is_bad).as_py()
         more = f", and {count - 1:,} more" if count > 1 else ""
         raise fail(f"{what}{more}. Correct or remove the row.", row=row + 1)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from nbps.data.arrays import over
 from nbps.data.ratings.ids import IdMap
 from nbps.data.ratings.ratings import Ratings
 from nbps.errors import ConfigError
@@ -88,7 +88,7 @@ def generate_ratings(
         pairs = _draw_pairs(rng, activity, popularity, ratings)
     user_codes, item_codes = (codes.astype(np.int32) for codes in np.divmod(pairs, items))
     values = _rate(rng, users, items, rank, noise, step, user_codes, item_codes)
-    user_ids, item_ids = (IdMap(pa.array(np.arange(1, count + 1))) for count in (users, items))
+    user_ids, item_ids = (IdMap(over(np.arange(1, count + 1))) for count in (users, items))
     return Ratings(user_codes, item_codes, values, user_ids, item_ids)
 
 

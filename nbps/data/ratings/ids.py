@@ -14,10 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nbps.data.arrays import flat, in_parts, numbers, over
 from nbps.errors import ConfigError
 
 # Enough to see what is wrong with a list of ids without filling the screen.
 _NAMED_IDS = 5
+# Integers whose range is not much longer than the column are coded by tables of that length, which takes a tenth of the
+# time of hashing them. At most 5 bytes for each of so many, and of half as many as there are ratings.
+_NARROW = 1 << 16
+_ONE_PIECE = 2**31  # bytes of strings that one array holds
 # difflib compares with every candidate, about 5 us each; more candidates would make an error take seconds.
 _CLOSE_MATCH_CANDIDATES = 20_000
 
@@ -63,7 +68,7 @@ class IdMap:
             )
         self._ids = ids
         # Read-only view of the Arrow buffer for binary search; only integers have one.
-        self._sorted: npt.NDArray[np.int64] | None = ids.to_numpy() if self.is_integer else None
+        self._sorted: npt.NDArray[np.int64] | None = numbers(ids) if self.is_integer else None
 
     @classmethod
     def of(cls, column: Any, name: str = "ids") -> tuple[IdMap, npt.NDArray[np.int32]]:
@@ -91,19 +96,38 @@ class IdMap:
         chunks = _as_ids(column, name)
         if chunks.null_count:
             raise _missing(chunks, name)
+        if len(chunks) == 0:
+            return cls(chunks.combine_chunks().cast(_wide(chunks.type))), np.empty(0, np.int32)
+        if pa.types.is_integer(chunks.type):
+            lowest, highest = (value.as_py() for value in pc.min_max(chunks).values())
+            if highest - lowest < len(chunks) // 2 + _NARROW:
+                return cls._of_range(chunks, lowest, highest + 1)
+        if chunks.num_chunks > 1 and chunks.nbytes < _ONE_PIECE:
+            # A dictionary for each of many chunks takes ten times as long to unify as one takes to make.
+            chunks = pa.chunked_array([chunks.combine_chunks()])
         encoded = chunks.dictionary_encode().unify_dictionaries()
-        if encoded.num_chunks == 0:
-            return cls(pa.array([], chunks.type)), np.empty(0, np.int32)
         seen = encoded.chunk(0).dictionary  # distinct ids in order of first appearance
         order = pc.array_sort_indices(seen)
         code_of_seen = np.empty(len(seen), np.int32)
-        code_of_seen[order.to_numpy()] = np.arange(len(seen), dtype=np.int32)
+        code_of_seen[numbers(order)] = np.arange(len(seen), dtype=np.int32)
         codes = np.empty(len(encoded), np.int32)
         start = 0
         for chunk in encoded.chunks:
-            np.take(code_of_seen, chunk.indices.to_numpy(), out=codes[start : start + len(chunk)])
+            np.take(code_of_seen, numbers(chunk.indices), out=codes[start : start + len(chunk)])
             start += len(chunk)
-        return cls(seen.take(order)), codes
+        return cls(seen.take(order).cast(_wide(seen.type))), codes
+
+    @classmethod
+    def _of_range(cls, chunks: pa.ChunkedArray, start: int, end: int) -> tuple[IdMap, npt.NDArray[np.int32]]:
+        """Map integers from `start` to `end` - 1, hardly fewer than which there are: without hashing."""
+        is_there = np.zeros(end - start, bool)
+        for _, found in in_parts(chunks):
+            is_there[found - start] = True
+        code_of = np.cumsum(is_there, dtype=np.int32) - np.int32(1)
+        codes = np.empty(len(chunks), np.int32)
+        for part, found in in_parts(chunks):
+            codes[part] = code_of[found - start]
+        return cls(over(np.flatnonzero(is_there) + np.int64(start))), codes
 
     @property
     def ids(self) -> pa.Array:
@@ -154,15 +178,15 @@ class IdMap:
         wanted = _as_ids(ids)
         if self._sorted is None:
             texts = wanted.cast(pa.string())
-            return _flat(pc.fill_null(pc.index_in(texts, self._ids), -1)).astype(np.int32)
+            return flat(pc.fill_null(pc.index_in(texts, self._ids), -1), np.int32)
         if pa.types.is_string(wanted.type):
             wanted = pa.chunked_array([pa.array(map(_integer_or_none, wanted.to_pylist()), pa.int64())])
-        known = _flat(pc.is_valid(wanted))
-        numbers = _flat(pc.fill_null(wanted, 0))
+        known = flat(pc.is_valid(wanted).cast(pa.uint8()), bool)
+        found = flat(pc.fill_null(wanted, 0), np.int64)
         if len(self) == 0:
-            return np.full(len(numbers), -1, np.int32)
-        places = np.minimum(np.searchsorted(self._sorted, numbers), len(self) - 1)
-        return np.where(known & (self._sorted[places] == numbers), places, -1).astype(np.int32)
+            return np.full(found.size, -1, np.int32)
+        places = np.minimum(np.searchsorted(self._sorted, found), len(self) - 1)
+        return np.where(known & (self._sorted[places] == found), places, -1).astype(np.int32)
 
     def encode(self, ids: Any) -> npt.NDArray[np.int32]:
         """Return the codes of `ids`, all of which must be in the map.
@@ -213,7 +237,7 @@ class IdMap:
             raise ConfigError(f"IdMap: expected codes from 0 to {len(self) - 1}, found {bad}.")
         if self._sorted is not None:
             return self._sorted[wanted]
-        ids: npt.NDArray[Any] = self._ids.take(pa.array(wanted)).to_numpy(zero_copy_only=False)
+        ids: npt.NDArray[Any] = self._ids.take(over(wanted)).to_numpy(zero_copy_only=False)
         return ids
 
     def _unknown_message(self, unknown: list[Any], count: int) -> str:
@@ -247,7 +271,7 @@ class IdMap:
 
 
 def _as_ids(values: Any, name: str = "ids") -> pa.ChunkedArray:
-    """Convert any column of ids to an int64 or string chunked array; missing ones are null."""
+    """Convert any column of ids to an int32, int64 or string chunked array; missing ones are null."""
     if isinstance(values, (str, int, np.integer)):
         values = [values]
     if not isinstance(values, (pa.Array, pa.ChunkedArray)):
@@ -262,6 +286,8 @@ def _as_ids(values: Any, name: str = "ids") -> pa.ChunkedArray:
     chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
     if pa.types.is_dictionary(chunks.type):
         chunks = chunks.cast(chunks.type.value_type)
+    if pa.types.is_int32(chunks.type):
+        return chunks  # as files are read: half the memory
     if pa.types.is_integer(chunks.type) or len(chunks) == 0:
         try:
             return chunks.cast(pa.int64())
@@ -272,6 +298,11 @@ def _as_ids(values: Any, name: str = "ids") -> pa.ChunkedArray:
     if chunks.null_count and (pa.types.is_floating(chunks.type) or pa.types.is_null(chunks.type)):
         raise _missing(chunks, name)
     raise ConfigError(f"{name}: expected integers or strings, found {type_name(chunks.type)}. Convert them first.")
+
+
+def _wide(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a map's ids for a column of this type."""
+    return pa.int64() if pa.types.is_integer(kind) else pa.string()
 
 
 def _missing(chunks: pa.ChunkedArray, name: str) -> ConfigError:
@@ -310,12 +341,6 @@ def is_text(kind: pa.DataType) -> bool:
 def type_name(kind: pa.DataType) -> str:
     """Return the name of an Arrow type, as NumPy has it for floating point."""
     return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
-
-
-def _flat(chunks: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """Return the values of a chunked array without nulls."""
-    array: npt.NDArray[Any] = chunks.to_numpy()
-    return array
 
 
 def _integer_or_none(text: str | None) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nbps.data.arrays import flat, over, parts
 from nbps.data.ratings.columns import ROLES, Columns
 from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap
 from nbps.errors import ConfigError
 
-# Whole columns at once would take temporary arrays of 8 bytes a rating, where the ratings take 12.
-_PART = 1 << 20
+_COLUMNS = ("users", "items", "values")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class Ratings:
                 raise ConfigError(
                     f"Ratings.{name}: expected codes from 0 to {len(ids) - 1}, found {codes.min()} to {codes.max()}."
                 )
-        if not np.isfinite(self.values).all():
+        if not all(np.isfinite(self.values[part]).all() for part in parts(len(self.values))):
             row = int(np.argmin(np.isfinite(self.values)))
             raise ConfigError(f"Ratings.values: expected finite, found {self.values[row]} at index {row}.")
 
@@ -140,8 +139,22 @@ class Ratings:
         >>> Ratings.from_arrow(table)
         Ratings(2 ratings, 2 users, 2 items)
         """
-        found = rating_columns(table, columns)
-        return cls.from_columns(*(found[role] for role in ROLES))
+        return cls.from_table(rating_columns(table, columns))
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Ratings:
+        """Make ratings from what a file or frame was read as.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
+            The columns user, item (each integers or strings) and rating (float32), without nulls; all values finite.
+        """
+        columns = [table.column(role) for role in ROLES]
+        del table  # each column is let go of when it has been converted, if nobody else holds it
+        users, user_codes = IdMap.of(columns.pop(0), "users")
+        items, item_codes = IdMap.of(columns.pop(0), "items")
+        return cls(user_codes, item_codes, flat(columns.pop(0), np.float32), users, items)
 
     @classmethod
     def from_pandas(cls, frame: Any, columns: Columns | None = None) -> Ratings:
@@ -152,9 +165,9 @@ class Ratings:
         """Return an Arrow table with the columns user, item (ids) and rating, as `from_arrow` takes it."""
         return pa.table(
             {
-                "user": self.user_ids.ids.take(pa.array(self.users)),
-                "item": self.item_ids.ids.take(pa.array(self.items)),
-                "rating": self.values,
+                "user": self.user_ids.ids.take(over(self.users)),
+                "item": self.item_ids.ids.take(over(self.items)),
+                "rating": over(self.values),
             }
         )
 
@@ -198,7 +211,7 @@ class Ratings:
         """
         return replace(self, users=self.users[mask], items=self.items[mask], values=self.values[mask])
 
-    def split(self, test_fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
+    def split(self, test_fraction: float, seed: int = 0, in_place: bool = False) -> tuple[Ratings, Ratings]:
         """Split at random into train and test, each in file order and with the full id maps.
 
         A rating is test where ``np.random.default_rng(seed).random(n) < test_fraction``.
@@ -209,6 +222,8 @@ class Ratings:
             Between 0 and 1, both excluded.
         seed : int
             The same seed gives the same split.
+        in_place : bool
+            The part to train on takes the memory of these ratings, which must not be used any more.
 
         Returns
         -------
@@ -223,14 +238,20 @@ class Ratings:
             raise ConfigError(
                 f"test_fraction: expected a number between 0 and 1 (both excluded), found {test_fraction}."
             )
-        is_test = np.random.default_rng(seed).random(len(self)) < test_fraction
+        random, is_test = np.random.default_rng(seed), np.empty(len(self), bool)
+        for part in parts(len(self)):
+            is_test[part] = random.random(is_test[part].size) < test_fraction
         count = int(is_test.sum())
         if count in (0, len(self)):
             raise ConfigError(
                 f"test_fraction {test_fraction} of {len(self)} ratings leaves {len(self) - count} to train "
                 f"and {count} to test; expected at least one of each. Use another fraction or more ratings."
             )
-        return self.take(~is_test), self.take(is_test)
+        test = self.take(is_test)
+        np.logical_not(is_test, out=is_test)
+        if not in_place:
+            return self.take(is_test), test
+        return replace(self, **{name: _kept(getattr(self, name), is_test) for name in _COLUMNS}), test
 
     def recode(self, user_ids: IdMap, item_ids: IdMap) -> tuple[Ratings, int]:
         """Return the same ratings in the codes of other maps, as a model trained on other data needs them.
@@ -247,6 +268,8 @@ class Ratings:
         dropped : int
             How many were not.
         """
+        if user_ids is self.user_ids and item_ids is self.item_ids:
+            return self, 0
         users = user_ids.find(self.user_ids.ids)[self.users]
         items = item_ids.find(self.item_ids.ids)[self.items]
         known = (users >= 0) & (items >= 0)
@@ -254,10 +277,14 @@ class Ratings:
         return kept, len(self) - len(kept)
 
 
-def parts(size: int, least: int = _PART) -> Iterator[slice]:
-    """Cut columns of `size` ratings into parts, which are gone through one by one to save memory."""
-    step = max(least, _PART)
-    return (slice(first, first + step) for first in range(0, size, step))
+def _kept(column: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return the entries of a column where `mask` is, moved to its beginning."""
+    end = 0
+    for part in parts(column.size):
+        found = column[part][mask[part]]
+        column[end : end + found.size] = found
+        end += found.size
+    return column[:end]
 
 
 def _counts(codes: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int64]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nbps.data.ratings.columnar import read_columnar
-from nbps.data.ratings.columns import ROLES, Columns, check_columns
+import pyarrow as pa
+
+from nbps.data.ratings.columns import Columns, check_columns
 from nbps.data.ratings.formats import SEPARATORS, check_format, detect_format
 from nbps.data.ratings.ids import IdMap
-from nbps.data.ratings.json_lines import read_json_lines
 from nbps.data.ratings.layout import find_layout
 from nbps.data.ratings.ratings import Ratings
-from nbps.data.ratings.text import read_text
 from nbps.data.source import data_error, open_source
 
 
@@ -63,17 +62,26 @@ def read_ratings(
     ConfigError
         If `format`, `columns` or `delimiter` cannot be used.
     """
+    return Ratings.from_table(read_table(path, format, columns, delimiter))
+
+
+def read_table(path: str | Path, format: str | None, columns: Columns | None, delimiter: str | None) -> pa.Table:  # noqa: A002
+    """Read a file as `read_ratings` does: a table as `Ratings.from_table` takes it, with the ids of the file."""
     check_columns(columns)
     requested = check_format(format, delimiter)
     source = open_source(path)
     found = detect_format(source, requested)
     if found in SEPARATORS:
-        table = read_text(source, find_layout(source, found, columns, delimiter))
-    elif found == "jsonl":
-        table = read_json_lines(source, columns)
-    else:
-        table = read_columnar(source, found, columns)
-    return Ratings.from_columns(*(table[role] for role in ROLES))
+        from nbps.data.ratings.text import read_text  # readers of formats that are not read need not be imported
+
+        return read_text(source, find_layout(source, found, columns, delimiter))
+    if found == "jsonl":
+        from nbps.data.ratings.json_lines import read_json_lines
+
+        return read_json_lines(source, columns)
+    from nbps.data.ratings.columnar import read_columnar
+
+    return read_columnar(source, found, columns)
 
 
 def read_test_ratings(

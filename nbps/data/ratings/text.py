@@ -25,10 +25,11 @@ from nbps.data.source import Source
 # ASCII's own field separator: no id contains it.
 _FIELD_MARK = "\x1f"
 _READ_BYTES = 1 << 20
+_LONG = re.compile(r"'-?\d{10,19}'")  # in pyarrow's words about what it could not read: an integer that takes 64 bits
 
 
 def read_text(source: Source, layout: Layout) -> pa.Table:
-    """Table with the columns user, item (each int64 or string) and rating (float32), without nulls.
+    """Table with the columns user, item (each int32, int64 or string) and rating (float32), without nulls.
 
     Raises
     ------
@@ -36,12 +37,18 @@ def read_text(source: Source, layout: Layout) -> pa.Table:
         If a line is not as `layout` says, or a rating is not finite; the message has the line's number.
     """
     rewrite = len(layout.separator.encode()) > 1 or layout.is_irregular
+    short, long = ([kind if whole else pa.string() for whole in layout.is_integer] for kind in (pa.int32(), pa.int64()))
     try:
-        table = _narrow(_read(source, layout, layout.is_integer, rewrite))
+        try:
+            table = _narrow(_read(source, layout, short, rewrite))
+        except pa.ArrowInvalid as error:
+            if not _LONG.search(str(error)):
+                raise
+            table = _narrow(_read(source, layout, long, rewrite))
     except (pa.ArrowInvalid, OSError):
         # An id that is not an integer after a sample that had only integers, or blanks after none.
         try:
-            table = _narrow(_read(source, layout, (False, False), rewrite or layout.format == "libmf"))
+            table = _narrow(_read(source, layout, [pa.string()] * 2, rewrite or layout.format == "libmf"))
         except (pa.ArrowInvalid, OSError) as error:
             raise _explained(source, layout, error) from None
     if table.num_rows == 0:
@@ -54,10 +61,9 @@ def read_text(source: Source, layout: Layout) -> pa.Table:
     return table
 
 
-def _read(source: Source, layout: Layout, is_integer: tuple[bool, bool], rewrite: bool) -> pa.Table:
+def _read(source: Source, layout: Layout, id_types: list[pa.DataType], rewrite: bool) -> pa.Table:
     names = [f"f{i}" for i in range(layout.field_count)]
     wanted = [names[position] for position in layout.positions]
-    id_types = [pa.int64() if integer else pa.string() for integer in is_integer]
     with source.open() as stream:
         file: Any = _Rewritten(cast(BinaryIO, stream), layout) if rewrite else stream
         table = pyarrow.csv.read_csv(

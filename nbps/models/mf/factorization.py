@@ -18,11 +18,12 @@ from nbps.errors import DataError, NotFittedError
 from nbps.job.report import Report
 from nbps.models.mf.file import parameters_from_json, parameters_to_json, read_model, write_model
 from nbps.models.mf.history import EpochRecord
-from nbps.models.mf.inputs import as_ratings, as_validation, check_magnitude, check_trainable, pair_columns
+from nbps.models.mf.inputs import as_ratings, as_validation, check_magnitude, check_trainable, pair_codes
 from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors, grown, initial_factors
 from nbps.models.mf.training import Trainer, warm_up
 from nbps.models.parameters import Parameters
+from nbps.models.phases import Phases
 
 Callback = Callable[["MatrixFactorization", EpochRecord], object]
 
@@ -79,6 +80,8 @@ class MatrixFactorization(Parameters):
         Of the factors kept: the last, or with `early_stopping` the best.
     train_seconds_ : float
         Sum of the epochs' training times.
+    seconds_ : dict of str to float
+        Where the time of the last training went: schedule, start, train, evaluate.
     report_ : nbps.Report
         Clocks, waiting and measured staleness of the workers.
 
@@ -157,10 +160,12 @@ class MatrixFactorization(Parameters):
         plan = TrainingPlan.of(self.get_params())
         plan.check_validation(validation)
         warm_up(plan)
-        data = as_ratings(ratings, y)
-        check_trainable(data)
-        factors = initial_factors(data, plan)
-        self._train(plan, factors, data, validation, plan.steps, history=[])
+        phases = Phases()
+        with phases("schedule"):
+            data = as_ratings(ratings, y)
+            check_trainable(data)
+            factors = initial_factors(data, plan)
+        self._train(plan, factors, data, validation, plan.steps, [], phases)
         return self
 
     def warm_up(self) -> Self:
@@ -183,7 +188,7 @@ class MatrixFactorization(Parameters):
         data = as_ratings(ratings, y)
         check_magnitude(data)
         factors, data = grown(self._factors, data, plan)
-        self._train(plan, factors, data, None, [plan.last_step] * epochs, history=self.history_)
+        self._train(plan, factors, data, None, [plan.last_step] * epochs, self.history_, Phases())
         return self
 
     def _train(
@@ -194,15 +199,19 @@ class MatrixFactorization(Parameters):
         validation: Any,
         steps: Sequence[float],
         history: Sequence[EpochRecord],
+        phases: Phases,
     ) -> None:
         """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
-        test = None if validation is None else as_validation(validation, factors.user_ids, factors.item_ids)
+        with phases("schedule"):
+            test = None if validation is None else as_validation(validation, factors.user_ids, factors.item_ids)
         patience = math.inf if plan.early_stopping is None else plan.early_stopping
         shown = any(getattr(callback, "needs_model", True) for callback in self.callbacks)
         watched = shown or plan.early_stopping is not None
         records = list(history)
         best: tuple[float, int, Factors] | None = None  # validation error, epoch, state
-        with Trainer(plan, factors, data, test, watched) as trainer:
+        with phases("schedule"):
+            trainer = Trainer(plan, factors, data, test, watched, phases)
+        with trainer:
             for step in steps:
                 record = trainer.epoch(len(records) + 1, step)
                 records.append(record)
@@ -221,6 +230,7 @@ class MatrixFactorization(Parameters):
             trainer.finish()
             _, epoch, final = best or (math.nan, records[-1].epoch, trainer.factors())
         self._become(final, records, epoch, trainer.report())
+        self.seconds_ = phases.seconds
 
     def _become(self, factors: Factors, records: list[EpochRecord], epoch: int, report: Report) -> None:
         """Take over what training gave, as of `epoch`."""
@@ -284,13 +294,7 @@ class MatrixFactorization(Parameters):
         float32[n]
         """
         factors = self._fitted()
-        if isinstance(ratings, Ratings):
-            users = factors.user_ids.find(ratings.user_ids.ids)[ratings.users]
-            items = factors.item_ids.find(ratings.item_ids.ids)[ratings.items]
-        else:
-            columns = pair_columns(ratings)
-            users, items = factors.user_ids.find(columns[0]), factors.item_ids.find(columns[1])
-        return factors.predict(users, items)
+        return factors.predict(*pair_codes(ratings, factors.user_ids, factors.item_ids))
 
     def score(self, ratings: Any, y: npt.ArrayLike | None = None) -> float:
         """Return minus the RMSE on `ratings` (as in `fit`): greater is better, as scikit-learn wants it."""
@@ -387,6 +391,7 @@ class MatrixFactorization(Parameters):
     history_: list[EpochRecord]
     best_epoch_: int
     train_seconds_: float
+    seconds_: dict[str, float]
     _factors: Factors
 
     def _fitted(self) -> Factors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.data import IdMap, Ratings
+from nbps.data.arrays import parts
 from nbps.data.ratings.frames import id_columns, is_frame
 from nbps.errors import ConfigError, DataError
 
@@ -84,6 +86,17 @@ def pair_columns(pairs: Any) -> tuple[Any, Any]:
     return array[:, 0], array[:, 1]
 
 
+def pair_codes(ratings: Any, user_ids: IdMap, item_ids: IdMap) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return the codes of users and items of ratings, or of pairs of ids; -1 for those that are unknown."""
+    if isinstance(ratings, Ratings):
+        return (
+            user_ids.find(ratings.user_ids.ids)[ratings.users],
+            item_ids.find(ratings.item_ids.ids)[ratings.items],
+        )
+    users, items = pair_columns(ratings)
+    return user_ids.find(users), item_ids.find(items)
+
+
 def check_trainable(data: Ratings) -> None:
     """Raise `DataError` if there is nothing to factorize, or float32 does not hold the differences of the ratings."""
     users, items = (int(np.count_nonzero(counts)) for counts in (data.user_counts, data.item_counts))
@@ -93,6 +106,8 @@ def check_trainable(data: Ratings) -> None:
             f"each"
         )
     check_magnitude(data)
+    if _on_grid(data.values):
+        return
     middle = np.median(data.values)
     distances = np.abs(data.values - middle)
     row = int(np.argmax(distances))
@@ -104,10 +119,22 @@ def check_trainable(data: Ratings) -> None:
         )
 
 
+def _on_grid(values: npt.NDArray[np.float32]) -> bool:
+    """Whether all ratings are multiples of a number that float32 tells apart beside any of them, as stars are."""
+    spread = float(values.max()) - float(values.min())
+    if spread == 0:
+        return True
+    step = np.float32(2.0 ** math.ceil(math.log2(2 * spread * _RESOLUTION)))  # a median may lie half-way
+    if step == 0:
+        return False
+    multiples = (values[part] / step for part in parts(values.size))  # exact, since it is a power of two
+    return all(np.array_equal(each, np.rint(each)) for each in multiples)
+
+
 def check_magnitude(data: Ratings) -> None:
     """Raise `DataError` if a rating is so large that predictions and their errors overflow float32."""
-    row = int(np.argmax(np.abs(data.values))) if len(data) else 0
-    if len(data) and abs(data.values[row]) > _LARGEST:
+    if len(data) and max(-data.values.min(), data.values.max()) > _LARGEST:
+        row = int(np.argmax(np.abs(data.values)))
         raise DataError(f"{_rating(data, row)}; expected at most {_LARGEST:g} in size. Correct it, or divide them all")
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nbps.data import IdMap, Ratings
-from nbps.data.ratings.ratings import parts
+from nbps.data.arrays import parts
 from nbps.errors import DataError
 from nbps.kernels.models import mf_layout
 from nbps.memory.arrow import over

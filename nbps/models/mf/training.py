@@ -28,6 +28,7 @@ from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors
 from nbps.models.mf.worker import TrainingInputs
+from nbps.models.phases import Phases
 from nbps.tables.definition import Table
 from nbps.tables.init import Initializer
 
@@ -54,9 +55,16 @@ class Trainer:
     """
 
     def __init__(
-        self, plan: TrainingPlan, factors: Factors, data: Ratings, test: Ratings | None, watched: bool
+        self,
+        plan: TrainingPlan,
+        factors: Factors,
+        data: Ratings,
+        test: Ratings | None,
+        watched: bool,
+        phases: Phases,
     ) -> None:
         nodes = plan.nodes
+        self._phases = phases
         local = default_workers(nodes) if plan.workers is None else plan.workers
         self._workers = local * nodes.count
         consistency = plan.model
@@ -105,23 +113,30 @@ class Trainer:
             raise self._too_large() from error
 
     def _enter(self) -> Self:
-        self._job.__enter__()
+        with self._phases("start"):
+            self._job.__enter__()
         try:
             if self._job.size != self._workers:
                 raise ConfigError(
                     f"workers is {self._job.settings.workers} on this node, {self._job.size} on all "
                     f"{self._job.settings.nodes.count} nodes together; expected as many on each node"
                 )
-            self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
-            mean, scale = self._start.mean, self._start.scale
-            self._hand_out("train", self._train, self._train.values, mean, 1.0 / scale)
-            if self._test is not None:
-                self._hand_out("test", self._test, (self._test.values - np.float32(mean)) / np.float32(scale), 0.0, 1.0)
-            self._job.run(mf_worker.begin)
+            with self._phases("schedule"):
+                self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
+                self._deal()
         except BaseException:
             self._job.close()
             raise
         return self
+
+    def _deal(self) -> None:
+        """Have every worker take its ratings."""
+        mean, scale = self._start.mean, self._start.scale
+        self._hand_out("train", self._train, self._train.values, mean, 1.0 / scale)
+        if self._test is not None:
+            standardised = (self._test.values - np.float32(mean)) / np.float32(scale)
+            self._hand_out("test", self._test, standardised, 0.0, 1.0)
+        self._job.run(mf_worker.begin)
 
     def _hand_out(self, share: str, data: Ratings, values: Floats, mean: float, scale: float) -> None:
         """Show all ratings to the workers, each of which takes those of its users as ``(value - mean) * scale``."""
@@ -165,6 +180,7 @@ class Trainer:
         start = time.perf_counter()
         error = self._job.run(mf_worker.train_epoch, step)[0]  # the same of every worker
         seconds = time.perf_counter() - start
+        self._phases.add({"train": seconds})
         after = self._job.report()
         if not math.isfinite(error):
             raise DataError(
@@ -175,7 +191,8 @@ class Trainer:
         scale = self._start.scale
         validation = None
         if self._test is not None:
-            validation = scale * math.sqrt(self._job.run(mf_worker.evaluate)[0] / len(self._test))
+            with self._phases("evaluate"):
+                validation = scale * math.sqrt(self._job.run(mf_worker.evaluate)[0] / len(self._test))
         return EpochRecord(
             epoch=number,
             train_rmse=scale * math.sqrt(error / len(self._train)),
