@@ -32,6 +32,38 @@ def test_deal_is_a_balanced_permutation(counts, parts, seed):
     assert (partition.place < partition.starts[partition.part + 1]).all()
 
 
+@pytest.mark.parametrize(("heavy", "parts"), [(1_000_000, 2), (1_000_000, 3), (2_500_000, 2)])
+def test_a_row_with_half_of_everything_has_a_part_for_itself(heavy, parts):
+    """Dealt forth and back its part would get half of the rest, too; also where most rows are dealt all at once."""
+    counts = np.r_[3, np.random.default_rng(0).integers(1, 20, 100_000), heavy]
+    partition = deal(counts, parts, np.random.default_rng(0))
+    sums = np.bincount(partition.part, weights=counts, minlength=parts)
+    assert sums.max() == max(heavy, sums.max())
+    assert sums.max() - max(counts.sum() / parts, heavy) <= 20
+    others = np.delete(np.bincount(partition.part), partition.part[-1])
+    assert sorted(partition.place) == list(range(counts.size))
+    assert others.max() - others.min() <= 0.02 * counts.size
+
+
+def test_workers_get_as_much_time_not_as_many_ratings():
+    """One user's ratings take less time than as many of thousands, each of whom a worker begins with in every block."""
+    counts = np.r_[200_000, np.full(20_000, 10)]
+    users = deal_out(counts, np.full(5_000, 80), 2, 4, 0).users
+    cells = np.minimum(counts, 8 * (1 - (1 - 1 / 8) ** counts))
+    seconds = np.bincount(users.part, weights=counts + 3 * cells)
+    ratings = np.bincount(users.part, weights=counts)
+    assert seconds.max() < 1.02 * seconds.min()
+    assert ratings.max() > 1.2 * ratings.min()
+
+
+def test_parts_stay_as_they_were_dealt_where_they_are_even_enough():
+    """Rows of a usual set go forth and back, so that its models stay the same."""
+    counts = np.random.default_rng(0).integers(20, 300, 1_000)
+    falling = np.argsort(-counts, kind="stable")
+    part = deal(counts, 2, np.random.default_rng(0)).part
+    assert part[falling][:6].tolist() == [0, 1, 1, 0, 0, 1]
+
+
 def _rotation(data: Ratings, workers: int, per_worker: int, seed: int = 0) -> Rotation:
     return deal_out(data.user_counts, data.item_counts, workers, per_worker, seed)
 

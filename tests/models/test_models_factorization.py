@@ -88,6 +88,16 @@ def test_the_seconds_of_a_fit_are_told(data):
     assert "evaluate" not in model.fit(data[0]).seconds_
 
 
+@pytest.mark.parametrize("schedule", ["rotate", "cached", "direct"])
+def test_more_workers_than_users(schedule):
+    """Those that have none take part without ratings; the model is no worse for it."""
+    users, items = np.divmod(np.arange(21), 7)
+    train = Ratings.from_columns(users, items, users + items % 2)
+    model = MatrixFactorization(rank=2, epochs=30, workers=5, schedule=schedule).fit(train, validation=train)
+    assert [worker["clocks"] for worker in model.report_.to_dict()["workers"]] == [30 * 15] * 5
+    assert model.history_[-1].validation_rmse < 0.5 * train.values.std()
+
+
 def test_staleness_beyond_any_use_costs_nothing(data):
     """A huge bound trains as a moderate one does: a tighter bound keeps the looser one too."""
     model = MatrixFactorization(**_SMALL, consistency=nbps.ESSP(10**9)).fit(data[0])
