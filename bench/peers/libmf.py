@@ -22,7 +22,7 @@ from pyarrow import csv
 from nbps.data import Ratings
 from peers import Epoch, epochs_from
 
-_OPTIONS = ("-l2", "0.05", "-r", "0.1")
+OPTIONS = ("-l2", "0.05", "-r", "0.1")
 _LINE = re.compile(r"(?:T\s+(?P<total>\S+)\s+(?P<own>\S+)\s+)?(?P<epoch>\d+)\s+(?P<numbers>[-+.\deE\s]+)$")
 
 
@@ -53,13 +53,13 @@ class Libmf:
                 flags = ["-p", str(folder / "test")]
             size = ["-k", str(rank), "-t", str(epochs), "-s", str(workers)]
             files = [str(folder / "train"), str(folder / "model")]
-            lines = self._run([*_OPTIONS, *size, *flags, *files])
+            lines = self._run([*OPTIONS, *size, *flags, *files])
             seconds = [own for own, _, _ in lines]
             errors = [numbers[1] if test is not None else None for _, _, numbers in lines]
             self.timing = "its own timing"
             if any(second is None for second in seconds):
                 self.timing = "arrival of its lines: an upper bound"
-                lines = self._run([*_OPTIONS, *size, *files])
+                lines = self._run([*OPTIONS, *size, *files])
                 arrivals = [arrival for _, arrival, _ in lines]
                 # Nothing marks the start of the first epoch: it is taken to last as long as the second.
                 steps = [after - before for before, after in itertools.pairwise(arrivals)]

@@ -54,6 +54,18 @@ def test_comparison_runs_with_every_schedule_and_the_yardstick(tmp_path):
     assert "not found" in result["missing"]["libmf"]
 
 
+def test_commands_are_timed_by_phase_and_beside_libmf(tmp_path):
+    """Of each format that is compared; LIBMF is a program that does nothing, or is said to be missing."""
+    program = tmp_path / "mf-train"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    names = [line["name"] for line in run(tmp_path, "command", "--libmf", str(program))["results"]]
+    for kind in ("Parquet", "CSV"):
+        assert {f"nbps, {kind}", f"nbps, {kind}, of libmf's time", f"nbps, {kind}, peak"} <= set(names)
+    assert names.count("  of it: train") == names.count("  of it: ids") == 2
+    assert {"libmf", "libmf, peak", "nbps --help", "nbps doctor", "import nbps"} <= set(names)
+
+
 @pytest.mark.parametrize(("peer", "package"), [("torch", "torch"), ("ray", "ray")])
 def test_peer_runs_where_it_is_installed(tmp_path, peer, package):
     """A peer from PyPI trains through the common interface."""
