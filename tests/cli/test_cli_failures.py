@@ -59,6 +59,7 @@ def test_an_error_is_one_line(nbps, tmp_path):
     assert "there is no such file" in line
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_is_one_short_line(process, data_file):
     """What the process that starts the workers raised is told without its traceback, which --debug shows."""
     cramped = {"NBPS_CACHE_DIR": "", "NUMBA_DISABLE_JIT": "1"}

@@ -34,6 +34,7 @@ def test_exit_codes(play, statuses, code, last):
     assert err.splitlines()[-1:] == [last] * bool(last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codes", "first", "code"), [((5, 6, 7), 2, 7), ((5, 6, 0), 1, 6), ((5, 0, 0), 0, 5), ((0, 1, 2), 2, 2)]
 )
@@ -59,6 +60,7 @@ def test_others_are_ended_after_a_failure(play, tmp_path):
     assert gone([int((tmp_path / f"ready-{rank}").read_text()) for rank in range(3)])
 
 
+@pytest.mark.slow
 def test_others_may_go_on_after_a_failure(start, tmp_path):
     """``--grace inf``: they live until they end by themselves, or somebody ends them."""
     process = start("--nodes", 2, "--grace", "inf", PROGRAM, "hang", tmp_path)
@@ -70,6 +72,7 @@ def test_others_may_go_on_after_a_failure(start, tmp_path):
     assert not list(tmp_path.glob("signal-1"))
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_nodes(start, tmp_path):
     """As with ``| head``: the nodes fail when they print, and the run says so."""
     process = start("--nodes", 2, "--grace", 5, PROGRAM, "flood", tmp_path)
@@ -81,6 +84,7 @@ def test_a_reader_that_leaves_ends_the_nodes(start, tmp_path):
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_holds_up_no_signal(start, tmp_path):
     """The output is stuck, nodes wait in print; Ctrl-C comes through nonetheless, and twice ends everything."""
     process = start("--nodes", 2, PROGRAM, "flood", tmp_path)
@@ -92,6 +96,7 @@ def test_a_reader_that_stops_holds_up_no_signal(start, tmp_path):
     assert process.wait(LIMIT_S) == 130
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_holds_up_no_failure(start, tmp_path):
     """Another node fails meanwhile: that is noticed, and the one that waits in print is ended."""
     process = start("--nodes", 2, "--grace", 0.1, PROGRAM, "fail_when_told", tmp_path)
@@ -103,6 +108,7 @@ def test_a_reader_that_stops_holds_up_no_failure(start, tmp_path):
     assert process.returncode == 9
 
 
+@pytest.mark.slow
 def test_a_process_left_behind_holds_up_nobody(play, tmp_path):
     """A child of a node that keeps its output open does not keep the run from ending."""
     code, out, _ = play("--nodes", 2, PROGRAM, "leave_behind", tmp_path)
@@ -135,6 +141,7 @@ def test_a_signal_is_forwarded_once(start, tmp_path, how, number, code, last):
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_kills(start, tmp_path):
     """Nodes that ignore the first one."""
     process = start("--nodes", 2, PROGRAM, "interrupted", tmp_path, "ignore")
@@ -147,6 +154,7 @@ def test_a_second_interrupt_kills(start, tmp_path):
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_ignored_signals_stay_ignored(start, tmp_path):
     """As under nohup: a hang-up ends neither the run nor its nodes."""
     process = start("--nodes", 2, PROGRAM, "interrupted", tmp_path, "default", preexec_fn=ignore_hang_up)
@@ -162,6 +170,7 @@ def ignore_hang_up() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
+@pytest.mark.slow
 def test_nodes_die_with_a_killed_run(start, tmp_path):
     """Kill -9 of ``nbps run`` itself: no node lives on."""
     process = start("--nodes", 3, PROGRAM, "interrupted", tmp_path, "ignore")
@@ -171,6 +180,7 @@ def test_nodes_die_with_a_killed_run(start, tmp_path):
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_terminal_arrives_once(terminal, tmp_path):
     """Also at node 0, which has the terminal: one key, one signal."""
     at = terminal("--nodes", 3, PROGRAM, "interrupted", tmp_path, "polite")
@@ -182,6 +192,7 @@ def test_ctrl_c_at_the_terminal_arrives_once(terminal, tmp_path):
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_ends_the_run(terminal, tmp_path):
     """Its end hangs up on ``nbps run``, which tells the nodes."""
     at = terminal("--nodes", 2, PROGRAM, "interrupted", tmp_path, "ignore")

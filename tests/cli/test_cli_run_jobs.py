@@ -107,6 +107,7 @@ def until(process, text):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [0, 1])
 def test_the_node_whose_worker_raised_failed_first(start, tmp_path, fails):
     """Also if the other node, which it has told, ends earlier: it is named, with its exit code."""
@@ -121,6 +122,7 @@ def test_the_node_whose_worker_raised_failed_first(start, tmp_path, fails):
     assert errors.splitlines()[-1] == f"error: node {fails} failed first: exit code 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [0, 1])
 def test_nobody_waits_for_a_node_that_failed_before_its_job(play, tmp_path, fails):
     """The others are told at once that it has ended, and how: they would wait for it for as long as the job says."""
@@ -131,6 +133,7 @@ def test_nobody_waits_for_a_node_that_failed_before_its_job(play, tmp_path, fail
     assert errors.splitlines()[-1] == f"error: node {fails} failed first: exit code 7"
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_a_node_that_was_killed_as_a_whole(play, tmp_path):
     """Nothing is left of it that could tell the others; ``nbps run`` knows."""
     code, _, errors = play("--nodes", 2, "--grace", "inf", script(tmp_path, _KILLED), 1)
@@ -139,6 +142,7 @@ def test_nobody_waits_for_a_node_that_was_killed_as_a_whole(play, tmp_path):
     assert errors.splitlines()[-1] == "error: node 1 failed first: killed by SIGKILL"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaves", [0, 1])
 @pytest.mark.parametrize("when", ["before", "within"])
 def test_a_node_that_leaves_and_ends_well_is_named(play, tmp_path, when, leaves):

@@ -108,6 +108,7 @@ def test_ctrl_c_ends_the_job(start, which):
     assert segments_of(driver.pid) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_workers_start(start):
     """An interrupt before there are any workers ends the process that was to start them."""
     driver = start("fails to start")
@@ -123,6 +124,7 @@ def test_ctrl_c_while_the_workers_start(start):
     assert segments_of(driver.pid) == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_was_ignored_stays_so(start):
     """A job that was started with ``&`` in a script goes on when Ctrl-C ends the script, and ends by SIGTERM."""
     driver = start("clock", ignores="INT")
@@ -137,6 +139,7 @@ def test_an_interrupt_that_was_ignored_stays_so(start):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["clock", "compute"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=["kill -9", "kill", "hangup"])
 def test_workers_of_a_killed_driver_end_and_its_segments_go(start, which, number):
@@ -152,6 +155,7 @@ def test_workers_of_a_killed_driver_end_and_its_segments_go(start, which, number
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_process_that_the_killed_driver_forked_keeps_no_worker_alive(start):
     """It holds the driver's sockets open; the death of the driver is noticed all the same."""
@@ -168,6 +172,7 @@ def test_a_process_that_the_killed_driver_forked_keeps_no_worker_alive(start):
         os.killpg(driver.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_segments_outlive_only_until_the_next_start(start):
     """Driver, fork server, supervisor and workers all killed at once: the next job removes what they left."""
     driver = start("clock")
@@ -186,6 +191,7 @@ def test_segments_outlive_only_until_the_next_start(start):
     assert segments_of(driver.pid) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "said"),
     [
@@ -204,6 +210,7 @@ def test_careless_scripts_work_and_leave_nothing(start, which, said):
     assert segments_of(driver.pid) == []
 
 
+@pytest.mark.slow
 def test_a_fork_of_the_driver_cannot_use_its_job(start):
     """Its runs and checkpoints are refused, its close does nothing, and the job goes on where it was opened."""
     driver = start("fork uses it")
@@ -224,6 +231,7 @@ with nbps.Job([nbps.Table("t", 1, 1)], workers=2) as job:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
 def test_a_job_runs_without_standard_streams(tmp_path, closed):
     """Closed descriptors 0 to 2 are not mistaken for the job's sockets."""
@@ -233,6 +241,7 @@ def test_a_job_runs_without_standard_streams(tmp_path, closed):
     assert path.read_text() == "[[2.]]"
 
 
+@pytest.mark.slow
 def test_a_module_of_the_working_directory_is_not_imported(tmp_path):
     """A json.py or random.py where the user happens to be does not stop the workers from starting."""
     for name in ("json", "random", "selectors"):

@@ -48,6 +48,7 @@ def descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in descendants(child))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "access"),
     [("ESSP(2)", "direct"), ("SSP(3)", "cached"), ("ASP()", "direct"), ("BSP()", "cached"), ("VAP(100.0)", "cached")],
@@ -82,6 +83,7 @@ def test_one_that_all_processes_get_is_the_drivers_to_heed(tmp_path):
     assert rows == {(clock, clock, 0, 0, 0, 0, 0, 0, 0)}
 
 
+@pytest.mark.slow
 def test_a_second_one_ends_the_job_at_once(tmp_path):
     """A worker that never comes to its clock holds up the checkpoint, not the end."""
     driver = Driver(str(tmp_path), "ESSP(2)", "direct", "busy")
@@ -94,6 +96,7 @@ def test_a_second_one_ends_the_job_at_once(tmp_path):
         nbps.Job.resume(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_a_plan_it_does_what_it_did(tmp_path):
     """The process dies of it; nothing is left."""
     driver = Driver(str(tmp_path), "ESSP(2)", "direct", "unplanned")

@@ -100,6 +100,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["driver", "spawn", "forkserver", "fork"])
 def test_tracebacks_of_a_script_show_its_lines(tmp_path, process):
     """Also where the job is opened by a child of the script, in which ``__main__`` has another name."""

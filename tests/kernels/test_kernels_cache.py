@@ -89,6 +89,7 @@ def test_what_lies_in_the_cache_is_loaded_without_a_word(root):
     assert use(root, "one") == []
 
 
+@pytest.mark.slow
 def test_what_one_job_lacks_is_all_that_is_compiled(root):
     """A kernel whose file is gone is compiled, no other."""
     code_of(root, "first_bad_id").unlink()
@@ -173,6 +174,7 @@ def test_damaged_kernels_run_and_are_mended(root):
     assert use(root) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root reads everything, and there is no setpriv"
 )
@@ -186,6 +188,7 @@ def test_an_unreadable_file_is_compiled_anew(root):
     assert use(root, prefix=weak) == []
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_file_is_compiled_around(root):
     """It can be neither read nor replaced: both is said, and the kernel runs."""
     path = code_of(root, "get_rows")
@@ -245,6 +248,7 @@ def mounted(*mounts: str) -> tuple[str, ...]:
     return "unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"
 
 
+@pytest.mark.slow
 def test_without_room_kernels_run_all_the_same(tmp_path):
     """A full disk keeps nothing, and says so once; no part of a file is left."""
     said = use(tmp_path, prefix=mounted(disk(tmp_path, "size=32k,mode=700")))
@@ -255,6 +259,7 @@ def test_without_room_kernels_run_all_the_same(tmp_path):
     assert len(said) == 3
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_replaced(tmp_path):
     """Machine code goes to the temporary folder then."""
     chosen, temporary = tmp_path / "chosen", tmp_path / "temporary"
@@ -275,6 +280,7 @@ def test_without_any_folder_kernels_run_all_the_same(tmp_path):
     assert len(said) == 2
 
 
+@pytest.mark.slow
 def test_without_any_disk_kernels_run_all_the_same():
     """In a container all of whose folders are read-only, the temporary ones as well."""
     prefix = mounted(*(read_only(path) for path in map(Path, ("/tmp", "/var/tmp", "/usr/tmp")) if path.is_dir()))
@@ -283,6 +289,7 @@ def test_without_any_disk_kernels_run_all_the_same():
     assert len(said) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_meanwhile_is_made_again(root):
     """As ``nbps doctor --clean`` of another version does: what a running process compiles then is kept."""
     said = use(root, "removed")
@@ -309,6 +316,7 @@ def test_two_processes_at_once_mend_a_damaged_file(root):
     assert use(root) == []
 
 
+@pytest.mark.slow
 def test_a_cache_folder_that_cannot_be_made_is_replaced(tmp_path):
     """Where the chosen folder cannot be written, machine code goes to the temporary folder."""
     (tmp_path / "file").write_text("")

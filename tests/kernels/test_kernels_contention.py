@@ -39,6 +39,7 @@ def test_no_addition_is_lost_under_contention(dtype):
     assert (values == added / height).all()
 
 
+@pytest.mark.slow
 def test_the_check_notices_lost_updates():
     """Plain SIMD additions lose some under the same contention; if they lose none here, one taken away is noticed."""
     for _ in range(3):

@@ -32,6 +32,7 @@ class TestTcpContract(TransportContract):
         return "127.0.0.1:0"
 
 
+@pytest.mark.slow
 class TestTlsContract(TestTcpContract):
     tls: Tls
 
@@ -43,6 +44,7 @@ class TestTlsContract(TestTcpContract):
         return super().options(tls=self.tls, **fields)
 
 
+@pytest.mark.slow
 class TestCarrierPigeonContract(TransportContract):
     """A package that brings a transport, found by its entry point, whose addresses are nothing like host and port."""
 

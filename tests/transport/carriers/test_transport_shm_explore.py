@@ -233,6 +233,7 @@ CONNECTION_BUGS = {  # what shows it: capacity, frames, length of the queue
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connection", CONNECTION_BUGS)
 def test_a_bell_that_is_taken_at_the_wrong_time_is_found(monkeypatch, connection):
     """Planted: bells are taken away, and what they may have been about is not looked at again."""
@@ -240,6 +241,7 @@ def test_a_bell_that_is_taken_at_the_wrong_time_is_found(monkeypatch, connection
     assert any(failure.message.startswith("deadlock") for failure in failures)
 
 
+@pytest.mark.slow
 def test_bells_for_bytes_that_flush_takes_are_found(monkeypatch):
     """Planted: an end that sends and receives loses the bell for bytes while it looks for room."""
     pair = Pair(monkeypatch, Order.SC, 2, connection=FlushTakesBells)
