@@ -33,7 +33,7 @@ def count(worker, clocks, stop=""):
         worker.clock()
         if worker.current_clock == 5:
             say("going")
-        time.sleep(0.001)
+        time.sleep(0.004)
     return worker.current_clock
 
 
@@ -172,7 +172,7 @@ def given_up(path):
         job(on_failure="continue", checkpoints=nbps.Checkpoints(path, every=10)) as running,
     ):
         try:
-            say("counted", *running.run(count, 3000))
+            say("counted", *running.run(count, 800))
         except Exception as error:
             say(f"{type(error).__name__}: {error}")
             raise
