@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from nbps.data import Ratings, generate_ratings, read_ratings
-from nbps.memory.segments import find_segments
+from nbps.memory.segments import FOLDER, find_segments
 from nbps.runtime.cores import usable_cores
+from support.mounts import disk, mounted
 
 QUICK = ["--epochs", "3", "--rank", "4", "--workers", "2"]
 
@@ -211,11 +212,9 @@ def test_other_formats_of_data(nbps, tmp_path, data_file):
 
 def test_too_little_shared_memory_says_how_much_is_needed(tmp_path):
     """Bytes needed and free, and how to enlarge it: a user of this command has no tables to make smaller."""
-    mount = "mount -t tmpfs -o size=4m tmpfs /dev/shm"
-    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("mounting a small /dev/shm needs root and mount namespaces")
-    command = f'{mount} && exec "$0" -m nbps train mf --epochs 1 --rank 4 --workers 1 -q; ls /dev/shm'
-    done = subprocess.run(["unshare", "-m", "sh", "-c", command, sys.executable], capture_output=True, text=True)
+    arguments = ["-m", "nbps", "train", "mf", "--epochs", "1", "--rank", "4", "--workers", "1", "-q"]
+    command = [*mounted(disk(FOLDER, "size=4m")), sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.search(
         r"training on 899,942 ratings of 3,706 items by 6,040 users at rank 4 needs [\d,]+ bytes of shared memory; "

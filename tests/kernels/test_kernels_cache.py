@@ -14,6 +14,7 @@ import pytest
 
 from nbps import kernels
 from nbps.kernels import cache
+from support.mounts import disk, mounted, read_only
 
 SOURCE = Path(kernels.__path__[0])
 COMPILING = "nbps: compiling kernels for this machine (only once) ..."
@@ -225,27 +226,6 @@ def test_a_job_runs_although_its_cache_is_damaged(tmp_path):
 
 
 # --------------------------------------------------------------------------- folders
-
-
-def disk(folder: Path, options: str) -> str:
-    """Return what puts an empty disk in the place of a folder."""
-    return f"mount -t tmpfs -o {options} none '{folder}'"
-
-
-def read_only(folder: Path) -> str:
-    """Return what keeps a folder from being written to; what runs may lie there."""
-    return f"mount --bind '{folder}' '{folder}' && mount -o remount,bind,ro '{folder}'"
-
-
-def mounted(*mounts: str) -> tuple[str, ...]:
-    """Return what runs a command with mounts of its own; skips the test where that is not allowed."""
-    mount = " && ".join(mounts)
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode
-    ):
-        pytest.skip("mounting a small disk needs root and unshare")
-    return "unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"
 
 
 @pytest.mark.slow

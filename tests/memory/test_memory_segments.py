@@ -14,6 +14,7 @@ import pytest
 from nbps.errors import SharedMemoryError
 from nbps.memory import segments
 from nbps.memory.segments import FOLDER, Segment, attach, find_segments, remove_orphans
+from support.mounts import disk, mounted
 
 
 @pytest.fixture
@@ -115,14 +116,8 @@ print(left())
 @pytest.mark.slow
 def test_a_full_shared_memory_is_an_error_with_both_numbers():
     """In a /dev/shm of 2 MiB: tables, reservations and arguments that do not fit say so, nothing is left, no SIGBUS."""
-    mount = "mount -t tmpfs -o size=2m tmpfs /dev/shm"
-    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("mounting a small /dev/shm needs root and mount namespaces")
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, _SMALL],
-        capture_output=True,
-        text=True,
-    )
+    command = [*mounted(disk(FOLDER, "size=2m")), sys.executable, "-c", _SMALL]
+    done = subprocess.run(command, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert (done.returncode, len(lines)) == (0, 7), done
     number = r"needed ([\d,]+) bytes, free ([\d,]+) of 2,097,152 in /dev/shm; enlarge it .* or share less"
@@ -235,6 +230,26 @@ def test_a_fork_of_the_owner_deletes_nothing():
     """A child that exits in good order leaves its parent's segments."""
     done = python(_FORKER)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+_NOBODY = """
+import os
+from nbps.memory.segments import Segment, find_segments, remove_orphans
+os.setgid(65534)
+os.setuid(65534)
+segment = Segment("mine", 10)
+remove_orphans()
+print([(found.alive, found.foreign) for found in find_segments() if found.name == segment.name])
+segment.unlink()
+print(segment.path.exists())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_segments_of_a_process_that_was_root_are_its_own():
+    """It may look into little of /proc/self any more, but still tells its own segments from those of a container."""
+    done = python(_NOBODY)
+    assert (done.stdout, done.stderr) == ("[(True, False)]\nFalse\n", "")
 
 
 def test_start_time_is_read_behind_any_command_name(tmp_path):

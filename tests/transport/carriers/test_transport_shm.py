@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from nbps.errors import ConfigError, ConnectionLostError, TransportError
 from nbps.kernels import ring
+from nbps.memory.segments import FOLDER
 from nbps.testing.transport.ends import accepted
 from nbps.transport import Options, Tls, get_transport
+from support.mounts import disk, mounted
 from support.shm_stranger import (
     RING,
     descriptors_open,
@@ -173,10 +175,7 @@ print(len(list(Path("/proc/self/fd").iterdir())) - before)
 
 def test_a_full_shared_memory_is_told_at_both_ends():
     """In a /dev/shm of 1 MiB rings of 8 MiB are an error with both numbers for who connects and who accepts."""
-    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
-    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("mounting a small /dev/shm needs root and mount namespaces")
-    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, _FULL]
+    command = [*mounted(disk(FOLDER, "size=1m")), sys.executable, "-c", _FULL]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("shared memory is too small for 'rings-full': needed 8,392,704 bytes, free 1,048,576 of")
