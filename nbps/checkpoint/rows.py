@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent import futures  # whose part with threads, loaded on first use, no handler of atexit can load
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class _Pieces:
 
     closed = False
 
-    def __init__(self, sink: Sink, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, sink: Sink, pool: futures.ThreadPoolExecutor) -> None:
         self._sink = sink
         self._pool = pool
         self._position = 0
@@ -93,7 +93,7 @@ def write_rows(
     """Write row numbers `rows` and their `values`, shape (len(rows), width), to the file `path`."""
     schema = _schema(shape)
     step = max(1, PIECE_BYTES // (8 + shape.width * np.dtype(shape.dtype).itemsize))
-    with ThreadPoolExecutor(1, "nbps-checksum") as pool, store.create(path) as sink:
+    with futures.ThreadPoolExecutor(1, "nbps-checksum") as pool, store.create(path) as sink:
         pieces = _Pieces(sink, pool)
         writer = pa.ipc.new_file(pieces, schema)
         for low in range(0, len(rows), step):
@@ -162,7 +162,7 @@ def _read_piece(
     return rows
 
 
-def _read_file(pool: ThreadPoolExecutor, file: pa.NativeFile, entry: DataFile, where: str, use: _Use) -> int:
+def _read_file(pool: futures.ThreadPoolExecutor, file: pa.NativeFile, entry: DataFile, where: str, use: _Use) -> int:
     """Have `use` take every piece, in the pool if that is worth it; return the sum of what it returns."""
 
     def read(offset: int, piece: Piece) -> int:
@@ -177,12 +177,12 @@ def _read_file(pool: ThreadPoolExecutor, file: pa.NativeFile, entry: DataFile, w
     finally:
         for job in jobs:
             job.cancel()
-        wait(jobs)  # nobody reads the file or writes the values once this has failed
+        futures.wait(jobs)  # nobody reads the file or writes the values once this has failed
 
 
 def _read_files(store: Store, folder: str, files: Iterable[DataFile], use: _Use) -> Iterator[tuple[DataFile, str, int]]:
     """Have `use` take every piece, verified, of one file after the other; yield what it returned in sum."""
-    with ThreadPoolExecutor(_THREADS, "nbps-load") as pool:
+    with futures.ThreadPoolExecutor(_THREADS, "nbps-load") as pool:
         for entry in files:
             path = f"{folder}/{entry.name}"
             where = store.show(path)

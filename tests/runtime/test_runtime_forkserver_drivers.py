@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nbps
+from nbps.checkpoint.load import latest
 from nbps.runtime import forkserver, surroundings
 
 _CLOSING = """
@@ -123,3 +124,24 @@ def test_a_job_after_the_server_was_dismissed_at_exit():
     """A handler that was registered before the first job runs after the server's: it gets a new one."""
     done = subprocess.run([sys.executable, "-c", _LATE], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("[0, 1] []\n" * 2, "", 0)
+
+
+_FIRST = """
+import atexit, sys
+import nbps
+
+def ask():
+    plan = nbps.Checkpoints(sys.argv[1], every=5)
+    with nbps.Job([nbps.Table("t", 1, 1)], workers=2, checkpoints=plan) as job:
+        print(job.run(lambda worker: [worker.clock() for _ in range(6)][0]), flush=True)
+
+atexit.register(ask)
+"""
+
+
+def test_the_first_job_of_a_process_may_be_one_at_exit(tmp_path):
+    """What it needs and nobody has imported yet can still be: no threads of the driver's, which Python refuses."""
+    command = [sys.executable, "-c", _FIRST, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("[None, None]\n", "", 0)
+    assert latest(tmp_path).clock == 5
