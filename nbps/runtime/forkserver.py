@@ -8,8 +8,8 @@ preload of another did, or a module that was edited since; where its surrounding
 
 A request is one message: a pickled ``(function, args)``, which loads what the job needs into the server, and five
 descriptors: 0 to 2 of the driver at the time, the supervisor's end of its control socket, and its *lifeline*. On that
-the driver may ask for its end, and the server tells its wait status. A message with the first three only asks for
-loading ahead of the job.
+the driver may ask for SIGKILL or SIGCONT, and the server tells its wait status. A message with the first three only
+asks for loading ahead of the job.
 """
 
 from __future__ import annotations
@@ -82,8 +82,16 @@ class Supervisor:
 
     def kill(self) -> None:
         """End it and its workers at once; does not wait for it."""
+        self._ask_for(signal.SIGKILL)
+
+    def go_on(self) -> None:
+        """Have it continued if it was stopped, it or the server."""
+        self._server.go_on()
+        self._ask_for(signal.SIGCONT)
+
+    def _ask_for(self, number: signal.Signals) -> None:
         with contextlib.suppress(OSError):
-            self._lifeline.send(None)
+            self._lifeline.send(number)
 
 
 class ForkServer:
@@ -148,8 +156,12 @@ class ForkServer:
                     f"the process from which workers are forked (pid {self.pid}) has just ended, perhaps by kill -9; "
                     f"open the job again"
                 ) from error
-        self._process.send_signal(signal.SIGCONT)  # the job would wait without limit for one that was stopped
+        self.go_on()
         return Supervisor(self, control, lifeline)
+
+    def go_on(self) -> None:
+        """Have it continued if it was stopped: a job would wait for it without limit."""
+        self._process.send_signal(signal.SIGCONT)
 
 
 def _file_of(requests: socket.socket) -> tuple[int, int] | None:
@@ -237,7 +249,7 @@ class _Server:
         while self._supervisors and (left := deadline - time.monotonic()) > 0:
             self._attend([], left)
         for pid, _ in self._supervisors.values():
-            _kill(pid)
+            _send(pid, signal.SIGKILL)
         while self._supervisors:
             self._attend([], None)
 
@@ -250,8 +262,7 @@ class _Server:
                 self._bury(source)
             elif source in lifelines and not source.closed:
                 try:
-                    source.recv()
-                    _kill(lifelines[source])
+                    _send(lifelines[source], source.recv())
                 except (EOFError, OSError):  # the driver has died: the supervisor knows
                     source.close()
         return [source for source in sources if source in ready]
@@ -283,7 +294,7 @@ class _Server:
             function(*args)
         if sockets := descriptors[_STANDARD:]:
             control, lifeline = map(Connection, sockets)
-            if not lifeline.poll():  # else the driver does not want it any more
+            if not _is_unwanted(lifeline):
                 self._fork(control, lifeline)
             control.close()
         # The server would keep a pipe open of which somebody waits for the end.
@@ -320,8 +331,17 @@ class _Server:
             os._exit(1)
 
 
-def _kill(pid: int) -> None:
-    """Kill a supervisor, which was not waited for yet, its workers, and what its preload started."""
-    with contextlib.suppress(ProcessLookupError):  # it was forked just now, and has no group yet
-        os.killpg(pid, signal.SIGKILL)
-    os.kill(pid, signal.SIGKILL)
+def _is_unwanted(lifeline: Connection) -> bool:
+    """Whether the driver has given up a supervisor before it was forked."""
+    try:
+        return any(lifeline.recv() == signal.SIGKILL for _ in iter(lifeline.poll, False))
+    except (EOFError, OSError):
+        return True
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a supervisor, which was not waited for yet; SIGKILL to its workers and its preload's, too."""
+    if number == signal.SIGKILL:
+        with contextlib.suppress(ProcessLookupError):  # it was forked just now, and has no group yet
+            os.killpg(pid, number)
+    os.kill(pid, number)

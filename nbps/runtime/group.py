@@ -19,6 +19,7 @@ from nbps.runtime.forkserver import ForkServer, Load
 from nbps.runtime.supervisor import INTERRUPT, STOP, Equipment
 from nbps.runtime.surroundings import Surroundings
 
+_STOPPED_S = 1.0  # a supervisor that was silent for so long may have been stopped
 _SIGNAL_HINTS: dict[int, str] = {
     signal.SIGKILL: "; out of memory?",
     signal.SIGSEGV: "; a row id out of range in a kernel? kernels check nothing",
@@ -107,6 +108,8 @@ class WorkerGroup:
         """Have the supervisor preload and fork; returns when every worker runs."""
         try:
             self._control.send_bytes(self._preload)
+            while not self._control.poll(_STOPPED_S):
+                self._supervisor.go_on()
             kind, value = self._control.recv()
         except (EOFError, OSError):
             code = self._supervisor.wait()

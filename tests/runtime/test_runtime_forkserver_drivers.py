@@ -76,6 +76,12 @@ def test_a_server_that_was_stopped_is_continued():
     assert forkserver.current().pid == pid
 
 
+def test_a_supervisor_that_is_stopped_while_it_starts_is_continued():
+    """Its driver would wait for it without limit: a preload may take as long as it likes."""
+    with nbps.Job([], workers=2, preload=lambda: os.kill(os.getpid(), signal.SIGSTOP)) as job:
+        assert job.run(lambda worker: worker.rank) == [0, 1]
+
+
 _NOBODY = """
 import os
 from nbps.runtime import surroundings
