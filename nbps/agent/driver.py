@@ -31,7 +31,7 @@ class AgentControl:
     doorbell : int
         An eventfd that workers and agent inherit.
     remote : int
-        The agent's end of the sockets; it inherits that too.
+        The agent's end of the sockets, until the agent has it and nobody else.
     traffic : Traffic
         As told after the last run.
     attempt : str
@@ -52,11 +52,6 @@ class AgentControl:
         self._process = -1  # descriptor that polls readable when the agent has ended
         self._workers: tuple[int, ...] | None = None
         self._done = True
-
-    @property
-    def inherited(self) -> tuple[int, int]:
-        """What workers and agent inherit."""
-        return self.remote, self.doorbell
 
     def begin(self) -> None:
         """Tell the agent that a run begins; the board has been reset."""
@@ -80,8 +75,11 @@ class AgentControl:
         while ready := wait([self._process, self.connection], max(0.0, until - time.monotonic())):
             if self._process in ready:
                 return True
-            if isinstance(self.connection.recv(), Ended):
-                return False
+            try:
+                if isinstance(self.connection.recv(), Ended):
+                    return False
+            except (EOFError, OSError):
+                return True
         return False
 
     def terminate(self) -> None:
@@ -136,6 +134,7 @@ class AgentControl:
         NodeError, TransportError
             If nodes are missing, refuse each other, or define other tables.
         """
+        self._close_remote()
         self._place = spec.place
         self._process = os.pidfd_open(group.pids[rank])
         group.accompany(rank, serve_agent, spec)
@@ -148,7 +147,13 @@ class AgentControl:
         if not self.connection.closed:
             self._say(Close())
             self.connection.close()
-            os.close(self.remote)
+            self._close_remote()
             os.close(self.doorbell)
             if self._process >= 0:
                 os.close(self._process)
+
+    def _close_remote(self) -> None:
+        """Leave the agent's end to the agent: else its end would not be heard here."""
+        if self.remote >= 0:
+            os.close(self.remote)
+            self.remote = -1

@@ -115,7 +115,7 @@ class OpenJob:
         settings, agent = self._settings, self.agent
         bounded, nodes = isinstance(settings.consistency, VAP), settings.nodes
         self._met = _meet(nodes)
-        shards, doorbell, inherited = (0, -1, ()) if agent is None else (nodes.count, agent.doorbell, agent.inherited)
+        shards, doorbell = (0, -1) if agent is None else (nodes.count, agent.doorbell)
         self.board = board = Board(settings.workers, bounded, shards, doorbell)
         self._segments.append(board.segment)
         kinds = {(table.dtype, table.access, table.check_finite) for table in settings.tables}
@@ -130,8 +130,8 @@ class OpenJob:
             prepared,
             on_stop=functools.partial(_stop, board, agent, nodes),
             describe=functools.partial(_describe, board, self._sizes, nodes.rank),
-            companions=() if agent is None else ("nbps-agent",),
-            inherited=inherited,
+            companions={} if agent is None else {"nbps-agent": (agent.remote,)},
+            inherited=() if agent is None else (agent.doorbell,),
         )
         initial = {table.name: self._create(table) for table in settings.tables}
         group.start()

@@ -8,8 +8,9 @@ import pickle
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
+from types import MappingProxyType
 from typing import Any
 
 from nbps.errors import NodeError, SharedMemoryError, TransportError, WorkerDiedError, WorkerError
@@ -36,11 +37,12 @@ class WorkerGroup:
         From which the supervisor is forked.
     count : int
         Number of workers.
-    companions : sequence of str
-        What ``ps`` calls processes beside the workers, forked from the same supervisor: ranks `count` and up. Each
-        carries out one call, which is to last as long as the group; the end of one of them ends the group.
+    companions : mapping of str to sequence of int
+        What ``ps`` calls processes beside the workers, forked from the same supervisor: ranks `count` and up; and the
+        descriptors that only this one has. Each carries out one call, which is to last as long as the group; the end
+        of one of them ends the group.
     inherited : sequence of int
-        Descriptors that all these processes have under the same numbers.
+        Descriptors that all these processes have, as all do under the same numbers as here.
     load : (callable, args)
         Called in the fork server: loads what is ready for this job and for others.
     preload : sequence of (callable, args)
@@ -63,7 +65,7 @@ class WorkerGroup:
         on_stop: Callable[[str, BaseException], None],
         describe: Callable[[int], str],
         grace_s: float = 5.0,
-        companions: Sequence[str] = (),
+        companions: Mapping[str, Sequence[int]] = MappingProxyType({}),
         inherited: Sequence[int] = (),
     ) -> None:
         self.pids: list[int] = []
@@ -81,8 +83,10 @@ class WorkerGroup:
         self._connections = [ours for ours, _ in pipes]
         folder = os.open(".", os.O_PATH)
         try:
-            sockets = [theirs.fileno() for _, theirs in pipes]
-            equipment = Equipment(Surroundings.of_now(folder), names, sockets, list(inherited))
+            own = [[theirs.fileno()] for _, theirs in pipes]
+            for numbers, more in zip(own[count:], companions.values(), strict=True):
+                numbers.extend(more)
+            equipment = Equipment(Surroundings.of_now(folder), names, own, list(inherited))
             message = pickle.dumps(equipment)  # first: what may fail must not leave a supervisor that waits for it
             self._supervisor = server.fork(load)
             self._control = self._supervisor.control

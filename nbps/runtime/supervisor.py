@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import pickle
 import signal
@@ -46,21 +47,21 @@ class Equipment:
     surroundings : Surroundings
     names : list of str
         Of its workers and companions, by rank, as ``ps`` shows them.
-    sockets : list of int
-        Descriptors of theirs, one for each.
+    own : list of list of int
+        Descriptors that only one of them has, for each; the first is its socket to the driver.
     inherited : list of int
         Descriptors that all of them have.
     """
 
     surroundings: Surroundings
     names: list[str]
-    sockets: list[int]
+    own: list[list[int]]
     inherited: list[int]
 
     @property
     def descriptors(self) -> list[int]:
         """Numbers of all descriptors, here and there."""
-        return [self.surroundings.folder, *self.sockets, *self.inherited]
+        return [self.surroundings.folder, *itertools.chain.from_iterable(self.own), *self.inherited]
 
 
 def main(control: Connection, driver: int) -> None:
@@ -108,7 +109,7 @@ def _start(equipment: Equipment, control: Connection, driver: int) -> list[int]:
             os.waitpid(pid, 0)
         pids = []
         answer = failed(error)
-    for descriptor in equipment.sockets if pids else ():
+    for descriptor in itertools.chain.from_iterable(equipment.own) if pids else ():
         os.close(descriptor)
     with contextlib.suppress(OSError):
         control.send(answer)
@@ -153,10 +154,9 @@ def _fork_worker(rank: int, equipment: Equipment, control: Connection, on_end: A
         if on_end is not None:  # which is what Python makes of a handler that is not its own
             signal.signal(signal.SIGCHLD, on_end)
         control.close()
-        for other, descriptor in enumerate(equipment.sockets):
-            if other != rank:
-                os.close(descriptor)
-        child.serve(rank, Connection(equipment.sockets[rank]))
+        for descriptor in itertools.chain(*equipment.own[:rank], *equipment.own[rank + 1 :]):
+            os.close(descriptor)
+        child.serve(rank, Connection(equipment.own[rank][0]))
         status = 0
     except AbortedError:
         status = 128 + signal.SIGINT  # as a shell says it

@@ -76,6 +76,18 @@ def test_a_killed_worker_is_named(workers):
         running.run(tasks.fail, workers - 1, "kill")
 
 
+def test_a_killed_agent_is_named_and_its_sockets_end_with_it(tmp_path):
+    """Neither its driver nor the workers keep its end of them open."""
+    with job(2, checkpoints=nbps.Checkpoints(tmp_path, every=10)) as running:
+        agent, pid = running._open.agent, running._open.group.pids[2]
+        os.kill(pid, signal.SIGKILL)
+        assert agent.connection.poll(30)
+        with pytest.raises(EOFError):
+            agent.connection.recv()
+        with pytest.raises(WorkerDiedError, match=rf"the agent \(pid {pid}\) ended: killed by signal 9"):
+            running.run(lambda worker: worker.rank)
+
+
 def test_a_worker_that_the_system_ended_for_a_bad_address_is_told_what_kernels_do_not_check():
     """The likely cause of SIGSEGV here: a row id out of range in jitted code."""
 
