@@ -293,7 +293,7 @@ class _Server:
             function, args = pickle.loads(message)
             function(*args)
         if sockets := descriptors[_STANDARD:]:
-            control, lifeline = map(Connection, sockets)
+            control, lifeline = (Connection(descriptor) for descriptor in sockets)
             if not _is_unwanted(lifeline):
                 self._fork(control, lifeline)
             control.close()
