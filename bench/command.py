@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--libmf", metavar="PATH", help="LIBMF's mf-train, if it is not on PATH")
+    libmf.add_arguments(parser)
 
 
 def write_files(ratings: Ratings, folder: Path, given: Path | None) -> dict[str, Path]:
@@ -135,11 +135,11 @@ def read(given: Options) -> tuple[Ratings, Path | None]:
 def training_commands(files: dict[str, Path], folder: Path, given: Options) -> dict[str, list[str]]:
     """Return a command for each of the files; LIBMF's where it is there."""
     arguments, own = given.arguments, dict(files)
-    text, program = own.pop("libmf"), libmf.find(given.arguments.libmf)
+    text, program = own.pop("libmf"), libmf.Libmf(given.arguments).program
     commands = {f"nbps, {name}": train_command(path, folder, given) for name, path in own.items()}
     if program is not None:
         sizes = ["-k", str(arguments.rank), "-t", str(arguments.epochs), "-s", str(arguments.workers)]
-        commands["libmf"] = [program, *libmf.OPTIONS, *sizes, str(text), str(folder / "libmf.model")]
+        commands["libmf"] = [program, *libmf.options(arguments.rank), *sizes, str(text), str(folder / "libmf.model")]
     return commands
 
 
@@ -163,7 +163,8 @@ def measure(given: Options, folder: Path) -> list[Line]:
     for name, runs in samples.items():
         is_own = name.startswith("nbps,")
         target = _TARGET_S if is_own and path is not None else _TARGETS_S.get(name)
-        lines.append(Line(name, "s", [run.seconds for run in runs], target=target))
+        note = libmf.Libmf(given.arguments).told(given.arguments.rank) if name == "libmf" else ""
+        lines.append(Line(name, "s", [run.seconds for run in runs], target=target, note=note))
         phases = [phase for phase in runs[0].phases if phase != "total"]
         lines += [Line(f"  of it: {phase}", "s", [run.phases[phase] for run in runs]) for phase in phases]
         if is_own and "libmf" in samples:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import Options, console, in_turn, options, significant, summary, write
+from peers import libmf
 from rich.table import Table
 from systems import NBPS, YARDSTICK, Run, System, all_systems
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--goal", type=float, default=0.8455, help="test RMSE to pass (default %(default)s, for ml-1m at rank 32)"
     )
     parser.add_argument("--peers", help="comma-separated: which systems (default: all)")
-    parser.add_argument("--libmf", metavar="PATH", help="LIBMF's mf-train, if it is not on PATH")
+    libmf.add_arguments(parser)
 
 
 def read(given: Options) -> tuple[str, Ratings, Ratings]:
@@ -50,7 +51,7 @@ def read(given: Options) -> tuple[str, Ratings, Ratings]:
 
 def choose(given: Options) -> tuple[list[System], list[System]]:
     """Return the systems that run, and those asked for that cannot."""
-    systems = all_systems(given.arguments.libmf)
+    systems = all_systems(given.arguments)
     names = given.arguments.peers.split(",") if given.arguments.peers else list(systems)
     unknown = sorted(set(names) - set(systems))
     if unknown:
@@ -84,7 +85,14 @@ def yardstick_epoch_seconds(runs: dict[str, list[Run]]) -> float | None:
     return statistics.median(run.epochs[-1].train_seconds / len(run.epochs) for run in runs[YARDSTICK])
 
 
-def show(title: str, found: dict[str, dict[str, Any]], absent: list[System], goal: float, unit: float | None) -> None:
+def show(
+    title: str,
+    found: dict[str, dict[str, Any]],
+    present: list[System],
+    absent: list[System],
+    goal: float,
+    unit: float | None,
+) -> None:
     """Print the comparison."""
     table = Table(title=title)
     headings = (
@@ -114,6 +122,9 @@ def show(title: str, found: dict[str, dict[str, Any]], absent: list[System], goa
     for system in absent:
         table.add_row(system.name, str(system.missing))
     console().print(table)
+    for system in present:
+        if system.told:
+            console().print(f"{system.name}: {system.told}", highlight=False)
 
 
 def targets(found: dict[str, dict[str, Any]], unit: float | None) -> dict[str, bool]:
@@ -148,7 +159,7 @@ def main() -> None:
     found = {system: describe(own, goal) for system, own in runs.items()}
     unit = yardstick_epoch_seconds(runs)
     title = f"{name}: {len(train):,} ratings, rank {given.arguments.rank}, {epochs} epochs, {workers} workers"
-    show(title, found, absent, goal, unit)
+    show(title, found, present, absent, goal, unit)
     reached = targets(found, unit)
     # Only ml-1m has these targets; on other data the lines would mean nothing.
     if given.arguments.data is not None and not given.smoke:
@@ -164,6 +175,7 @@ def main() -> None:
             "goal": goal,
             "yardstick_epoch_seconds": unit,
             "systems": found,
+            "options": {system.name: system.told for system in present if system.told},
             "missing": {system.name: system.missing for system in absent},
             "targets": reached,
         },

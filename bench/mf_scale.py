@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=6, help="of each training; the first is left out")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--schedule", default="rotate", choices=("rotate", "cached", "direct"))
-    parser.add_argument("--libmf", metavar="PATH", help="LIBMF's mf-train, if it is not on PATH")
+    libmf.add_arguments(parser)
 
 
 def million_per_second(epochs: list[Epoch]) -> float:
@@ -37,7 +37,7 @@ def measure(given: Options) -> list[Line]:
     users, items, count = given.size(72_000, 300), given.size(10_700, 200), given.size(10_000_000, 8_000)
     data = generate_ratings(users=users, items=items, ratings=count)
     rank, epochs = given.arguments.rank, given.size(given.arguments.epochs, 2)
-    foreign = libmf.Libmf(libmf.find(given.arguments.libmf))
+    foreign = libmf.Libmf(given.arguments)
 
     def nbps_run(workers: int) -> Callable[[], float]:
         return lambda: million_per_second(train_nbps(given.arguments.schedule, data, None, rank, epochs, workers))
@@ -49,10 +49,11 @@ def measure(given: Options) -> list[Line]:
     if foreign.program:
         candidates |= {"libmf, 1 thread": libmf_run(1), "libmf, 2 threads": libmf_run(2)}
     samples = in_turn(candidates, given.repeats)
-    lines = [
-        Line(name, "M ratings/s", speeds, target=_TARGET_SPEED if name == "nbps, 2 workers" else None, at_least=True)
-        for name, speeds in samples.items()
-    ]
+    lines = []
+    for name, speeds in samples.items():
+        target = _TARGET_SPEED if name == "nbps, 2 workers" else None
+        note = foreign.told(rank) if name.startswith("libmf") else ""
+        lines.append(Line(name, "M ratings/s", speeds, target=target, at_least=True, note=note))
     for system, one, two in (
         ("nbps", "nbps, 1 worker", "nbps, 2 workers"),
         ("libmf", "libmf, 1 thread", "libmf, 2 threads"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def factorization() -> str:
             share = hit["median"] / result["yardstick_epoch_seconds"]
             passed = [f"{one['epochs_to_goal']['median']:g}", seconds, f"{share:.1f}"]
         rate = "{median:.3g} ({min:.3g}-{max:.3g})".format(**{k: speed[k] / 1e6 for k in ("median", "min", "max")})
-        lines.append(f"| {name} | {one['best_test_rmse']['median']:.4f} | {' | '.join(passed)} | {rate} |")
+        told = f" ({result['options'][name]})" if name in result.get("options", {}) else ""
+        lines.append(f"| {name}{told} | {one['best_test_rmse']['median']:.4f} | {' | '.join(passed)} | {rate} |")
     lines += ["", "10 million generated ratings, 72,000 x 10,700, rank 32:", "", *quantities(scale)]
     return "\n".join([*lines, "", origin(result, scale)])
 
@@ -62,13 +64,41 @@ def kernels() -> str:
     return "\n".join([*lines, "", origin(*results)])
 
 
+def defaults() -> str:
+    """Return the table of `defaults.py`."""
+    result = load("defaults")
+    lines = ["| set | ratings | users x items | validation | test | biases alone | stopped early |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, one in result["sets"].items():
+        test = one["test"]
+        validation, tested, stopped = (
+            f"{statistics.mean(one[part]['samples']):.4f}" for part in ("validation", "test", "stopped_early")
+        )
+        lines.append(
+            f"| {name if one['real'] else 'generated'} | {one['ratings']:,} | {one['users']:,} x {one['items']:,} | "
+            f"{validation} | {tested} ({test['min']:.4f}-{test['max']:.4f}) | {one['biases_alone']:.4f} | {stopped} |"
+        )
+    return "\n".join(lines)
+
+
+def choice() -> str:
+    """Return the table of what other constants would give."""
+    lines = ["| | chosen | others: how much worse |", "|---|---|---|"]
+    others = load("defaults")["others"]
+    for name, own in {line["name"]: line["default"] for line in others}.items():
+        told = ", ".join(f"{one['value']:g}: {one['worse']:+.2%}" for one in others if one["name"] == name)
+        lines.append(f"| `{name}` | {own:g} | {told} |")
+    return "\n".join(lines)
+
+
 def quantities(result: dict[str, Any]) -> list[str]:
     """Return a table of a benchmark's lines, with their targets."""
     lines = ["| quantity | measured | target |", "|---|---|---|"]
     for one in result["results"]:
         measured = f"{one['median']:.3g} ({one['min']:.3g}-{one['max']:.3g}) {one['unit']}"
         target = f"{one['target']:g}: {'reached' if one['reached'] else 'missed'}" if "target" in one else ""
-        lines.append(f"| {one['name']} | {measured} | {target} |")
+        told = f" ({one['note']})" if one["name"].startswith("libmf") and one["note"] else ""
+        lines.append(f"| {one['name']}{told} | {measured} | {target} |")
     return lines
 
 
@@ -89,7 +119,7 @@ def nodes() -> str:
 
 def main() -> None:
     """Replace the tables, wherever their markers are."""
-    tables = {"mf": factorization(), "kernels": kernels(), "nodes": nodes()}
+    tables = {"mf": factorization(), "defaults": defaults(), "choice": choice(), "kernels": kernels(), "nodes": nodes()}
     page = _PAGE.read_text()
     for name, table in tables.items():
         pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ class Run:
 
 @dataclass(frozen=True)
 class System:
-    """Something that factorizes; `missing` says why it cannot run here."""
+    """Something that factorizes; `missing` says why it cannot run here, `told` with what options it runs."""
 
     name: str
     train: Callable[[Ratings, Ratings, int, int, int], list[Epoch]]
     missing: str | None = None
+    told: str = ""
 
     def run(self, train: Ratings, test: Ratings, rank: int, epochs: int, workers: int) -> Run:
         """Train once and time all of it."""
@@ -39,14 +41,14 @@ class System:
         return Run(records, time.perf_counter() - start)
 
 
-def all_systems(libmf_program: str | None) -> dict[str, System]:
-    """Return every system by name; `libmf_program` is a path of ``mf-train``."""
-    foreign = libmf.Libmf(libmf.find(libmf_program))
+def all_systems(arguments: argparse.Namespace) -> dict[str, System]:
+    """Return every system by name; `arguments` are a rank and what `libmf.add_arguments` adds."""
+    foreign = libmf.Libmf(arguments)
     systems = [
         System(NBPS, lambda *a: train_nbps("rotate", *a)),
         System("nbps-cached", lambda *a: train_nbps("cached", *a)),
         System("nbps-direct", lambda *a: train_nbps("direct", *a)),
-        System("libmf", foreign.train, foreign.missing()),
+        System("libmf", foreign.train, foreign.missing(), foreign.told(arguments.rank)),
         System(YARDSTICK, yardstick.train, yardstick.missing()),
         System("torch", torch_hogwild.train, torch_hogwild.missing()),
         System("ray", ray_actor.train, ray_actor.missing()),

@@ -113,7 +113,9 @@ LearningRate = Annotated[
 Regularization = Annotated[
     float | None,
     typer.Option(
-        callback=_check_penalty, help="L2 penalty, 0 or more. Default: the model's own.", rich_help_panel=_MODEL
+        callback=_check_penalty,
+        help="L2 penalty of factors and biases, 0 or more. Default: the model's own.",
+        rich_help_panel=_MODEL,
     ),
 ]
 OptimizerOption = Annotated[OptimizerName, typer.Option("--optimizer", help="Step sizes.", rich_help_panel=_MODEL)]

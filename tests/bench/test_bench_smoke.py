@@ -66,6 +66,25 @@ def test_commands_are_timed_by_phase_and_beside_libmf(tmp_path):
     assert {"libmf", "libmf, peak", "nbps --help", "nbps doctor", "import nbps"} <= set(names)
 
 
+def test_defaults_are_judged_and_compared_with_others(tmp_path):
+    """Every set has errors on both parts, and other constants have an error relative to the defaults on each."""
+    result = run(tmp_path, "defaults")
+    for one in result["sets"].values():
+        assert {"validation", "test", "stopped_early", "biases_alone"} <= set(one)
+    assert all(line["by_set"].keys() == result["sets"].keys() for line in result["others"])
+
+
+def test_libmf_takes_smaller_steps_at_large_ranks_and_tables_name_its_build(tmp_path):
+    """What it was run with is what the result says."""
+    program = tmp_path / "mf-train"
+    program.write_text(f"#!/bin/sh\necho $* > {tmp_path}/arguments\nprintf '0 1.1 0.9 1\\n1 0.9 0.8 1\\n'\n")
+    program.chmod(0o755)
+    for rank, options in ((32, "-l2 0.05 -r 0.1"), (100, "-l2 0.05 -r 0.05")):
+        given = ("--peers", "libmf", "--libmf", str(program), "--libmf-build", "AVX", "--rank", str(rank))
+        assert run(tmp_path, "mf", *given)["options"] == {"libmf": f"AVX build, {options}"}
+        assert (tmp_path / "arguments").read_text().startswith(options)
+
+
 @pytest.mark.parametrize(("peer", "package"), [("torch", "torch"), ("ray", "ray")])
 def test_peer_runs_where_it_is_installed(tmp_path, peer, package):
     """A peer from PyPI trains through the common interface."""
