@@ -13,7 +13,7 @@ than the clock that it says: a shard waits for that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from nbps.core.memory import Board
 from nbps.core.messages import Halt, Message
@@ -25,12 +25,14 @@ _AT_ONCE = 1  # every clock that a worker comes to is as high
 
 
 class Halting:
-    """The halt of node `rank`; `clocks` are those of all nodes, as its shard has heard them.
-
-    Its `replicas` leave nothing for a later batch as soon as it has begun.
+    """The halt of node `rank`; its `replicas` leave nothing for a later batch as soon as it has begun.
 
     Attributes
     ----------
+    clocks : list of int
+        Clock of each node, as the node's shard has heard it.
+    begun : bool
+        Whether the workers of this node are held, now or later.
     bounds : list of int or None
         For each node the clock that its workers come to at most, or would have, had they not finished; None as long as
         it has not said so.
@@ -43,29 +45,26 @@ class Halting:
     def __init__(
         self,
         rank: int,
-        clocks: Sequence[int],
+        clocks: list[int],
         replicas: Mapping[int, Replica],
         board: Board,
         tell: Callable[[Message], None],
     ) -> None:
+        self.clocks = clocks
+        self.begun = False
         self.bounds: list[int | None] = [None] * len(clocks)
         self.asked: set[int] = set()
         self.clock: int | None = None
         self._rank = rank
-        self._clocks = clocks
         self._replicas = replicas
         self._board = board
         self._tell = tell
-
-    @property
-    def begun(self) -> bool:
-        """Whether the workers of this node are held, now or later."""
-        return self.bounds[self._rank] is not None
 
     def begin(self, asked: bool) -> None:
         """Hold the workers of this node, because it was `asked` to end or another one was; once."""
         if self.begun:
             return
+        self.begun = True
         if asked:
             self.asked.add(self._rank)
         for replica in self._replicas.values():
@@ -76,7 +75,7 @@ class Halting:
 
     def hear(self, source: int, halt: Halt) -> None:
         """Take the bound of node `source`."""
-        reached = 0 if self._clocks[source] == FINISHED else self._clocks[source]
+        reached = 0 if self.clocks[source] == FINISHED else self.clocks[source]
         if self.bounds[source] is not None or halt.bound <= reached:
             raise RemoteProtocolError(
                 f"node {source} halts at clock {halt.bound} at most; expected that once, and more than {reached}, "

@@ -8,8 +8,6 @@ another one are not taken.
 
 from __future__ import annotations
 
-from collections import deque
-
 from nbps.core.messages import Frame, Message
 from nbps.errors import LocalProtocolError, RemoteProtocolError
 
@@ -23,8 +21,8 @@ class Link:
         Number of the last message sent.
     acknowledged : int
         Number of the last that the peer is known to have; 0 <= acknowledged <= sent.
-    kept : deque of Frame
-        Messages acknowledged + 1 to sent, in order.
+    kept : list of Frame
+        Messages acknowledged + 1 to sent, in order; few, so that a list is smaller and faster than a deque.
     received : int
         Number of the last message taken from the peer; falls only by `give_back`.
     told : int
@@ -46,7 +44,7 @@ class Link:
         self.peer = peer
         self.run = run
         self.sent = self.acknowledged = self.received = self.told = 0
-        self.kept: deque[Frame] = deque()
+        self.kept: list[Frame] = []
         self.owed_at: float | None = None
         self.up = up
         self.heard_at = self.sent_at = self.moved_at = now
@@ -75,7 +73,7 @@ class Link:
     def again(self, now: float) -> list[Frame]:
         """Return everything not acknowledged."""
         self.moved_at = self.sent_at = now
-        return [frame._replace(acknowledged=self.received) for frame in self.kept]
+        return [Frame(self.run, frame.number, self.received, frame.message) for frame in self.kept]
 
     def forget(self) -> None:
         """Keep nothing for a peer that is gone in good order: it needs nothing any more."""
@@ -98,8 +96,7 @@ class Link:
                 raise RemoteProtocolError(
                     f"node {self.peer} acknowledges message {acknowledged}; expected at most {self.sent}, the last sent"
                 )
-            for _ in range(acknowledged - self.acknowledged):
-                self.kept.popleft()
+            del self.kept[: acknowledged - self.acknowledged]
             self.acknowledged = acknowledged
             self.moved_at = now
         self.heard_at = now

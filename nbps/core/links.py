@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from nbps.core.link import Link
 from nbps.core.messages import Action, Message, Send, Stop
@@ -69,21 +69,19 @@ class Links(dict[int, Link]):
             if link.owed_at is not None:
                 self.answer(link)
 
-    def silent(self) -> Iterator[tuple[Link, float]]:
-        """Yield the links on which nothing was heard for longer than `failure_timeout_s`, and for how long."""
+    def silent(self) -> list[tuple[Link, float]]:
+        """Return the links on which nothing was heard for longer than `failure_timeout_s`, and for how long."""
         now, failure_timeout_s = self.now, self._settings.failure_timeout_s
         deaf_s, self._looked_at = now - self._looked_at, now
-        is_deaf = deaf_s > self._settings.heartbeat_s
-        for link in self.values():
-            if is_deaf:
+        if deaf_s > self._settings.heartbeat_s:
+            for link in self.values():
                 link.heard_at += deaf_s  # this node did not run, or was busy: others may well have spoken
-            if now - link.heard_at > failure_timeout_s:
-                yield link, now - link.heard_at
+        return [(link, now - link.heard_at) for link in self.values() if now - link.heard_at > failure_timeout_s]
 
     def keep_alive(self) -> None:
         """Send again what gets no answer, acknowledge what waits for it, and show that this node lives."""
-        now, ack_s, heartbeat_s = self.now, self._settings.ack_s, self._settings.heartbeat_s
         self.retry()
+        now, ack_s, heartbeat_s = self.now, self._settings.ack_s, self._settings.heartbeat_s
         for link in self.values():
             if now - link.sent_at >= heartbeat_s or (link.owed_at is not None and now - link.owed_at >= ack_s):
                 self.answer(link)

@@ -108,11 +108,11 @@ class Node:
         self.links = links = Links(settings, now, connected)
         self.replicas = {node: Replica(node, settings, memory, board, links.post, links.has_room) for node in links}
         self.rounds = Rounds(settings, self.replicas, board)
+        clocks = [settings.clock] * settings.nodes
+        self.halting = Halting(settings.rank, clocks, self.replicas, board, links.post_to_all)
         self.shard = Shard(
-            settings, memory, board, links.post, links.has_room, self.rounds.seen, self._save,
-            lambda: self.halting,
-        )  # fmt: skip
-        self.halting = Halting(settings.rank, self.shard.clocks, self.replicas, board, links.post_to_all)
+            settings, memory, board, links.post, links.has_room, self.rounds.seen, self._save, self.halting
+        )
         self._on_message: dict[type, Callable[[int, Any], None]] = {
             Push: self.shard.push,
             Ship: self._on_ship,
@@ -162,17 +162,18 @@ class Node:
     # ----------------------------------------------------------------- what the driver says
 
     def _on_committed(self, event: Committed) -> None:
-        if event.clock < self.clock:
-            raise LocalProtocolError(f"node {self.settings.rank} went back from clock {self.clock} to {event.clock}")
+        clock, each = event
+        if clock < self.clock:
+            raise LocalProtocolError(f"node {self.settings.rank} went back from clock {self.clock} to {clock}")
         if self._bounded:
-            self.clock = event.clock
-            self._start_round(event.each or ())
-        elif event.clock > self.clock:
-            self.clock = event.clock
+            self.clock = clock
+            self._start_round(each or ())
+        elif clock > self.clock:
+            self.clock = clock
             for replica in self.replicas.values():
-                replica.push(event.clock)
-            self.shard.commit(event.clock, 0)
-        if event.clock == FINISHED and not self.settings.terms.pushes:
+                replica.push(clock)
+            self.shard.commit(clock, 0)
+        if clock == FINISHED and not self.settings.terms.pushes:
             for replica in self.replicas.values():
                 replica.need(FINISHED)  # a run ends with the same rows everywhere
 

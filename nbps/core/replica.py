@@ -8,7 +8,6 @@ way.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from nbps.core.memory import Board, Memory, Rows
@@ -25,7 +24,7 @@ class Replica:
     ----------
     number : int
         Number of the last batch sent to the owner.
-    unapplied : deque of (int, Rows)
+    unapplied : list of (int, Rows)
         Batches that no ship has confirmed to contain, in order.
     unapplied_bytes : int
         What they take together.
@@ -57,7 +56,7 @@ class Replica:
     ) -> None:
         self.owner = owner
         self.number = 0
-        self.unapplied: deque[tuple[int, Rows]] = deque()
+        self.unapplied: list[tuple[int, Rows]] = []
         self.unapplied_bytes = 0
         self.clock = settings.clock
         self.asked: int | None = None
@@ -134,7 +133,7 @@ class Replica:
             self._memory.install(self.owner, rows, newer, answered)
         self.ships = number
         while unapplied and unapplied[0][0] <= applied:
-            self.unapplied_bytes -= self._memory.bytes_of(unapplied.popleft()[1])
+            self.unapplied_bytes -= self._memory.bytes_of(unapplied.pop(0)[1])
         if clock > self.clock:
             self.clock = clock
             self._board.publish_shard(self.owner, clock)

@@ -42,7 +42,6 @@ from nbps.core.node import Node, State
 from nbps.core.settings import Settings
 from nbps.errors import LocalProtocolError, RemoteProtocolError
 
-_GOES_ON = State.RUNNING  # looked up once: a member of an enum takes as long as the rest of a line
 _EARLY_LIMIT = 1 << 14  # frames of one peer: far more than a window, and than workers that wait for rows
 
 
@@ -53,7 +52,9 @@ class Phase(enum.Enum):
     RUNNING = "running"
     OVER = "over, as the job is"  # there is no run after it
 
-    __hash__ = object.__hash__
+
+# Looked up once: a member of an enum takes as long as the rest of a line.
+_WAITING, _GOES_ON = Phase.WAITING, State.RUNNING
 
 
 class Runs:
@@ -70,7 +71,7 @@ class Runs:
         self, settings: Settings, memory: Memory, board: Board, now: float, connected: Collection[int] | None = None
     ) -> None:
         self.node = Node(settings, memory, board, now, connected)
-        self.phase = Phase.WAITING
+        self._enter(Phase.WAITING)
         self._memory = memory
         self._board = board
         self._previous: Node | None = None
@@ -99,7 +100,7 @@ class Runs:
         LocalProtocolError
             If the event cannot happen, or not in this phase.
         """
-        handler = _HANDLERS[self.phase].get(type(event))
+        handler = self._handlers.get(type(event))
         if handler is None:
             raise LocalProtocolError(
                 f"run {self.run} of {self.node} is {self.phase.value}; it does not know the event {event}\n"
@@ -132,11 +133,11 @@ class Runs:
                 out[-1] = Done(self.run)  # instead of `Leave`, its last word
                 out += self._go_on(now)
             else:
-                self.phase = Phase.OVER
+                self._enter(Phase.OVER)
         return out
 
     def _on_begin(self, event: Begin, now: float) -> list[Action]:
-        self.phase = Phase.RUNNING
+        self._enter(Phase.RUNNING)
         return self._take_early(now)
 
     def _on_terminate(self, event: Terminate, now: float) -> list[Action]:
@@ -152,7 +153,7 @@ class Runs:
     def _on_received(self, event: Received, now: float) -> list[Action]:
         source, frame = event
         run = self.node.settings.run
-        if frame.run == run and (self.phase is not Phase.WAITING or frame.message is None):
+        if frame.run == run and (self.phase is not _WAITING or frame.message is None):
             return self._pass_on(event, now)
         self.node.links[source].hear(now)
         if frame.run >= run:
@@ -163,10 +164,14 @@ class Runs:
 
     # ----------------------------------------------------------------- parts
 
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._handlers = _HANDLERS[phase]
+
     def _go_on(self, now: float) -> list[Action]:
         """Have a node for the next run: that of this one has left."""
         left, settings = self.node, self.node.settings
-        self.phase = Phase.WAITING
+        self._enter(Phase.WAITING)
         self._previous = left
         following = dataclasses.replace(settings, run=settings.run + 1, clock=0)
         connected = {peer for peer, link in left.links.items() if link.up}

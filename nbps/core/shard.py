@@ -70,13 +70,13 @@ class Shard:
         has_room: Callable[[int], bool],
         seen: Callable[[int, int], None],
         save: Callable[[int], bool],
-        halting: Callable[[], Halting],
+        halting: Halting,
     ) -> None:
         rank, nodes, clock = settings.rank, settings.nodes, settings.clock
         self.rank = rank
         self.terms = terms = settings.terms
         self.clock = clock
-        self.clocks = [clock] * nodes
+        self.clocks = halting.clocks
         self._behind = nodes  # clocks of nodes that are still `clock`
         self.save_due = False
         self.applied = [0] * nodes
@@ -193,7 +193,7 @@ class Shard:
         """
         if self.terms.ordered:
             self._apply_waiting(clock)
-        halting = self._halting()
+        halting = self._halting
         saved = clock == halting.clock or is_checkpoint(clock, self.terms.checkpoint_every)
         self.save_due = halting.may_be_at(clock) or (saved and not self._save(clock))
         if self.save_due:

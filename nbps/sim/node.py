@@ -113,8 +113,9 @@ class SimNode:
 
     def _handle(self, event: Event) -> None:
         assert self.runs is not None
+        world = self._world
         self._is_busy = True
-        self._world.carry_out(self, self.runs.handle(event, self._world.now))
+        world.carry_out(self, self.runs.handle(event, world.now))
         self._is_busy = False
         if type(event) is Begin:
             self._is_rung = True  # workers may have been faster

@@ -111,7 +111,7 @@ class RecordedProbe:
         values = yield from worker.get(row, asked)
         self.reads += 1
         staleness = bound if asked is None else asked
-        seen = tuple(int(n) for n in values - self._before[worker.run][row])
+        seen = tuple((values - self._before[worker.run][row]).tolist())
         assert self._simulation is not None
         self._simulation.log = hash((self._simulation.log, seen))
         self._entries[worker.run].append(

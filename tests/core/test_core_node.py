@@ -390,7 +390,7 @@ def test_a_link_takes_every_message_once_and_in_order():
     source.accept(target.answer(0.0), 0.0)
     assert [target.accept(frame, 0.0) for frame in source.again(0.0)] == [Pull(1), Pull(2), Pull(3)]
     source.validate()
-    source.kept.popleft()
+    source.kept.pop(0)
     with pytest.raises(LocalProtocolError, match="keeps messages"):
         source.validate()
     with pytest.raises(LocalProtocolError, match="keeps 3 messages; expected 2 to 5"):

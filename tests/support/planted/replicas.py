@@ -32,7 +32,7 @@ def _(patch):
     def received(self, event):
         replica, acknowledged = self.replicas[event.source], event.frame.acknowledged
         while replica.unapplied and replica.sent_in[replica.unapplied[0][0]] <= acknowledged:
-            replica.unapplied_bytes -= self._memory.bytes_of(replica.unapplied.popleft()[1])
+            replica.unapplied_bytes -= self._memory.bytes_of(replica.unapplied.pop(0)[1])
         original_received(self, event)
 
     original_push, original_received = Replica.push, Node._on_received

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nbps.core import shard
 from nbps.core.rules import FINISHED
 from nbps.core.shard import Shard
 from nbps.core.worker import Group
@@ -17,6 +18,7 @@ def _(patch):
             self._advance(max(self.clocks))
 
     patch.setattr(Shard, "_hear", hear)
+    patch.setattr(shard, "min", max, raising=False)
 
 
 @fault("own slot of a shard rises with its own workers", nodes=3, faults=(), runs=1, clocks=8)
