@@ -7,7 +7,7 @@ A thread is what `advance` says of it: what it does next, given what its accesse
 from __future__ import annotations
 
 import enum
-import itertools
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -86,10 +86,44 @@ class Result:
 class _State(NamedTuple):
     """Everything that decides what can happen next."""
 
-    answers: tuple[Answers, ...]  # by thread, shortened
+    threads: tuple[int, ...]  # where each one stands, as `_Thread` numbers it
     cells: Cells
     buffers: tuple[tuple[tuple[int, Any, bool], ...], ...]  # by thread: cell, value and whether it is a release
     asleep: tuple[int | None, ...]  # by thread: the cell on which it sleeps
+
+
+class _Thread:
+    """What a thread does next, for everything that it was answered so far: a number, since states are looked up.
+
+    Attributes
+    ----------
+    doing : list
+        Its next access, or what it has returned in a tuple, by number; 0 is its start.
+    """
+
+    def __init__(self, advance: Callable[[Answers], tuple[Answers, Access | tuple[Any]]]) -> None:
+        self.doing: list[Access | tuple[Any]] = []
+        self._advance = advance
+        self._numbers: dict[Answers, int] = {}
+        self._answers: list[Answers] = []
+        self._after: dict[tuple[int, Any], int] = {}
+        self._number(())
+
+    def after(self, number: int, answer: Any) -> int:
+        """Return where the thread stands when it was given one more answer."""
+        following = self._after.get((number, answer))
+        if following is None:
+            following = self._after[number, answer] = self._number((*self._answers[number], answer))
+        return following
+
+    def _number(self, answers: Answers) -> int:
+        answers, doing = self._advance(answers)
+        number = self._numbers.get(answers)
+        if number is None:
+            number = self._numbers[answers] = len(self.doing)
+            self._answers.append(answers)
+            self.doing.append(doing)
+        return number
 
 
 @dataclass
@@ -123,13 +157,12 @@ class Exploration:
 
     def __init__(self, order: Order, cells: Cells, threads: int, advance: Advance, check: Check) -> None:
         self._order = order
-        self._advance = advance
+        self._threads = [_Thread(functools.partial(advance, thread)) for thread in range(threads)]
         self._check = check
         self._counts: dict[_State, int] = {}  # schedules from a state to the end
         self._ends: set[tuple[Any, ...]] = set()
         self.result = Result()
-        answers = tuple(advance(thread, ())[0] for thread in range(threads))
-        self.result.schedules = self._follow(_State(answers, cells, ((),) * threads, (None,) * threads))
+        self.result.schedules = self._follow(_State((0,) * threads, cells, ((),) * threads, (None,) * threads))
         self.result.states = len(self._counts)
         self.result.ends = len(self._ends)
 
@@ -158,7 +191,7 @@ class Exploration:
             path[-1].schedules += here.schedules
 
     def _end(self, state: _State, path: Sequence[_Visit]) -> None:
-        doing = [self._advance(thread, answers)[1] for thread, answers in enumerate(state.answers)]
+        doing = [thread.doing[number] for thread, number in zip(self._threads, state.threads, strict=True)]
         end = (state.cells, tuple(doing))
         if end in self._ends:
             return
@@ -183,7 +216,7 @@ class Exploration:
                 following = state._replace(cells=cells, buffers=_with(state.buffers, thread, rest))
                 moves.append(((thread, Access("becomes visible", cell, (value,))), following))
             if state.asleep[thread] is None:
-                access = self._advance(thread, state.answers[thread])[1]
+                access = self._threads[thread].doing[state.threads[thread]]
                 if isinstance(access, Access) and self._may(access, buffer):
                     moves.append(((thread, access), self._perform(state, thread, access)))
         return moves
@@ -209,7 +242,8 @@ class Exploration:
 
     def _perform(self, state: _State, thread: int, access: Access) -> _State:
         kind, cell, arguments = access
-        cells, buffers, asleep, answer = state.cells, state.buffers, list(state.asleep), None
+        threads, cells, buffers, asleep = state
+        answer = None
         woken: list[int] = []
         match kind:
             case "load" | "load_acquire":
@@ -224,8 +258,7 @@ class Exploration:
                 pass
             case "futex_wait":
                 if cells[cell] == arguments[0]:
-                    asleep[thread] = cell  # answered by who wakes it
-                    return state._replace(asleep=tuple(asleep))
+                    return state._replace(asleep=_with(asleep, thread, cell))  # answered by who wakes it
             case "futex_wake":
                 woken = [n for n, at in enumerate(asleep) if at == cell]
             case "add_pack_relaxed":
@@ -235,11 +268,11 @@ class Exploration:
                 changed = list(cells)
                 answer = _MEANINGS[kind](changed, cell, *arguments)
                 cells = tuple(changed)
-        answers = list(state.answers)
-        for n in itertools.chain([thread], woken):
-            answers[n] = self._advance(n, (*answers[n], answer))[0]
-            asleep[n] = None
-        return _State(tuple(answers), cells, buffers, tuple(asleep))
+        for n in (thread, *woken):
+            threads = _with(threads, n, self._threads[n].after(threads[n], answer))
+        for n in woken:
+            asleep = _with(asleep, n, None)
+        return _State(threads, cells, buffers, asleep)
 
 
 def _with(values: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...]:
