@@ -14,9 +14,9 @@ from support.saved import saved
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def terminated(folder, model, access, ranks):
+def terminated(folder, model, access, ranks, *words):
     """Run two nodes, tell some of them to end, and return exit codes and what was said."""
-    with Cluster(SCRIPTS / "terminated.py", 2, [str(folder), model, access]) as cluster:
+    with Cluster(SCRIPTS / "terminated.py", 2, [str(folder), model, access, *words]) as cluster:
         cluster.start()
         for node in cluster.nodes:
             eventually(lambda node=node: node.output.count("running") == 2, f"node {node.rank} to run")
@@ -52,3 +52,13 @@ def test_one_node_is_told(tmp_path, rank):
     reason = f"SIGTERM of node {rank}: the job was saved at clock {clock}, and ends (lost {rank})"
     by = "node 0 ended the job: " if rank == 0 else ""
     assert said[1 - rank] == f"NodeError: {by}{reason}\nleft in good order\n"
+
+
+def test_the_others_go_on_without_a_node_that_is_told(tmp_path):
+    """Under ``on_failure="continue"``: from the clock at which it was saved: nothing is lost or doubled."""
+    codes, said = terminated(tmp_path, "ESSP(2)", "direct", (1,), "continue")
+    assert codes == [0, 143]
+    clock, rows = saved(tmp_path)
+    assert rows == {(clock, clock, clock, clock, 0, 0, 0, 0, 0)}
+    row = [clock + 20] * 2 + [clock] * 2 + [0] * 5
+    assert said == [f"{[clock + 20] * 2} {[row] * 4}\nleft in good order\n", "left in good order\n"]
