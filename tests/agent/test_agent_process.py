@@ -19,6 +19,7 @@ from nbps.core.messages import Arrived, Confirm, Frame, Leaving, Push, Ship, Sto
 from nbps.core.rules import FINISHED
 from nbps.core.terms import Terms
 from nbps.errors import ConnectionLostError
+from nbps.transport.mesh.farewell import say_farewell
 from support.agent_threads import ROWS, WIDTH, AgentThread, Peer, rows_of_ones
 from support.meeting import places
 
@@ -146,6 +147,30 @@ def test_the_driver_is_told_that_the_job_ended_before_its_workers_see_it():
         assert agent.hear() == Ended("node 1 ended the job: of no use")
         agent.begin()
         assert agent.hear() == Ended("node 1 ended the job: of no use")
+
+
+def test_a_node_that_is_gone_after_it_has_left_a_run_ends_only_the_next():
+    """It needs no more of this one, whose end does not depend on it; in the next it would be missed."""
+    with with_peer() as (agent, peer):
+        agent.begin()
+        for number, message in enumerate((Push(1, FINISHED, None), Ship(1, FINISHED, 0, 0, None), Leaving()), 1):
+            peer.send(Frame(0, number, 0, message))
+        say_farewell(peer.place, peer.addresses, "it was switched off")
+        while not agent.agent._mesh.gone():
+            time.sleep(0.001)
+        for clock in (1, FINISHED):
+            agent.commit(clock)
+            agent.sees(clock)
+        frame = peer.receive()
+        while not isinstance(frame.message, Leaving):
+            frame = peer.receive()
+        assert not agent.driver.poll()
+        peer.send(Frame(0, 0, frame.number, None))
+        assert isinstance(agent.hear(), RunDone)
+        ended = Ended("node 1 ended the job: it was switched off", 1)
+        assert agent.hear() == ended
+        agent.begin()
+        assert agent.hear() == ended
 
 
 GARBAGE = np.full(256, 0xFF, np.uint8)

@@ -61,7 +61,7 @@ class AgentThread:
         self._thread.start()
 
     def _work(self, spec: AgentSpec) -> None:
-        agent = Agent(spec)
+        agent = self.agent = Agent(spec)
         try:
             agent.join()
             agent.exchange()
@@ -114,8 +114,9 @@ class Peer:
     """Node 1 of two: it says what the test wants."""
 
     def __init__(self, place: Any) -> None:
+        self.place = place
         self.mesh = Mesh(place, 1 << 20)
-        self.mesh.open()
+        self.addresses = [member.address for member in self.mesh.open()]
         self.connection = await_links([self.mesh], [{0}])[0][0]
 
     def send(self, frame: Frame) -> None:
