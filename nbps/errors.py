@@ -32,6 +32,10 @@ class SharedMemoryError(Error, MemoryError):
     """Shared memory is too small, or a segment is missing."""
 
 
+class OutOfMemoryError(Error, MemoryError):
+    """Data do not fit the memory that is free."""
+
+
 class NotRecordedError(Error, LookupError):
     """A report is asked for what its job was told not to record."""
 

@@ -50,3 +50,8 @@ def flat(column: pa.ChunkedArray, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     for part, found in in_parts(column):
         out[part] = found
     return out
+
+
+def release_unused() -> None:
+    """Have Arrow give back the memory that it keeps for its next arrays: after reading, as much as the ratings take."""
+    pa.default_memory_pool().release_unused()

@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
+from nbps.data.memory import check_fits
 from nbps.errors import DataError
 
 # Detection looks at this much of the content; also the sample that decides whether ids are integers.
@@ -28,6 +29,7 @@ _MAGIC = {
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
 }
 _MAGIC_BYTES = 10
+_ROW_BYTES = 16  # of a rating in memory, and of the column that is being coded
 
 
 def data_error(path: Path, what: str, *, line: int | None = None, row: int | None = None) -> DataError:
@@ -60,6 +62,19 @@ class Source:
     def damage(self, error: Exception, *, line: int | None = None) -> DataError | None:
         """Make the error for a compressed file that ends early or does not decompress; None if `error` is another."""
         return _damage(self.path, self.compression, error, line)
+
+    def check_fits(self, rows: int, known: bool = True) -> None:
+        """Raise `OutOfMemoryError` if so many ratings do not fit the memory; `known` unless they were estimated."""
+        about = "" if known else "about "
+        check_fits(f"cannot read ratings from {str(self.path)!r}: its {about}{rows:,} need", rows * _ROW_BYTES)
+
+    def estimated_lines(self) -> int:
+        """Return how many lines a text file has, rather too few: by the longest of those that begin it."""
+        longest = 1 + max(map(len, self.head.split(b"\n")))
+        size = self.path.stat().st_size
+        if self.compression is not None:
+            size = size * len(self.head) // len(zlib.compress(self.head, 1))  # most compress better
+        return size // longest
 
     def read_all(self) -> pa.Buffer:
         """Return the content in memory, for the binary formats, which seek; a plain file is mapped."""

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_files(contents: Mapping[Path, Any]) -> None:
-    """Write bytes-like `contents`; the last file stands for all of them.
+    """Write `contents`, each bytes-like or a function that is given the open file; the last file stands for all.
 
     All are first written beside their places. Then the last one is removed if it exists, the others are renamed, and it
     is renamed after them: a reader that finds it finds the others as they belong to it. Until then what was there is
@@ -20,7 +20,8 @@ def write_files(contents: Mapping[Path, Any]) -> None:
     try:
         for path, part in parts.items():
             with part.open("wb") as file:
-                file.write(contents[path])
+                content = contents[path]
+                content(file) if callable(content) else file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         if len(parts) > 1:

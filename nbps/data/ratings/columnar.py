@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,7 @@ from nbps.data.ratings.columns import ROLES, Columns, Fail, locate
 from nbps.data.ratings.formats import ARROW_FILE_MAGIC
 from nbps.data.ratings.ids import as_type, is_text, type_name
 from nbps.data.source import Source
+from nbps.errors import OutOfMemoryError
 
 _BATCH_ROWS = 1 << 20  # of a Parquet file: what is read at a time before it is put into less memory
 
@@ -30,6 +32,8 @@ def read_columnar(source: Source, format_name: str, columns: Columns | None) -> 
         if table is None:
             table = _read_arrow(source, content, columns)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            raise OutOfMemoryError(f"cannot read ratings from {str(source.path)!r}: {error}") from None
         raise source.error(
             f"expected a whole {format_name} file, found damaged data: {error}. Write it again."
         ) from None
@@ -81,6 +85,7 @@ def _read_parquet(source: Source, content: pa.Buffer, columns: Columns | None) -
     with pyarrow.parquet.ParquetFile(pa.BufferReader(content)) as file:
         names = file.schema_arrow.names
         wanted = [names[position] for position in locate(source.error, names, columns)]
+        source.check_fits(file.metadata.num_rows)
         tables = [file.schema_arrow.empty_table().select(wanted)]
         for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
             tables.append(_narrow(pa.Table.from_batches([batch]).select(wanted)))
@@ -105,6 +110,7 @@ def _read_arrow(source: Source, content: pa.Buffer, columns: Columns | None) -> 
     with pyarrow.ipc.open_file(content) if is_file else pyarrow.ipc.open_stream(content) as reader:
         positions = locate(source.error, reader.schema.names, columns)
         table = reader.read_all().select(positions)
+    source.check_fits(table.num_rows)  # until here it is the mapped file, if that is not compressed
     table.validate(full=True)  # offsets of a damaged file would be followed out of its buffers
     return table
 

@@ -46,6 +46,8 @@ def read_json_lines(source: Source, columns: Columns | None) -> pa.Table:
     try:
         with source.open() as stream:
             table = pyarrow.json.read_json(stream, parse_options=options).select(wanted).rename_columns(list(ROLES))
+    except pa.ArrowMemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         found = first_bad_line(source, wrong)
         raise found or source.error(f"expected JSON lines, found: {error}.") from None

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nbps.data.arrays import flat, over, parts
+from nbps.data.arrays import flat, over, parts, release_unused
 from nbps.data.ratings.columns import ROLES, Columns
 from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap
@@ -152,9 +152,14 @@ class Ratings:
         """
         columns = [table.column(role) for role in ROLES]
         del table  # each column is let go of when it has been converted, if nobody else holds it
+        release_unused()
         users, user_codes = IdMap.of(columns.pop(0), "users")
+        release_unused()
         items, item_codes = IdMap.of(columns.pop(0), "items")
-        return cls(user_codes, item_codes, flat(columns.pop(0), np.float32), users, items)
+        release_unused()
+        values = flat(columns.pop(0), np.float32)
+        release_unused()
+        return cls(user_codes, item_codes, values, users, items)
 
     @classmethod
     def from_pandas(cls, frame: Any, columns: Columns | None = None) -> Ratings:

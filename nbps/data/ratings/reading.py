@@ -59,6 +59,8 @@ def read_ratings(
     DataError
         If the file is missing, empty, damaged or not in the format, a column is missing, or a line is bad
         (the message has its number, from 1).
+    OutOfMemoryError
+        If the ratings do not fit the memory that is free: 16 bytes for each.
     ConfigError
         If `format`, `columns` or `delimiter` cannot be used.
     """
@@ -74,10 +76,12 @@ def read_table(path: str | Path, format: str | None, columns: Columns | None, de
     if found in SEPARATORS:
         from nbps.data.ratings.text import read_text  # readers of formats that are not read need not be imported
 
+        source.check_fits(source.estimated_lines(), known=False)
         return read_text(source, find_layout(source, found, columns, delimiter))
     if found == "jsonl":
         from nbps.data.ratings.json_lines import read_json_lines
 
+        source.check_fits(source.estimated_lines(), known=False)
         return read_json_lines(source, columns)
     from nbps.data.ratings.columnar import read_columnar
 

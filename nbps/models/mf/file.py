@@ -7,11 +7,12 @@ their checksums: a folder whose saving was cut off, or was mixed with another, i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -39,18 +40,41 @@ def write_model(folder: Path, tables: dict[str, pa.Table], manifest: dict[str, A
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder to write the model into, found a file")
     folder.mkdir(parents=True, exist_ok=True)
-    contents: dict[Path, Any] = {}
-    sums = {}
-    for name, table in tables.items():
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
+    sums: dict[str, str] = {}  # filled while the tables are written, which is before the manifest
+
+    def write_table(name: str, table: pa.Table, file: BinaryIO) -> None:
+        summed = _Summed(file)
+        with pa.PythonFile(summed, "w") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        content = sink.getvalue()
-        sums[name] = hashlib.sha256(content).hexdigest()
-        contents[folder / f"{name}.arrow"] = content
-    whole = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": sums, **manifest}
-    contents[folder / _MANIFEST] = json.dumps(whole, indent=2).encode()
-    write_files(contents)
+        sums[name] = summed.digest.hexdigest()
+
+    def write_manifest(file: BinaryIO) -> None:
+        whole = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": sums, **manifest}
+        file.write(json.dumps(whole, indent=2).encode())
+
+    contents: dict[Path, Any] = {
+        folder / f"{name}.arrow": functools.partial(write_table, name, table) for name, table in tables.items()
+    }
+    write_files(contents | {folder / _MANIFEST: write_manifest})
+
+
+class _Summed:
+    """A file being written, as pyarrow takes it, and the checksum of what was: no copy of a model is made in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:  # the file is its opener's
+        self.closed = True
 
 
 def read_model(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from nbps.data import IdMap, Ratings
 from nbps.data.arrays import parts
+from nbps.data.memory import check_fits
 from nbps.errors import DataError
 from nbps.kernels.models import mf_layout
 from nbps.memory.arrow import over
@@ -22,6 +23,8 @@ from nbps.models.mf.plan import TrainingPlan
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+_MODELS = 3  # at a time: the first factors, the tables, and what comes out of them
+_SHARE_BYTES = 8  # of a rating in a worker's share: its item and its value
 _LOOKED_FOR = 8  # users whose ratings are looked for among all; for more it is worth sorting them
 
 
@@ -147,7 +150,19 @@ class Factors:
 
 
 def initial_factors(data: Ratings, plan: TrainingPlan) -> Factors:
-    """Return the state before the first epoch: damped mean biases, small random factors."""
+    """Return the state before the first epoch: damped mean biases, small random factors.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If the memory does not hold what training needs: nothing of it was allocated.
+    """
+    rows_bytes = 4 * sum(data.shape) * (plan.rank + mf_layout.STATE_WIDTH)
+    check_fits(
+        f"training on {len(data):,} ratings of {data.shape[1]:,} items by {data.shape[0]:,} users at rank {plan.rank} "
+        f"needs",
+        _MODELS * rows_bytes + _SHARE_BYTES * len(data) // plan.nodes.count,
+    )
     mean = float(data.values.mean(dtype=np.float64))
     scale = _deviation(data.values, mean) or 1.0
     damping = plan.bias_damping

@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float32]
 _BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache in use
 _LEAST_BLOCKS = 3  # for each worker: some slack costs nothing
 _MOST_SLACK = 15  # clocks; workers of a rotation are never that far apart
-_PART = 1 << 21  # ratings that workers are shown at a time: 24 MiB of shared memory
+_PART = 1 << 20  # ratings that workers are shown at a time: 12 MiB of shared memory
 _RATING_BYTES = 12  # of a user, an item and a value
 _ROWS_PART = 1 << 12  # rows that are copied into a table at a time
 

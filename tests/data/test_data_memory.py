@@ -1,0 +1,84 @@
+"""Ratings that do not fit the memory are refused before they are read, with the bytes needed and free."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+
+from nbps.data.memory import free_bytes
+
+ROWS, FREE = 4_000_000, 40 << 20
+
+_LIMITED = r"""
+import re, resource, sys
+import pyarrow.csv, pyarrow.ipc, pyarrow.json, pyarrow.parquet
+from nbps.data import Ratings, generate_ratings, read_ratings
+from nbps.models import MatrixFactorization
+from nbps.errors import OutOfMemoryError
+
+small = generate_ratings(30, 20, 300)
+MatrixFactorization(epochs=1, rank=2, workers=1).fit(small)
+used = 1024 * int(re.search(r"VmSize:\s+(\d+)", open("/proc/self/status").read())[1])
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    if sys.argv[1] == "train":
+        MatrixFactorization(epochs=1, rank=10**6, workers=1).fit(small)
+    else:
+        read_ratings(sys.argv[1])
+except OutOfMemoryError as error:
+    assert isinstance(error, MemoryError)
+    print(error)
+"""
+
+
+def refusal(what: object, mapped: int = 0) -> str:
+    """Return what is said about a file, or a large model, to a process that may get `FREE` bytes beside a file."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(what), str(FREE + mapped)], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "csv.gz", "jsonl"])
+def test_a_file_of_too_many_ratings_is_refused(tmp_path, kind):
+    """By the number that it states, or that its first lines let expect; nothing of it was read by then."""
+    path = tmp_path / f"x.{kind}"
+    table = pa.table({"user": [1, 2] * 1_000, "item": [3, 4] * 1_000, "rating": [5.0, 4.0] * 1_000})
+    if kind == "parquet":
+        with pa.parquet.ParquetWriter(path, table.schema) as writer:
+            writer.write_table(pa.concat_tables([table] * (ROWS // 2_000)), row_group_size=ROWS)
+    elif kind == "arrow":
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(pa.concat_tables([table] * (ROWS // 2_000)))
+    else:
+        line = b'{"user": 1, "item": 3, "rating": 5}\n' if kind == "jsonl" else b"1,3,5\n2,4,4\n"
+        content = line * (ROWS if kind == "jsonl" else ROWS // 2)
+        path.write_bytes(gzip.compress(content, 1) if kind == "csv.gz" else content)
+    words = r"cannot read ratings from '(.*)': its (about )?([\d,]+) need at least ([\d,]+) bytes of memory; free are"
+    said = re.match(words, refusal(path, path.stat().st_size if kind == "arrow" else 0))
+    assert said[1] == str(path)
+    rows, needed = (int(number.replace(",", "")) for number in said.groups()[2:])
+    assert needed == 16 * rows
+    assert rows == ROWS or (said[2] and FREE / 16 < rows < 1.3 * ROWS)
+
+
+def test_a_model_that_does_not_fit_is_refused():
+    """Before its first factors are made."""
+    said = refusal("train")
+    assert "training on 300 ratings of 20 items by 30 users at rank 1000000 needs at least 600," in said
+    assert int(re.search(r"free are ([\d,]+)\.", said)[1].replace(",", "")) <= FREE
+
+
+def test_free_memory_is_less_than_the_machine_has():
+    """And some of it is free."""
+    total = 1024 * int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
+    assert 0 < free_bytes() < total
