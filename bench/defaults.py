@@ -160,7 +160,7 @@ def show_others(lines: list[dict[str, Any]]) -> None:
     """Print the comparison of other values."""
     table = Table(title="Other values: how much worse on the validation parts, %; real sets count double")
     for heading in ("", "default", "value", "mean", *lines[0]["by_set"]):
-        table.add_column(heading, justify="right" if heading else "left")
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading, overflow="fold")
     for line in lines:
         figures = (line["worse"], *line["by_set"].values())
         cells = (f"{100 * figure:+.2f}" for figure in figures)

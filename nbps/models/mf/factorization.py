@@ -41,7 +41,7 @@ class MatrixFactorization(Parameters):
     epochs : int
         Passes over the ratings. The step falls linearly over them, to a tenth.
     learning_rate : float, optional
-        0.1 for ``adagrad``, 0.02 for ``sgd``; of ratings scaled to unit variance.
+        0.1 for ``adagrad``, 0.04 for ``sgd``; of ratings scaled to unit variance.
     regularization : float
         L2 weight, per rating, of a row with n of them: ``regularization * ((n + 1) ** -0.25 + (10 / n) ** 2)`` of its
         factors, ``regularization * 25 / n`` of its bias; so a row with few ratings has a small bias and no factors.

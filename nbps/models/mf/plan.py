@@ -16,7 +16,7 @@ from nbps.errors import ConfigError
 from nbps.models.mf.constants import Constants
 from nbps.nodes.nodes import Nodes
 
-_STEPS = {"adagrad": 0.1, "sgd": 0.02}  # default learning rates
+_STEPS = {"adagrad": 0.1, "sgd": 0.04}  # default learning rates, chosen as `Constants` are
 _ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}  # of the item tables, by schedule
 
 

@@ -238,7 +238,7 @@ def _damped_means(
     codes: npt.NDArray[np.int32], counts: Ints, damping: float, values_of: Callable[[slice], npt.NDArray[Any]]
 ) -> npt.NDArray[np.float64]:
     rows = np.arange(counts.size)
-    sums = np.zeros(counts.size)
+    sums: npt.NDArray[Any] = np.zeros(counts.size)
     for part in parts(codes.size, counts.size):
         # What was added before comes first: the sums have the same bits in whatever parts they are made.
         every, weights = np.concatenate([rows, codes[part]]), np.concatenate([sums, values_of(part)])
