@@ -9,7 +9,8 @@ import time
 import pytest
 
 from support import running
-from support.running import LIMIT_S, PROGRAM, gone, ready, status, wait_until_stuck
+from support.processes import gone, status
+from support.running import LIMIT_S, PROGRAM, ready, wait_until_stuck
 
 start, play, terminal = (pytest.fixture(make) for make in (running.start, running.play, running.terminal))
 

@@ -8,85 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from nbps.memory.segments import find_segments, remove_orphans
-from support import SCRIPTS
+from support import SCRIPTS, processes
+from support.processes import children, gone, segments_of
 
-SCRIPT = SCRIPTS / "job_drivers.py"
 _LIMIT_S = 60
-
-
-class Driver:
-    """A script that runs a job, in a process group of its own."""
-
-    def __init__(self, *which: str, ignores: str = "") -> None:
-        before = ["sh", "-c", f'trap "" {ignores}; exec "$@"', "sh"] if ignores else []
-        self.process = subprocess.Popen(
-            [*before, sys.executable, SCRIPT, *which],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
-        )  # fmt: skip
-        self.pid = self.process.pid
-
-    def running(self) -> None:
-        """Return when the workers say so."""
-        assert self.process.stdout.readline() == "running\n"
-
-    def family(self) -> list[int]:
-        """Return the pids of the fork server, the supervisor and the workers."""
-        (server,) = [pid for pid in children(self.pid) if name(pid) == "nbps-forkserver"]
-        (supervisor,) = children(server)
-        return [server, supervisor, *children(supervisor)]
-
-    def end(self) -> tuple[int, str, str]:
-        """Exit code and output."""
-        output, errors = self.process.communicate(timeout=_LIMIT_S)
-        return self.process.returncode, output, errors
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def name(pid: int) -> str:
-    """Return what ``ps`` calls a process."""
-    return Path(f"/proc/{pid}/comm").read_text().strip()
-
-
-def gone(pids: list[int]) -> bool:
-    """Whether all have ended, after waiting for it: a process that stays makes the test's time limit end it."""
-    while any(Path(f"/proc/{pid}").exists() and "Z (zombie)" not in status(pid) for pid in pids):
-        time.sleep(0.01)
-    return True
-
-
-def status(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return "Z (zombie)"
-
-
-def segments_of(pid: int) -> list[str]:
-    return [found.name for found in find_segments() if found.pid == pid]
 
 
 @pytest.fixture
 def start():
-    """Start a driver by name; kills it and removes its segments if the test did not."""
-    started = []
-
-    def begin(*which: str, **how: str) -> Driver:
-        started.append(Driver(*which, **how))
-        return started[-1]
-
-    yield begin
-    for driver in started:
-        if driver.process.poll() is None:
-            os.killpg(driver.pid, signal.SIGKILL)
-        driver.process.communicate()
+    """Start a driver by name."""
+    with processes.drivers(SCRIPTS / "job_drivers.py") as begin:
+        yield begin
 
 
 @pytest.mark.parametrize("which", ["clock", "compute"])

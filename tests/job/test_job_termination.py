@@ -4,48 +4,36 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 import nbps
 from nbps.errors import CheckpointError
-from nbps.memory.segments import find_segments
-from support import SCRIPTS
+from support import SCRIPTS, processes
 from support.saved import saved
 
-SCRIPT = SCRIPTS / "terminated.py"
 _LIMIT_S = 120
 
 
-class Driver:
-    """A process that runs a job, which is running."""
+@pytest.fixture
+def start():
+    """Start a driver whose two workers are running."""
+    with processes.drivers(SCRIPTS / "terminated.py") as begin:
 
-    def __init__(self, *arguments: str, lines: int = 2, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, SCRIPT, *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
-        )  # fmt: skip
-        for _ in range(lines):
-            assert self.process.stdout.readline() == "running\n"
+        def running(*words):
+            driver = begin(*words)
+            driver.running(2)
+            return driver
 
-    def kill(self, number: int = signal.SIGTERM) -> None:
-        os.kill(self.process.pid, number)
-
-    def end(self) -> tuple[int, str, str]:
-        """Exit code and output; nothing of it is left in shared memory."""
-        output, errors = self.process.communicate(timeout=_LIMIT_S)
-        assert [found.name for found in find_segments() if found.pid == self.process.pid] == []
-        return self.process.returncode, output, errors
+        yield running
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes that `pid` started, and those that they started, the oldest first."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [*children, *(below for child in children for below in descendants(child))]
+def end(driver):
+    """Return exit code and output; nothing of it is left in shared memory."""
+    ended = driver.end()
+    assert processes.segments_of(driver.pid) == []
+    return ended
 
 
 @pytest.mark.slow
@@ -53,11 +41,11 @@ def descendants(pid: int) -> list[int]:
     ("model", "access"),
     [("ESSP(2)", "direct"), ("SSP(3)", "cached"), ("ASP()", "direct"), ("BSP()", "cached"), ("VAP(100.0)", "cached")],
 )
-def test_a_checkpoint_is_taken_and_holds_every_update_below_its_clock(tmp_path, model, access):
+def test_a_checkpoint_is_taken_and_holds_every_update_below_its_clock(start, tmp_path, model, access):
     """At a clock that nobody had planned; the job ends with 143, and its `finally` blocks run."""
-    driver = Driver(str(tmp_path), model, access)
+    driver = start(str(tmp_path), model, access)
     driver.kill()
-    code, output, errors = driver.end()
+    code, output, errors = end(driver)
     assert code == 143
     assert output == "left in good order\n"
     clock, rows = saved(tmp_path)
@@ -69,50 +57,50 @@ def test_a_checkpoint_is_taken_and_holds_every_update_below_its_clock(tmp_path, 
     ]
 
 
-def test_one_that_all_processes_get_is_the_drivers_to_heed(tmp_path):
+def test_one_that_all_processes_get_is_the_drivers_to_heed(start, tmp_path):
     """As Slurm sends it at the end of a job's time: fork server, supervisor, workers and agent live to save."""
-    driver = Driver(str(tmp_path), "ESSP(2)", "direct")
-    below = descendants(driver.process.pid)
+    driver = start(str(tmp_path), "ESSP(2)", "direct")
+    below = processes.descendants(driver.pid)
     assert len(below) >= 5
     for pid in below:
         os.kill(pid, signal.SIGTERM)
     driver.kill()
-    code, _, errors = driver.end()
+    code, _, errors = end(driver)
     assert code == 143, errors
     clock, rows = saved(tmp_path)
     assert rows == {(clock, clock, 0, 0, 0, 0, 0, 0, 0)}
 
 
 @pytest.mark.slow
-def test_a_second_one_ends_the_job_at_once(tmp_path):
+def test_a_second_one_ends_the_job_at_once(start, tmp_path):
     """A worker that never comes to its clock holds up the checkpoint, not the end."""
-    driver = Driver(str(tmp_path), "ESSP(2)", "direct", "busy")
+    driver = start(str(tmp_path), "ESSP(2)", "direct", "busy")
     driver.kill()
     while "a second one ends it at once" not in (line := driver.process.stderr.readline()):
         assert line
     driver.kill()
-    assert driver.end()[0] == -signal.SIGTERM
+    assert end(driver)[0] == -signal.SIGTERM
     with pytest.raises(CheckpointError, match="found nothing"):
         nbps.Job.resume(tmp_path)
 
 
 @pytest.mark.slow
-def test_without_a_plan_it_does_what_it_did(tmp_path):
+def test_without_a_plan_it_does_what_it_did(start, tmp_path):
     """The process dies of it; nothing is left."""
-    driver = Driver(str(tmp_path), "ESSP(2)", "direct", "unplanned")
+    driver = start(str(tmp_path), "ESSP(2)", "direct", "unplanned")
     driver.kill()
     driver.process.wait(_LIMIT_S)
     assert driver.process.returncode == -signal.SIGTERM
     driver.process.communicate()
 
 
-def test_a_handler_of_the_script_stays(tmp_path):
+def test_a_handler_of_the_script_stays(start, tmp_path):
     """It is called, and the job goes on."""
-    driver = Driver(str(tmp_path), "ESSP(2)", "direct", "handler")
+    driver = start(str(tmp_path), "ESSP(2)", "direct", "handler")
     driver.kill()
     assert driver.process.stdout.readline() == "mine\n"
     driver.kill(signal.SIGINT)
-    code, output, _ = driver.end()
+    code, output, _ = end(driver)
     assert (code, output) == (-signal.SIGINT, "left in good order\n")
     assert list(tmp_path.iterdir()) == []
 

@@ -32,20 +32,6 @@ def ready(folder: Path, nodes: int) -> list[int]:
     return [int(path.read_text()) for path in paths]
 
 
-def gone(pids: list[int]) -> bool:
-    """Whether all have ended, after waiting for it: one that stays makes the test's time limit end it."""
-    while any(Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in status(pid) for pid in pids):
-        time.sleep(0.01)
-    return True
-
-
-def status(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return "\nState:\tZ"
-
-
 def wait_until_stuck(pids: list[int]) -> None:
     """Return when these processes print no more; fails if what they printed is held anywhere without limit."""
     before, now = -1, 0
