@@ -137,7 +137,8 @@ class Node:
         """
         links = self.links
         links.now = now
-        links.out = out = []
+        out: list[Action] = []
+        links.out = out
         self._story.append((now, event))
         handler = self._handlers.get(type(event))
         try:
@@ -226,7 +227,7 @@ class Node:
                 link.give_back()  # it changed nothing, and may come again as it should be
             links.out.append(Refuse(source, str(error)))
             return
-        if len(link.kept) < links.window:
+        if (self._bounded or self.replicas[source].push_due or self.shard.ship_due[source]) and links.has_room(source):
             self._use_room(source)
         if link.received - link.told >= links.half_window:
             links.answer(link)

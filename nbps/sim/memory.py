@@ -55,6 +55,7 @@ class SimMemory:
         self.values = initial.copy()
         self.base = initial.copy()
         self.nodes = nodes
+        self._row_bytes = initial[0].nbytes
         self._exact = initial.dtype.kind == "i"  # sums of whole numbers do not depend on their order
         self.shard_rows = len(initial) // nodes
         self.owned = self.rows_of(rank)
@@ -121,7 +122,7 @@ class SimMemory:
 
     def bytes_of(self, rows: Batch) -> int:
         """Return how much memory a batch takes."""
-        return len(rows) * int(self.values[0].nbytes)
+        return len(rows) * self._row_bytes
 
     def check(self, rows: Batch) -> None:
         """Take any batch: simulated nodes send none that cannot be used."""

@@ -85,8 +85,12 @@ class SimNode:
 
     def tell(self, event: Event) -> None:
         """Hand an event to the agent, after those that it has not come to yet."""
-        self._inbox.append(event)
-        self.turn()
+        if self._inbox or self._is_busy or not self.alive or self.stopped_until > self._world.now:
+            self._inbox.append(event)
+        else:
+            self._handle(event)
+        if self._inbox or self._is_rung:
+            self.turn()
 
     def turn(self) -> None:
         """Have the agent do what there is to do, unless it is busy or stopped."""

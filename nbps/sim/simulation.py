@@ -311,8 +311,8 @@ class Simulation(Timeline):
     def carry_out(self, node: SimNode, actions: list[Action]) -> None:
         """Carry out what the agent of a node asks for."""
         for action in actions:
-            if isinstance(action, Send):
-                self._send(node.rank, action.peer, action.frame)
+            if type(action) is Send:
+                self._send(node.rank, *action)
             elif isinstance(action, messages.Save):
                 node.disk_free_at = max(self.now, node.disk_free_at) + self.scenario.disk_s * self._random.random()
                 self.schedule(node.disk_free_at, _WRITTEN, (node, action))
