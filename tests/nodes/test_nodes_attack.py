@@ -16,7 +16,7 @@ import pytest
 import nbps
 from nbps.testing.chaos.cluster import Cluster, eventually
 from support import SCRIPTS
-from support.attacked_nodes import LOST_S
+from support.attacked_nodes import LOST_S, ONE_AFTER_THE_OTHER
 
 pytestmark = pytest.mark.slow
 
@@ -61,11 +61,14 @@ def nodes(which, *arguments, count=2):
         eventually(lambda: not cluster.left_behind(), "all that the nodes left behind to go", 10)
 
 
-def outputs(which, *arguments, count=2):
-    """Return what each node says of one of the programs of `attacked_nodes.py`, which ends by itself."""
-    with nodes(which, *arguments, count=count) as cluster:
-        assert cluster.wait() == [0] * count
-        return [node.output for node in cluster.nodes]
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """Have two nodes carry out all programs that end by themselves; return what each node says of each, by name."""
+    with nodes("all_that_end", tmp_path_factory.mktemp("nodes")) as cluster:
+        assert cluster.wait(100) == [0, 0]
+        parts = [node.output.split("== ")[1:] for node in cluster.nodes]
+    by_node = [dict(part.split("\n", 1) for part in of_node) for of_node in parts]
+    return {name: [of_node[name] for of_node in by_node] for name in ONE_AFTER_THE_OTHER}
 
 
 def going(cluster):
@@ -119,41 +122,41 @@ def test_refused_strangers_are_sent_away_though_nobody_else_comes(tmp_path):
         assert cluster.wait() == [0, 0]
 
 
-def test_a_batch_may_be_longer_than_its_rows():
+def test_a_batch_may_be_longer_than_its_rows(said):
     """Of each row the larger part is sent with column numbers: the other end takes such a batch, and both end alike."""
-    first, second = outputs("compressed")
+    first, second = said["compressed"]
     assert first == second
     assert "ends with" in first
 
 
-def test_an_agent_that_fails_tells_the_others_why():
+def test_an_agent_that_fails_tells_the_others_why(said):
     """They do not wait for it, though they would wait for ever for a node that is silent."""
-    own, other = outputs("broken_agent")
+    own, other = said["broken agent"]
     assert "MemoryError: planted" in own
     assert "NodeError: node 0 ended the job: its agent failed: MemoryError: planted" in other
 
 
-def test_a_slow_disk_is_no_lost_node(tmp_path):
+def test_a_slow_disk_is_no_lost_node(said):
     """A node that waits for its disk, for longer than a node may be silent, lets the others know that it lives."""
-    first, second = outputs("slow_disk", tmp_path)
+    first, second = said["slow disk"]
     assert "exact" in first
     assert "exact" in second
     assert "slow" in second
 
 
-def test_a_full_disk_of_one_node_ends_the_job_on_all(tmp_path):
+def test_a_full_disk_of_one_node_ends_the_job_on_all(said):
     """Node 0 hears of it though it waits for parts of that node, and for room to save more."""
-    first, second = outputs("full_disk", tmp_path)
+    first, second = said["full disk"]
     assert "CheckpointError: node 1 ended the job: planted: the disk is full" in first
     assert "CheckpointError: planted: the disk is full" in second
 
 
-def test_nodes_that_save_at_other_clocks_do_not_start(tmp_path):
+def test_nodes_that_save_at_other_clocks_do_not_start(said):
     """They would wait for each other's parts."""
-    for said in outputs("other_plans", tmp_path):
-        assert "every 10 clocks" in said
-        assert "every 11 clocks" in said
-        assert "started" not in said
+    for words in said["other plans"]:
+        assert "every 10 clocks" in words
+        assert "every 11 clocks" in words
+        assert "started" not in words
 
 
 def test_a_job_that_was_frozen_as_a_whole_goes_on(tmp_path):
@@ -170,9 +173,9 @@ def test_a_job_that_was_frozen_as_a_whole_goes_on(tmp_path):
         assert all("exact" in node.output for node in cluster.nodes)
 
 
-def test_a_job_that_fails_on_one_node_does_not_shift_the_next():
+def test_a_job_that_fails_on_one_node_does_not_shift_the_next(said):
     """The second job of node 1 does not meet the first one of node 0."""
-    zero, one = outputs("sweep")
+    zero, one = said["sweep"]
     assert zero.splitlines() == ["first: NodeError", "the second has 20"]
     assert one.splitlines() == ["first: ZeroDivisionError", "the second has 20"]
 
@@ -191,6 +194,6 @@ def test_a_node_that_was_given_up_is_told_so(tmp_path):
         assert "NodeError: node 0" in lost.output
 
 
-def test_rows_that_are_not_there_cannot_be_marked():
+def test_rows_that_are_not_there_cannot_be_marked(said):
     """The marks lay beside the table's, on the board of clocks."""
-    assert outputs("marks") == ["refused 5\n"] * 2
+    assert said["marks"] == ["refused 5\n"] * 2

@@ -196,5 +196,26 @@ def marks():
         say("refused", *running.run(try_all))
 
 
+ONE_AFTER_THE_OTHER = {
+    "compressed": compressed,
+    "broken agent": broken_agent,
+    "slow disk": slow_disk,
+    "full disk": full_disk,
+    "other plans": other_plans,
+    "sweep": sweep,
+    "marks": marks,
+}
+
+
+def all_that_end(folder):
+    """Carry out the programs that end by themselves, each after a line with its name."""
+    for name, program in ONE_AFTER_THE_OTHER.items():
+        say(f"== {name}")
+        try:
+            program(*[f"{folder}/{name}"] * program.__code__.co_argcount)
+        except Exception as error:
+            say(f"raised {type(error).__name__}: {error}")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

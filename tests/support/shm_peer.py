@@ -1,12 +1,21 @@
-"""What a second process does in tests of shm: run as a script with a task and an address."""
+"""What a second process does in tests of shm. Run as a script this forks one for each task that it reads.
+
+Importing takes longer than most tasks, and a test that kills has many of them.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
+import traceback
 
 import numpy as np
 
+from nbps.kernels import ring
+from nbps.kernels.prepare import prepare
+from nbps.runtime.surroundings import environment
 from nbps.testing.transport.ends import Echo, End, drive
 from nbps.transport import Options, get_transport
 
@@ -67,11 +76,51 @@ def echo(address: str) -> None:
 
 def connect_and_close(address: str) -> None:
     """Connect for good, which makes and unlinks segments."""
-    print(os.getpid(), flush=True)  # noqa: T201
     while True:
         get_transport("shm").connect(address, Options(), 30).close()
 
 
+class Forks:
+    """The script as a test has it: starts one process at a time, and tells how it ended."""
+
+    def __init__(self) -> None:
+        self._script = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            env=environment(),
+        )  # fmt: skip
+
+    def start(self, task: str, *arguments: object) -> int:
+        """Start a process that does `task`; return its pid."""
+        self._script.stdin.write(json.dumps([task, *arguments]) + "\n")
+        return int(self._script.stdout.readline())
+
+    def wait(self) -> int:
+        """Return the exit code of the process when it has ended."""
+        return int(self._script.stdout.readline())
+
+    def close(self) -> None:
+        """End the script."""
+        self._script.communicate()
+
+
+def main() -> None:
+    """Fork a process for each line, and say its pid and how it ended."""
+    prepare(ring.requests())
+    for line in sys.stdin:
+        task, *arguments = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                globals()[task](*arguments)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        print(pid, flush=True)  # noqa: T201
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)  # noqa: T201
+
+
 if __name__ == "__main__":
-    task, address, *numbers = sys.argv[1:]
-    globals()[task](address, *map(int, numbers))
+    main()
