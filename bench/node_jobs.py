@@ -41,7 +41,8 @@ def play(program: str, arguments: dict[str, Any], nodes: int, transport: str = "
 
 def measure_clocks(given: Options) -> list[Line]:
     """Time empty clocks of nodes with one worker each, and what their agents compute for them."""
-    cases = [(2, "tcp"), (4, "tcp"), (2, "shm"), (4, "shm")]
+    counts = (2,) if given.smoke else (2, 4)
+    cases = [(nodes, transport) for transport in ("tcp", "shm") for nodes in counts]
     arguments = {"clocks": given.size(3_000, 20)}
     candidates = {f"{nodes} nodes, {name}": partial(play, "clock", arguments, nodes, name) for nodes, name in cases}
     found = in_turn(candidates, given.repeats)

@@ -20,10 +20,16 @@ def train(folder, nodes, **options):
     return [json.loads((folder / f"{rank}-of-{nodes}.json").read_text()) for rank in range(nodes)]
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return what one node with two workers has seen."""
+    (seen,) = train(tmp_path_factory.mktemp("alone"), 1, workers=2, watchers=[0])
+    return seen
+
+
 @pytest.mark.parametrize("watchers", [[], [0]], ids=["nobody watches", "node 0 watches"])
-def test_two_nodes_have_the_bits_of_one(tmp_path, watchers):
+def test_two_nodes_have_the_bits_of_one(tmp_path, alone, watchers):
     """Factors, biases and errors are equal, after training and in callbacks, also where only one node has these."""
-    (alone,) = train(tmp_path, 1, workers=2, watchers=[0])
     here, there = train(tmp_path, 2, workers=1, watchers=watchers)
     assert here["errors"] == there["errors"] == alone["errors"]
     assert here["seen"] == (alone["seen"] if watchers else alone["seen"][-1:])
