@@ -26,20 +26,19 @@ for _name in ("kernels", "transport"):
         sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
         _spec.loader.exec_module(sys.modules[_spec.name])
 
-from nbps import errors
-from nbps.consistency import ASP, BSP, ESSP, SSP, VAP
-from nbps.errors import Error
-from nbps.job.checkpoints import Checkpoints
-from nbps.job.job import Job
-from nbps.job.report import Report
-from nbps.job.tuning import auto_staleness
-from nbps.nodes.nodes import Nodes
-from nbps.tables import init
-from nbps.tables.definition import Table
-from nbps.tables.driver import JobTable
-
 if TYPE_CHECKING:
+    from nbps import errors
+    from nbps.consistency import ASP, BSP, ESSP, SSP, VAP
+    from nbps.errors import Error
+    from nbps.job.checkpoints import Checkpoints
+    from nbps.job.job import Job
+    from nbps.job.report import Report
+    from nbps.job.tuning import auto_staleness
     from nbps.job.worker import Worker
+    from nbps.nodes.nodes import Nodes
+    from nbps.tables import init
+    from nbps.tables.definition import Table
+    from nbps.tables.driver import JobTable
     from nbps.tables.worker import WorkerTable
 
 __all__ = [
@@ -62,6 +61,21 @@ __all__ = [
     "init",
 ]
 _SUBMODULES = ("data", "kernels", "models", "sim", "testing", "transport")
+# Where the names above are: nothing is imported before it is used, since a command prints its help sooner than Python
+# imports NumPy, and Numba, which only workers need, takes half a second.
+_MODULES = {
+    **dict.fromkeys(["ASP", "BSP", "ESSP", "SSP", "VAP"], "consistency"),
+    "Checkpoints": "job.checkpoints",
+    "Error": "errors",
+    "Job": "job.job",
+    "JobTable": "tables.driver",
+    "Nodes": "nodes.nodes",
+    "Report": "job.report",
+    "Table": "tables.definition",
+    "Worker": "job.worker",
+    "WorkerTable": "tables.worker",
+    "auto_staleness": "job.tuning",
+}
 
 
 def __dir__() -> list[str]:
@@ -69,16 +83,11 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # Workers need Numba; a driver that only defines a job does not, and its import takes half a second.
-    if name == "Worker":
-        from nbps.job.worker import Worker
-
-        return Worker
-    if name == "WorkerTable":
-        from nbps.tables.worker import WorkerTable
-
-        return WorkerTable
-    if name in _SUBMODULES:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"nbps.{_MODULES[name]}"), name)
+    if name == "init":
+        return importlib.import_module("nbps.tables.init")
+    if name in (*_SUBMODULES, "errors"):
         return importlib.import_module(f"nbps.{name}")
     if name == "__version__":
         from importlib.metadata import version

@@ -162,6 +162,14 @@ def test_light_imports_leave_numba_and_arrow_alone(statement):
     assert done.stdout == "[]\n"
 
 
+def test_a_name_is_imported_when_it_is_used():
+    """A command prints its help without the job; in an installed nbps not even NumPy is imported for that."""
+    heavy = "print(sorted({'numba', 'pyarrow', 'nbps.job.job'} & set(sys.modules)))"
+    script = f"import sys; import nbps.cli; {heavy}; nbps.Job; {heavy}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n['nbps.job.job']\n"
+
+
 _JOB_WITH_CHECKPOINT = """
 import sys, tempfile, nbps
 def work(worker):

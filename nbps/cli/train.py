@@ -49,12 +49,13 @@ def mf(
 
     if nodes > 1:
         play(context, nodes, workers, transport)
-    from nbps.job.settings import default_workers
-    from nbps.nodes.nodes import Nodes
     from nbps.runtime import forkserver
 
+    forkserver.current()  # starts while everything else is imported, and the ratings are read
+    from nbps.job.settings import default_workers
+    from nbps.nodes.nodes import Nodes
+
     here = Nodes.from_environment()
-    forkserver.current()  # starts while Arrow is imported and the ratings are read
     is_reporter = here.rank == 0  # all nodes have the same model
     from nbps.cli.console import Output
     from nbps.cli.factorization import ModelOptions, run

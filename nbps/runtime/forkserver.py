@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import weakref
@@ -126,7 +127,8 @@ class ForkServer:
         self._process, self._requests, self._file = process, ours, _file_of(ours)
         self.pid = process.pid
         self.descriptors = (ours.fileno(),)
-        weakref.finalize(self, _dismiss, ours, self._file, process, self.driver)
+        self._asked = threading.Event()  # for a supervisor
+        weakref.finalize(self, _dismiss, ours, self._file, process, self.driver, self._asked)
 
     def runs(self) -> bool:
         """Whether it is there to take requests."""
@@ -150,6 +152,7 @@ class ForkServer:
         with their_control, their_lifeline:
             descriptors = [0, 1, 2, their_control.fileno(), their_lifeline.fileno()]
             try:
+                self._asked.set()
                 socket.send_fds(self._requests, [pickle.dumps(load)], descriptors)
             except ConnectionError as error:
                 raise WorkerDiedError(
@@ -174,9 +177,13 @@ def _file_of(requests: socket.socket) -> tuple[int, int] | None:
 
 
 def _dismiss(
-    requests: socket.socket, file: tuple[int, int] | None, process: subprocess.Popen[bytes], owner: int
+    requests: socket.socket,
+    file: tuple[int, int] | None,
+    process: subprocess.Popen[bytes],
+    owner: int,
+    asked: threading.Event,
 ) -> None:
-    """Let a server end, and wait for it."""
+    """Let a server end, and wait for it; one that never had a supervisor need not even finish loading."""
     owned = os.getpid() == owner
     if _file_of(requests) != file:
         requests.detach()  # the user closed all descriptors, as a daemon does, perhaps opened others since
@@ -187,6 +194,8 @@ def _dismiss(
     if not owned:
         process.returncode = 0  # it is the child of our parent
         return
+    if not asked.is_set():
+        process.kill()
     try:
         process.wait(_LAST_S)
     except subprocess.TimeoutExpired:

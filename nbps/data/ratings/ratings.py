@@ -16,8 +16,6 @@ from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap
 from nbps.errors import ConfigError
 
-_COLUMNS = ("users", "items", "values")
-
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
@@ -256,7 +254,8 @@ class Ratings:
         np.logical_not(is_test, out=is_test)
         if not in_place:
             return self.take(is_test), test
-        return replace(self, **{name: _kept(getattr(self, name), is_test) for name in _COLUMNS}), test
+        users, items, values = (_kept(column, is_test) for column in (self.users, self.items, self.values))
+        return replace(self, users=users, items=items, values=values), test
 
     def recode(self, user_ids: IdMap, item_ids: IdMap) -> tuple[Ratings, int]:
         """Return the same ratings in the codes of other maps, as a model trained on other data needs them.
