@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nbps.buffers import numbers, over
 from nbps.checkpoint.format import DataFile, Piece, Shape, sha256
 from nbps.checkpoint.store import Sink, Store
 from nbps.errors import CheckpointError
-from nbps.memory.arrow import numbers, over
 
 PIECE_BYTES = 16 << 20
 _MAGIC_BYTES = 8  # "ARROW1" and two zeros; a stream of messages follows, then the footer

@@ -1,8 +1,4 @@
-"""Between the memory of Arrow and of NumPy, without `pyarrow.array` and ``to_numpy``: these import pandas, for 0.2 s.
-
-What is done to whole columns is done to parts of them, one after the other: temporary arrays of 8 bytes a rating
-would be most of the memory, where the ratings themselves take 12.
-"""
+"""Columns of ratings, gone through part by part: temporary arrays of 8 bytes a rating would be most of the memory."""
 
 from __future__ import annotations
 
@@ -13,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nbps.buffers import numbers
+
 _PART = 1 << 20
 
 
@@ -20,17 +18,6 @@ def parts(size: int, least: int = 0) -> Iterator[slice]:
     """Cut `size` entries into parts to go through, of not less than `least`."""
     step = max(least, _PART)
     return (slice(first, first + step) for first in range(0, size, step))
-
-
-def over(values: npt.NDArray[Any]) -> pa.Array:
-    """Return an Arrow array over the memory of contiguous numbers."""
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, pa.py_buffer(values)])
-
-
-def numbers(array: pa.Array) -> npt.NDArray[Any]:
-    """Return the numbers of an array without nulls, read-only, over its memory."""
-    everything = np.frombuffer(array.buffers()[1], array.type.to_pandas_dtype())
-    return everything[array.offset : array.offset + len(array)]
 
 
 def in_parts(column: pa.ChunkedArray) -> Iterator[tuple[slice, npt.NDArray[Any]]]:

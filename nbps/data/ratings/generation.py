@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nbps.data.arrays import over
+from nbps.buffers import over
 from nbps.data.ratings.ids import IdMap
 from nbps.data.ratings.ratings import Ratings
 from nbps.errors import ConfigError

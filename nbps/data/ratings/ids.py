@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nbps.data.arrays import flat, in_parts, numbers, over
+from nbps.buffers import numbers, over
+from nbps.data.arrays import flat, in_parts
 from nbps.errors import ConfigError
 
 # Enough to see what is wrong with a list of ids without filling the screen.

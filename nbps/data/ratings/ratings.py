@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nbps.data.arrays import flat, over, parts, release_unused
+from nbps.buffers import over
+from nbps.data.arrays import flat, parts, release_unused
 from nbps.data.ratings.columns import ROLES, Columns
 from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap

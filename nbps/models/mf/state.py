@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nbps.buffers import over
 from nbps.data import IdMap, Ratings
 from nbps.data.arrays import parts
 from nbps.data.memory import check_fits
 from nbps.errors import DataError
 from nbps.kernels.models import mf_layout
-from nbps.memory.arrow import over
 from nbps.models.mf.plan import TrainingPlan
 
 Floats = npt.NDArray[np.float32]
