@@ -3,6 +3,7 @@
 There is no ``if __name__ == "__main__"`` guard, on purpose: workers never run this file again.
 """
 
+import functools
 import os
 import sys
 import time
@@ -163,25 +164,41 @@ def survive(policy, path, clocks):
 
 PROGRAMS = {
     "forever": forever,
-    "differ": differ,
-    "within": within,
     "twice": twice,
     "missing": missing,
     "uneven": uneven,
-    "leaves": leaves,
     "raises": raises,
     "survive": survive,
 }
 
 
-def main(which, *arguments):
-    """Carry out one program, and say what it raised."""
+# What ends by itself, and so can be carried out by the same processes.
+ENDING = {
+    "differ": differ,
+    "within": within,
+    "raised between": functools.partial(leaves, "raises"),
+    "left between": functools.partial(leaves, "exits"),
+}
+
+
+def carry_out(program, *arguments):
+    """Carry out one program, say what it raised, and return the exit code that it would have."""
     try:
-        PROGRAMS[which](*arguments)
+        program(*arguments)
     except BaseException as error:
         say(f"raised {type(error).__name__}: {error}")
         say(*getattr(error, "__notes__", []))
-        sys.exit(3)
+        return 3
+    return 0
+
+
+def main(which, *arguments):
+    """Carry out a program, or all that end by themselves, each between a line with its name and one with its code."""
+    if which != "ending":
+        sys.exit(carry_out(PROGRAMS[which], *arguments))
+    for name, program in ENDING.items():
+        say("==", name)
+        say("code", carry_out(program))
 
 
 main(*sys.argv[1:])
