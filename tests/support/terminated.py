@@ -33,7 +33,7 @@ if "handler" in more:
 plan = None if "unplanned" in more else nbps.Checkpoints(folder, every=10**6)
 try:
     with nbps.Job(
-        [TABLE], workers=2, consistency=eval(model, vars(nbps)), checkpoints=plan, failure_timeout_s=20.0,
+        [TABLE], workers=2, consistency=eval(f"nbps.{model}"), checkpoints=plan, failure_timeout_s=20.0,
         on_failure="continue" if "continue" in more else "fail",
     ) as job:  # fmt: skip
         if "busy" in more:
