@@ -11,6 +11,7 @@ from typing import Any
 from measure import RESULTS
 
 _PAGE = Path(__file__).with_name("README.md")
+_MEDIANS = " Medians; in brackets minimum and maximum."
 
 
 def load(name: str) -> dict[str, Any]:
@@ -25,8 +26,8 @@ def origin(*results: dict[str, Any]) -> str:
     loads = ", ".join(f"{result['load_average_at_start']:.1f}" for result in results)
     return (
         f"{machine['cpu']}, {machine['usable_cores']} cores, Python {machine['python']}, "
-        f"numba {machine['versions']['numba']}, {results[0]['date'][:10]}; load average at the start: {loads}. "
-        "Medians; in brackets minimum and maximum."
+        f"numba {machine['versions']['numba']}, {results[0]['date'][:10]}; "
+        f"load average at the start: {loads}.{_MEDIANS}"
     )
 
 
@@ -75,16 +76,23 @@ def defaults() -> str:
             f"{statistics.mean(one[part]['samples']):.4f}" for part in ("validation", "test", "stopped_early")
         )
         lines.append(
-            f"| {name if one['real'] else 'generated'} | {one['ratings']:,} | {one['users']:,} x {one['items']:,} | "
+            f"| {_shown(name, one['real'])} | {one['ratings']:,} | {one['users']:,} x {one['items']:,} | "
             f"{validation} | {tested} ({test['min']:.4f}-{test['max']:.4f}) | {one['biases_alone']:.4f} | {stopped} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", origin(result).removesuffix(_MEDIANS)])
 
 
-def choice() -> str:
-    """Return the table of what other constants would give."""
+def _shown(name: str, is_real: bool) -> str:
+    """Return the name of a set without the shape of a generated one, which has columns of its own."""
+    return name if is_real else ", ".join(["generated", *name.split(", ")[1:]])
+
+
+def choice() -> str | None:
+    """Return the table of what other constants would give; None where they were not compared."""
+    others = load("defaults").get("others")
+    if others is None:
+        return None
     lines = ["| | chosen | others: how much worse |", "|---|---|---|"]
-    others = load("defaults")["others"]
     for name, own in {line["name"]: line["default"] for line in others}.items():
         told = ", ".join(f"{one['value']:g}: {one['worse']:+.2%}" for one in others if one["name"] == name)
         lines.append(f"| `{name}` | {own:g} | {told} |")
@@ -122,6 +130,8 @@ def main() -> None:
     tables = {"mf": factorization(), "defaults": defaults(), "choice": choice(), "kernels": kernels(), "nodes": nodes()}
     page = _PAGE.read_text()
     for name, table in tables.items():
+        if table is None:
+            continue  # the page keeps what it has
         pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)"
         page, found = re.subn(
             pattern, lambda marks, table=table: f"{marks[1]}{table}\n{marks[2]}", page, flags=re.DOTALL

@@ -18,7 +18,7 @@ def train(worker, observations):
     for _ in range(20):
         rows = plane.get(range(ROWS))
         shares = mine @ np.linalg.pinv(rows)  # of each row, in each observation
-        change = np.linalg.lstsq(shares, mine - shares @ rows)[0]
+        change = np.linalg.lstsq(shares, mine - shares @ rows, rcond=None)[0]
         plane.inc(range(ROWS), change / worker.size)
         worker.clock()
 

@@ -49,6 +49,7 @@ class AgentControl:
         self.attempt = ""
         self.addresses: tuple[str, ...] = ()
         self._place: Place | None = None
+        self._is_closed = False
         self._process = -1  # descriptor that polls readable when the agent has ended
         self._workers: tuple[int, ...] | None = None
         self._done = True
@@ -103,7 +104,8 @@ class AgentControl:
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
-            return  # its process has ended: the supervisor tells how
+            self.connection.close()  # its process has ended: the supervisor tells how
+            return
         if isinstance(message, Joined):
             self._workers = message.workers
             self.attempt, self.addresses = message.attempt, message.addresses
@@ -144,7 +146,8 @@ class AgentControl:
 
     def close(self) -> None:
         """Have the agent end. Idempotent."""
-        if not self.connection.closed:
+        if not self._is_closed:
+            self._is_closed = True
             self._say(Close())
             self.connection.close()
             self._close_remote()
@@ -153,7 +156,7 @@ class AgentControl:
                 os.close(self._process)
 
     def _close_remote(self) -> None:
-        """Leave the agent's end to the agent: else its end would not be heard here."""
+        """Close the agent's side here: else this process would not hear that the agent has ended."""
         if self.remote >= 0:
             os.close(self.remote)
             self.remote = -1

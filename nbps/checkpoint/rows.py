@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures  # whose part with threads, loaded on first use, no handler of atexit can load
+from concurrent import futures  # not ThreadPoolExecutor: a handler of atexit, which may open a job, cannot import it
 from typing import Any
 
 import numpy as np

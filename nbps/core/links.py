@@ -13,8 +13,9 @@ from nbps.errors import RemoteProtocolError
 class Links(dict[int, Link]):
     """The links of node `settings.rank`, by peer; frames go to `out`, the actions of the event that is handled.
 
-    Those to the nodes in `connected`, by default to all, are up. What was received is acknowledged at once if it is
-    `half_window`; less goes with the next frame, or waits for `keep_alive`.
+    Those to the nodes in `connected`, by default to all, are up. At most `window` frames are on their way to a peer.
+    What was received is acknowledged at once if it is `half_window`; less goes with the next frame, or waits for
+    `keep_alive`.
     """
 
     def __init__(self, settings: Settings, now: float, connected: Collection[int] | None) -> None:

@@ -75,7 +75,7 @@ class State(enum.Enum):
     LEFT = "left"  # nobody needs this node any more
 
 
-_RUNNING = State.RUNNING  # looked up once: a member of an enum takes as long as the rest of a line
+_RUNNING = State.RUNNING  # reading a member of an enum costs as much as comparing with it
 
 
 class Node:

@@ -53,7 +53,7 @@ class Phase(enum.Enum):
     OVER = "over, as the job is"  # there is no run after it
 
 
-# Looked up once: a member of an enum takes as long as the rest of a line.
+# Reading a member of an enum costs as much as comparing with it.
 _WAITING, _GOES_ON = Phase.WAITING, State.RUNNING
 
 

@@ -42,7 +42,7 @@ class WorkerGroup:
         descriptors that only this one has. Each carries out one call, which is to last as long as the group; the end
         of one of them ends the group.
     inherited : sequence of int
-        Descriptors that all these processes have, as all do under the same numbers as here.
+        Descriptors that all of them have. Each descriptor has there the number that it has here.
     load : (callable, args)
         Called in the fork server: loads what is ready for this job and for others.
     preload : sequence of (callable, args)
@@ -204,7 +204,7 @@ class WorkerGroup:
         sources = [self._connections[rank] for rank in waiting | self._companions]
         if not self._control.closed:
             sources.append(self._control)
-        if listen is not None:
+        if listen is not None and not listen[0].closed:
             sources.append(listen[0])
         # The end of a worker may have been told in an earlier run, after it had answered.
         ready = wait(sources, 0 if waiting & self._exits.keys() else None)

@@ -10,7 +10,7 @@ from nbps.core.rules import FINISHED
 from nbps.core.terms import Terms
 from nbps.core.worker import ALL, Await, Group, Poll
 
-# Looked up for every publication: a member of an enum takes as long as the rest of it.
+# Reading a member of an enum costs as much as comparing with it.
 _COMMITTED, _REFRESHED, _LAST = Group.COMMITTED, Group.REFRESHED, Group.LAST
 
 
@@ -101,7 +101,7 @@ class SimBoard:
         return 1 + max(clocks)
 
     def publish_own(self, group: Group, worker: int, value: int) -> bool:
-        """Set the slot of a worker; return whether that is news to the agent."""
+        """Set the slot of a worker; return whether the agent is to look, as it is at most slots under a value bound."""
         if group is _REFRESHED or group is _LAST:
             self.publish(group, worker, value)
             return False

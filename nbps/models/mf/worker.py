@@ -6,8 +6,8 @@ Three schedules over the same blocks (`nbps.models.mf.blocks`):
 - ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the deltas.
 - ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
 
-Imported by the workers, so free of Arrow, and by the driver, so free of Numba, until it is called: each takes a third
-of a second.
+The driver imports it, too, and needs no Numba, and workers need no Arrow; each takes a third of a second. So functions
+import what they need.
 """
 
 from __future__ import annotations
