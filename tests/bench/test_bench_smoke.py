@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -30,6 +28,7 @@ def run_program(tmp_path: Path, program: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clock", "startup", "mf_scale", "transports"])
 def test_benchmark_runs_and_writes_its_result(tmp_path, name):
     """A smoke run ends well and writes samples of every quantity."""
@@ -39,6 +38,7 @@ def test_benchmark_runs_and_writes_its_result(tmp_path, name):
     assert all(line["samples"] for line in result["results"])
 
 
+@pytest.mark.slow
 def test_kernels_are_exact_under_contention(tmp_path):
     """Two processes that add to the same rows lose nothing, as the benchmark itself checks."""
     lines = run(tmp_path, "kernels")["results"]
@@ -46,6 +46,7 @@ def test_kernels_are_exact_under_contention(tmp_path):
     assert wrong == [0]
 
 
+@pytest.mark.slow
 def test_comparison_runs_with_every_schedule_and_the_yardstick(tmp_path):
     """The comparison trains what is always there, and says of a missing program that it is missing."""
     peers = "nbps,nbps-cached,nbps-direct,yardstick,libmf"
@@ -54,6 +55,7 @@ def test_comparison_runs_with_every_schedule_and_the_yardstick(tmp_path):
     assert "not found" in result["missing"]["libmf"]
 
 
+@pytest.mark.slow
 def test_commands_are_timed_by_phase_and_beside_libmf(tmp_path):
     """Of each format that is compared; LIBMF is a program that does nothing, or is said to be missing."""
     program = tmp_path / "mf-train"
@@ -66,6 +68,7 @@ def test_commands_are_timed_by_phase_and_beside_libmf(tmp_path):
     assert {"libmf", "libmf, peak", "nbps --help", "nbps doctor", "import nbps"} <= set(names)
 
 
+@pytest.mark.slow
 def test_defaults_are_judged_and_compared_with_others(tmp_path):
     """Every set has errors on both parts, and other constants have an error relative to the defaults on each."""
     result = run(tmp_path, "defaults")
@@ -74,6 +77,7 @@ def test_defaults_are_judged_and_compared_with_others(tmp_path):
     assert all(line["by_set"].keys() == result["sets"].keys() for line in result["others"])
 
 
+@pytest.mark.slow
 def test_libmf_takes_smaller_steps_at_large_ranks_and_tables_name_its_build(tmp_path):
     """What it was run with is what the result says."""
     program = tmp_path / "mf-train"
@@ -85,6 +89,7 @@ def test_libmf_takes_smaller_steps_at_large_ranks_and_tables_name_its_build(tmp_
         assert (tmp_path / "arguments").read_text().startswith(options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "package"), [("torch", "torch"), ("ray", "ray")])
 def test_peer_runs_where_it_is_installed(tmp_path, peer, package):
     """A peer from PyPI trains through the common interface."""
@@ -92,6 +97,7 @@ def test_peer_runs_where_it_is_installed(tmp_path, peer, package):
     assert run(tmp_path, "mf", "--peers", peer)["systems"][peer]["best_test_rmse"]["samples"]
 
 
+@pytest.mark.slow
 def test_times_of_libmf_are_read_from_its_lines(tmp_path):
     """Its own times are used where it prints them; else the times at which its lines arrive."""
     lines = {
@@ -122,6 +128,7 @@ def test_a_package_that_the_experiments_lack_is_named_with_what_installs_it(tmp_
     assert done.stderr.splitlines() == [line]
 
 
+@pytest.mark.slow
 def test_experiments_of_the_papers_draw_every_figure_and_answer_every_question(tmp_path):
     """Real processes and simulated ones run under each model; each figure has its drawing and its numbers."""
     pytest.importorskip("matplotlib")
@@ -143,6 +150,7 @@ def numbers_of(written: dict) -> dict:
     return written["papers"]["figures"]["7_agreement"]
 
 
+@pytest.mark.slow
 def test_rows_as_arrays_do_what_the_simulator_s_rows_do():
     """The memory of the papers' simulated machines and that of `nbps.sim` give the same runs, to the bit."""
     done = subprocess.run([sys.executable, "-c", SAME_RUNS, str(BENCH)], capture_output=True, text=True, timeout=100)
