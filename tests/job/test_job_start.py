@@ -98,7 +98,7 @@ def test_a_supervisor_that_is_killed_during_the_start_is_told(agent, tmp_path):
 
 _LIMITED = """
 import resource, sys
-import nbps, nbps.memory.arrow
+import nbps, nbps.job.job, nbps.memory.arrow
 from pathlib import Path
 limit, value = getattr(resource, sys.argv[1]), int(sys.argv[2])
 if limit == resource.RLIMIT_AS:  # what it has, and as much more
