@@ -1,4 +1,4 @@
-"""Speed of the row kernels: lossless adds, reads, two processes on the same rows, and a copy's flush and refresh.
+"""Speed of the row kernels: lossless adds, reads, several processes on the same rows, a copy's flush and refresh.
 
 Rows are measured inside the workers of jobs, in shared memory, through `nbps.kernels`; the loop around is compiled too.
 """
@@ -6,6 +6,7 @@ Rows are measured inside the workers of jobs, in shared memory, through `nbps.ke
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,14 @@ from measure import Line, Options, in_turn, options, report
 
 import nbps
 from nbps.kernels import copies
+from nbps.kernels.claim_layout import claims_bytes
 from nbps.kernels.rows import NOBODY_LOOKS
+from nbps.tables.shared import SharedRows
 
-_TARGET_NS = 2.0
+_OF_PLAIN = 2.2  # what a lossless addition may take, in plain ones of the same run
+_OVER_SWAPS = {"2 processes, Zipf rows": 4.5, "2 processes, 64 rows": 3.0, "8 processes, Zipf rows": 2.5}
 _DIRTY_ROWS = 10  # one in so many, for a flush of a sparse change
+_WAYS = {"direct": "claims", "swapped": "compare-and-swap", "exclusive": "plain SIMD (loses)"}
 
 
 @contextlib.contextmanager
@@ -35,44 +40,71 @@ def pack_width(width: int | None) -> Iterator[None]:
         del os.environ["NBPS_CAS_BYTES"]
 
 
-def open_job(stack: contextlib.ExitStack, workers: int, width: int | None = None) -> nbps.Job:
+def open_job(
+    stack: contextlib.ExitStack, workers: int, rows: int = row_loops.ROWS, width: int | None = None
+) -> nbps.Job:
     """Start a job with the tables that `row_loops` works on."""
-    tables = [nbps.Table(access, row_loops.ROWS, row_loops.WIDTH, access=access) for access in ("direct", "exclusive")]
+    tables = [
+        nbps.Table(name, rows, row_loops.WIDTH, access="direct" if name == "direct" else "exclusive") for name in _WAYS
+    ]
     with pack_width(width):
         return stack.enter_context(nbps.Job(tables, workers=workers, consistency=nbps.ASP()))
 
 
 def measure_rows(given: Options) -> list[Line]:
-    """One process alone, and two on the same 64 rows."""
+    """One process alone."""
     times = given.size(2000, 20)
-    added = 2 * times * row_loops.BATCH // row_loops.ROWS * given.repeats  # to each element, by two processes
     with contextlib.ExitStack() as stack:
-        one, two, narrow = open_job(stack, 1), open_job(stack, 2), open_job(stack, 1, 8)
+        one, narrow = open_job(stack, 1), open_job(stack, 1, width=8)
         pack = one.run(row_loops.pack_bytes)[0]
 
         def run(job: nbps.Job, table: str, loop: str) -> Callable[[], float]:
             return lambda: float(np.mean(job.run(row_loops.ns_per_float, table, loop, times)))
 
-        candidates = {
-            f"inc, lossless, {pack}-byte": run(one, "direct", "inc"),
-            "inc, lossless, 8-byte": run(narrow, "direct", "inc"),
-            "inc, lossless, element by element": run(one, "direct", "elements"),
-            "inc, exclusive": run(one, "exclusive", "inc"),
-            f"a bare loop of {pack}-byte packs": run(one, "direct", "packs"),
-            "a bare loop of plain SIMD": run(one, "direct", "plain"),
-            "get": run(one, "direct", "get"),
-            f"inc, lossless, {pack}-byte, 2 processes": run(two, "direct", "inc"),
-            "inc, exclusive, 2 processes (loses)": run(two, "exclusive", "inc"),
-        }
-        samples = in_turn(candidates, given.repeats)
-        wrong = int((two.table("direct").to_numpy() != added).sum())
-        lost = 1 - two.table("exclusive").to_numpy().mean(dtype=np.float64) / added
-    target = {f"inc, lossless, {pack}-byte": _TARGET_NS}
-    return [
-        *(Line(name, "ns/float", values, target.get(name)) for name, values in samples.items()),
-        Line("wrong sums after 2 processes, lossless", "elements", [wrong], target=0),
-        Line("updates lost by 2 processes, exclusive", "%", [100 * lost]),
+        samples = in_turn(
+            {
+                "inc, direct": run(one, "direct", "inc"),
+                f"inc, {pack}-byte compare-and-swap": run(one, "swapped", "inc"),
+                "inc, 8-byte compare-and-swap": run(narrow, "swapped", "inc"),
+                "inc, element by element": run(one, "swapped", "elements"),
+                "inc, exclusive": run(one, "exclusive", "inc"),
+                f"a bare loop of {pack}-byte packs": run(one, "swapped", "packs"),
+                "a bare loop of plain SIMD": run(one, "exclusive", "plain"),
+                "get, direct": run(one, "direct", "get"),
+                "get, exclusive": run(one, "exclusive", "get"),
+            },
+            given.repeats,
+        )
+    ratios = [
+        ours / plain for ours, plain in zip(samples["inc, direct"], samples["a bare loop of plain SIMD"], strict=True)
     ]
+    return [
+        *(Line(name, "ns/float", values) for name, values in samples.items()),
+        Line("inc, direct, over plain SIMD", "times", ratios, _OF_PLAIN),
+    ]
+
+
+def measure_contention(given: Options) -> list[Line]:
+    """Several processes on the same rows, of a Zipf distribution and few hot ones; sums are exact but of plain SIMD."""
+    lines, wrong = [], 0
+    for shape, target in _OVER_SWAPS.items():
+        workers, rows = int(shape[0]), row_loops.ZIPF_ROWS if "Zipf" in shape else row_loops.ROWS
+        times = given.size(400 // workers, 2)
+        added = workers * times * row_loops.ZIPF_BATCH
+        with contextlib.ExitStack() as stack:
+            job = open_job(stack, workers, rows)
+
+            def rate(table: str, job: nbps.Job = job, times: int = times, added: int = added) -> float:
+                return added / max(job.run(row_loops.seconds, table, times)) / 1e6
+
+            found = in_turn({way: functools.partial(rate, table) for table, way in _WAYS.items()}, given.repeats)
+            sums = {table: job.table(table).to_numpy().sum(axis=0, dtype=np.float64) for table in _WAYS}
+            wrong += sum(int((sums[table] != added * given.repeats).sum()) for table in ("direct", "swapped"))
+        claims, swaps = (found[_WAYS[table]] for table in ("direct", "swapped"))
+        lines += [Line(f"{shape}: {way}", "M rows/s", values) for way, values in found.items()]
+        ratios = [ours / theirs for ours, theirs in zip(claims, swaps, strict=True)]
+        lines.append(Line(f"{shape}: claims over compare-and-swap", "times", ratios, target, at_least=True))
+    return [*lines, Line("wrong sums after several processes, lossless", "columns", [wrong], target=0)]
 
 
 def measure_replica(given: Options) -> list[Line]:
@@ -80,6 +112,8 @@ def measure_replica(given: Options) -> list[Line]:
     rows, width = given.size(200_000, 200), 32
     parent = np.zeros((rows, width), np.float32)
     values, base, copy, delta = parent.copy(), parent.copy(), parent.copy(), np.zeros(width, np.float32)
+    claimed = SharedRows(parent, NOBODY_LOOKS, np.zeros(claims_bytes(rows), np.uint8), True, 0, 1)
+    shared = claimed.kernel
     no_norm, peaks = np.zeros(0), np.zeros(width)
 
     def timed(work: Callable[[], object]) -> float:
@@ -90,11 +124,11 @@ def measure_replica(given: Options) -> list[Line]:
     def flush(step: int, scratch: np.ndarray = no_norm) -> float:
         if step:
             values[::step] += 1
-        return timed(lambda: copies.flush(values, base, parent, NOBODY_LOOKS, 0, delta, scratch))
+        return timed(lambda: copies.flush(values, base, shared, 0, delta, scratch))
 
     candidates: dict[str, Callable[[], float]] = {
         "memcpy of the table": lambda: timed(lambda: np.copyto(copy, parent)),
-        "refresh": lambda: timed(lambda: copies.refresh(values, base, parent)),
+        "refresh": lambda: timed(lambda: copies.refresh(values, base, shared)),
         "flush, every row changed": lambda: flush(1),
         "flush, every row changed, with its norm": lambda: flush(1, peaks),
         f"flush, every {_DIRTY_ROWS}th row changed": lambda: flush(_DIRTY_ROWS),
@@ -112,7 +146,7 @@ def measure_replica(given: Options) -> list[Line]:
 def main() -> None:
     """Measure, print, write ``kernels.json``."""
     given = options(__doc__, repeats=9)
-    lines = measure_rows(given) + measure_replica(given)
+    lines = measure_rows(given) + measure_contention(given) + measure_replica(given)
     report("kernels", f"Kernels on rows of {row_loops.WIDTH} float32", lines, given)
 
 

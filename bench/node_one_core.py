@@ -11,13 +11,16 @@ from node_rows import OWNER, REPLICA, ROW_BYTES, WIDTH, Case, Worked
 
 from nbps.kernels import checksum
 from nbps.kernels import rows as row_kernels
+from nbps.kernels.claim_layout import claims_bytes
+from nbps.tables.shared import SharedRows
 
 
 def on_one_core(access: str, rows: int, times: int) -> dict[str, Callable[[], float]]:
     """Return what measures the parts of shipping `rows` rows, in GB/s of rows; nothing is sent."""
     case = Case("", access, rows)
     source, target = np.ones((rows, WIDTH), np.float32), np.zeros((rows, WIDTH), np.float32)
-    table, ids = row_kernels.TableKernel(target, int(access == "direct")), np.arange(rows)
+    claims = np.zeros(claims_bytes(rows), np.uint8) if access == "direct" else None
+    shared, ids = SharedRows(target, row_kernels.NOBODY_LOOKS, claims, access == "direct", 0, 1), np.arange(rows)
     state = np.empty(checksum.STATE_WORDS, np.uint64)
     # Values and additions have memories of their own: what one does to the rows is not in the way of the other.
     owner, reader, adder, target_owner = (Worked(rank, case) for rank in (OWNER, REPLICA, REPLICA, OWNER))
@@ -44,7 +47,7 @@ def on_one_core(access: str, rows: int, times: int) -> dict[str, Callable[[], fl
     return {
         "memcpy": lambda: timed(lambda _: np.copyto(target, source)),
         "checksum": lambda: timed(lambda _: checksum.checksum(state, bytes_, 0)),
-        "add kernel": lambda: timed(lambda _: row_kernels.inc_rows(table, ids, source)),
+        "add kernel": lambda: timed(lambda _: row_kernels.inc_rows(shared.kernel, ids, source)),
         "gather": lambda: timed(lambda _: owner.gather(REPLICA, everything=False), owner.work),
         "install": lambda: timed(lambda batch: reader.install(OWNER, batch, (), 0), gathered),
         "collect": lambda: timed(lambda _: adder.collect(OWNER, exact=False), adder.work),

@@ -27,8 +27,10 @@ from nbps.agent.memory import NodeMemory
 from nbps.agent.share import TableShare
 from nbps.core.messages import Confirm, Frame, Message, Pull, Push, Ship
 from nbps.kernels import shards
+from nbps.kernels.claim_layout import claims_bytes
 from nbps.kernels.prepare import prepare
 from nbps.memory.heap import tune_heap
+from nbps.tables.shared import SharedRows
 from nbps.transport import get_transport
 from nbps.transport.interface import Connection, Options
 from nbps.transport.wire import decode, encode
@@ -60,6 +62,8 @@ class Worked(NodeMemory):
         start = (np.arange(case.rows * WIDTH, dtype=np.float32) % 7).reshape(case.rows, WIDTH)
         self._states = [start, start + 1 + start % 3]  # whole numbers: their sums are exact
         self.marks = np.zeros(-(-case.rows // 8) * 8, np.uint8)
+        claims = None if case.access == "exclusive" else np.zeros(claims_bytes(case.rows), np.uint8)
+        self._shared = [SharedRows(state, self.marks, claims, claims is not None, 1, 2) for state in self._states]
         share = TableShare(
             name="rows",
             values=start,
@@ -67,6 +71,7 @@ class Worked(NodeMemory):
             owners=np.zeros(case.rows, np.uint8),
             states=None,
             replicated=True,
+            claims=claims,
             **_how(case.access),
         )
         super().__init__(rank, 2, [share])
@@ -79,7 +84,8 @@ class Worked(NodeMemory):
     def work(self) -> None:
         """Change and mark all rows."""
         self._states.reverse()
-        self._tables[0].values = self._states[0]
+        self._shared.reverse()
+        self._tables[0].values, self._tables[0].shared = self._states[0], self._shared[0]
         self.marks[:] = 1
 
     def work_on(self, row: int) -> None:
@@ -161,7 +167,7 @@ class Side:
         self._memories: dict[tuple[int, Case], Worked] = {}
         tune_heap()
         node_raw.compile_loops()
-        prepare(shards.requests("float32"))
+        prepare([*shards.requests("float32", False), *shards.requests("float32", True)])
 
     def memory(self, rank: int, case: Case) -> Worked:
         """Return the rows of `case` as node `rank` has them in this process."""

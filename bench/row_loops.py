@@ -1,4 +1,8 @@
-"""What `kernels.py` times inside a worker: adds and reads of rows that stay in the cache, in loops without Python."""
+"""What `kernels.py` times inside a worker: adds and reads of rows that stay in the cache, in loops without Python.
+
+Rows of table ``direct`` are claimed. Those of two tables of access mode ``exclusive`` are added to by compare-and-swap,
+as rows without claims are, or by plain SIMD, which loses what others add at the same time.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from nbps.kernels import get_rows, inc_rows
+from nbps.kernels import TableKernel, get_rows, inc_rows
 from nbps.kernels.relaxed import PACK_BYTES, add_pack_relaxed, add_relaxed
 
 if TYPE_CHECKING:
     from nbps import Worker
 
 ROWS, WIDTH = 64, 32
+ZIPF_ROWS, ZIPF_BATCH = 3706, 4096  # the items of ml-1m
 # 16 KiB of deltas and 8 KiB of table: both fit a first-level cache of 32 KiB.
 BATCH = 128
 
@@ -73,12 +78,18 @@ _LOOPS = {
 }
 
 
+def table_kernel(worker: Worker, table: str) -> TableKernel:
+    """Return what adds to a table: ``swapped`` is another one, whatever its access mode says."""
+    kernel = worker.table(table).kernel
+    return TableKernel(kernel.values, 1) if table == "swapped" else kernel
+
+
 def ns_per_float(worker: Worker, table: str, loop: str, times: int) -> float:
     """Run one of the loops on a table and return nanoseconds for each float added or read.
 
     Every delta is 1, so that float sums are exact as long as they stay below 2**24. All workers start together.
     """
-    kernel = worker.table(table).kernel
+    kernel = table_kernel(worker, table)
     ids = np.random.default_rng(worker.rank).permutation(np.arange(BATCH) % ROWS)
     deltas = np.ones((BATCH, WIDTH), kernel.values.dtype)
     function = _LOOPS[loop]
@@ -87,6 +98,23 @@ def ns_per_float(worker: Worker, table: str, loop: str, times: int) -> float:
     start = time.perf_counter_ns()
     function(kernel, ids, deltas, times)
     return (time.perf_counter_ns() - start) / (times * BATCH * WIDTH)
+
+
+def seconds(worker: Worker, table: str, times: int) -> float:
+    """Add ones to a batch of rows `times` times, together with all workers; return the seconds that it took.
+
+    Rows of a table of `ZIPF_ROWS` are used as items are, a few of them most, wherever they lie; of others all alike.
+    """
+    kernel, random = table_kernel(worker, table), np.random.default_rng(worker.rank)
+    count = kernel.values.shape[0]
+    shares = 1 / np.arange(1, count + 1) if count == ZIPF_ROWS else np.ones(count)
+    ids = np.random.default_rng(0).permutation(count)[random.choice(count, ZIPF_BATCH, p=shares / shares.sum())]
+    deltas = np.ones((ZIPF_BATCH, WIDTH), kernel.values.dtype)
+    repeat_inc(kernel, ids, deltas, 0)
+    worker.barrier()
+    start = time.perf_counter()
+    repeat_inc(kernel, ids, deltas, times)
+    return time.perf_counter() - start
 
 
 def pack_bytes(worker: Worker) -> int:

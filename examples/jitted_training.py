@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 import nbps
-from nbps.kernels import TableKernel, get_row, inc_row
+from nbps.kernels import get_row, inc_row, table_like
 
 GROUPS, WIDTH, OBSERVATIONS, CLOCKS = 1_000, 16, 1_000_000, 10
 
@@ -26,8 +26,8 @@ def learn(table, ids, observations, row, step):
 
 def compile_loop():
     """Call the loop on nothing, with arguments of the types that it will get."""
-    rows = np.zeros((1, WIDTH), np.float32)
-    learn(TableKernel(rows, 1), np.zeros(0, np.int64), rows, rows[0].copy(), np.float32(0))
+    rows = np.zeros((0, WIDTH), np.float32)
+    learn(table_like(WIDTH), np.zeros(0, np.int64), rows, np.zeros(WIDTH, np.float32), np.float32(0))
 
 
 def train(worker, ids, observations):

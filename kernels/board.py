@@ -154,9 +154,9 @@ def hold(board, clock, workers, sources):
     highest = 0
     for k in range(workers):
         committed = load_acquire(board, (HEADER_LINES + k) * LINE)
-        if committed == FINISHED:
-            committed = load_acquire(board, (HEADER_LINES + NEEDED * sources + k) * LINE + LAST)
-        highest = max(highest, committed + 1)
+        # Where it finished, or where it is while its clock is not published yet.
+        last = load_acquire(board, (HEADER_LINES + NEEDED * sources + k) * LINE + LAST)
+        highest = max(highest, last + 1 if committed == FINISHED else max(committed, last) + 1)
     return highest
 
 

@@ -2,24 +2,27 @@
 
 Three arrays of shape (rows, width): `values` is the copy that the worker reads and adds to at SIMD speed, `base` is
 what of the parent it already contains, `parent` is the shared table that others add to at the same time.
-``values - base`` is what the worker added and has not sent. Whatever a flush does not send stays there.
+``values - base`` is what the worker added and has not sent. Whatever a flush does not send stays there; what it sends
+to a row that another worker has claimed is put aside (`nbps.kernels.claims`), and counts as sent.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from .claim_layout import COUNT, HEADER
 from .jit import Request, kernel
-from .rows import NOBODY_LOOKS, add_row_lossless, mark_row
+from .places import element, word
+from .rows import example_table, inc_row
 
 
 @kernel
-def flush(values, base, parent, dirty, first, delta, peaks):
+def flush(values, base, parent, first, delta, peaks):
     """Send what the worker added: ``d = values - base; parent += d; base += d``, without loss.
 
-    Starts at row `first` and goes around: workers that flush the same rows in the same order collide on every one
-    (ten times slower). Rows sent are marked in `dirty` (`rows.mark_row`). `delta` is scratch of shape (width,), and so
-    is `peaks`, float64; of shape (0,) if the norm is not wanted, which costs a tenth of the speed.
+    `parent` is a `rows.TableKernel` of the shared rows. Starts at row `first` and goes around: workers that flush the
+    same rows in the same order collide on every one. `delta` is scratch of shape (width,), and so is `peaks`, float64;
+    of shape (0,) if the norm is not wanted, which costs a tenth of the speed.
 
     Returns
     -------
@@ -45,8 +48,7 @@ def flush(values, base, parent, dirty, first, delta, peaks):
                 known[j] += delta[j]
             if peaks.size > 0:
                 _raise_peaks(peaks, delta)
-            add_row_lossless(parent[i], delta)
-            mark_row(dirty, i)
+            inc_row(parent, i, delta)
             sent += 1
     norm = 0.0
     for j in range(peaks.size):
@@ -73,7 +75,8 @@ def refresh(values, base, parent):
     Where nothing is unsent the value is the parent's, to the bit: a rounding difference would look like an addition of
     this worker's, and every row that others change would be sent back to them.
     """
-    mine, known, shared = values.reshape(values.size), base.reshape(base.size), parent.reshape(parent.size)
+    mine, known = values.reshape(values.size), base.reshape(base.size)
+    shared = parent.values.reshape(values.size)
     for n in range(mine.size):
         # One load of each shared element, in the machine code too: a second could see an addition that the first did
         # not, and that addition would be lost to this copy.
@@ -81,12 +84,27 @@ def refresh(values, base, parent):
         old = known[n]
         mine[n] = seen if mine[n] == old else mine[n] + (seen - old)
         known[n] = seen
+    if parent.claimed.capacity > 0:
+        _keep_aside(values, base, parent)
 
 
-def requests(dtype: str) -> list[Request]:
+@kernel
+def _keep_aside(values, base, parent):
+    """Add what this worker has sent, and put aside, to its copy: it is not in the parent yet."""
+    claimed, zero = parent.claimed, values.dtype.type(0)
+    for k in range(word(claimed.words, COUNT)):
+        row = word(claimed.words, HEADER + k)
+        for j in range(claimed.width):
+            delta = element(claimed.deltas, k * claimed.width + j, zero)
+            # Both by the same addition where they are the same: they stay so.
+            values[row, j] += delta
+            base[row, j] += delta
+
+
+def requests(dtype: str, is_claimed: bool) -> list[Request]:
     """Kernels with which a worker's copy of a table exchanges rows with the shared one."""
-    values = np.zeros((2, 4), dtype)
+    values, parent = np.zeros((1, 2), dtype), example_table(dtype, is_claimed)
     return [
-        (flush, (values, values, values, NOBODY_LOOKS, 0, values[0], np.zeros(0))),
-        (refresh, (values, values, values)),
+        (flush, (values, values, parent, 0, values[0], np.zeros(0))),
+        (refresh, (values, values, parent)),
     ]

@@ -12,7 +12,8 @@ rows with other nodes, after them one shard for every node::
     sources lines     refreshed slots: worker k has taken in what it reads in clock c (strict BSP)
     sources lines     arrived slots: how many barriers worker k, or all workers of node k, have reached
     sources lines     needed slots: the highest visible clock that worker k has waited for; ships taken in (VAP); how
-                      many clocks it had completed when it finished
+                      many clocks it had completed when it finished, or when it published none, as additions of it were
+                      put aside
     sources x STATS   counters of one worker, written by it alone
     sources x sources under a value bound: seen slots, for each worker one of each reader: slot (i, j) = c says that
                       reader j has taken in all of worker i from clocks < c. Slot (i, i) is `FINISHED`. The first shard
@@ -42,7 +43,7 @@ HEADER_LINES = 4
 # Kinds of slots behind the committed ones, in this order, `sources` lines each; then the counters. The functions below
 # say where one lies; kernels, which cannot call them, compute it from these.
 REFRESHED, ARRIVED, NEEDED, STATISTICS = range(1, 5)
-SHIPS, LAST = 1, 2  # words of a needed slot after its clock: ships taken in (VAP), clocks completed at the end
+SHIPS, LAST = 1, 2  # words of a needed slot after its clock: ships taken in (VAP), clocks completed but not published
 
 # Counters of one worker, in words from the start of its statistics. Clock differentials are visible clock minus
 # reader's clock, so never positive; bin d counts those of -d, the last bin all below as well. The share of the value
@@ -83,7 +84,8 @@ def arrived(sources: int, source: int) -> int:
 def needed(sources: int, worker: int) -> int:
     """Word of the visible clock that `worker`, one of `sources`, waited for.
 
-    `SHIPS` words on is how many ships it took in, `LAST` words on how many clocks it had completed when it finished.
+    `SHIPS` words on is how many ships it took in, `LAST` words on how many clocks it had completed when it finished, or
+    when it had to leave a clock unpublished.
     """
     return committed(NEEDED * sources + worker)
 

@@ -15,6 +15,8 @@ from . import board, copies, presence, rows, shards
 from .cache import cache_folder, compile_lock
 from .jit import Request, argument_types, is_compiled
 
+Kind = tuple[str, str, bool, bool]  # of a table: dtype, access, whether its rows are claimed, check_finite
+
 
 def prepare(requests: Collection[Request]) -> None:
     """Have machine code for all `requests` in this process, compiling what the cache lacks.
@@ -41,15 +43,15 @@ def _compile(requests: Collection[Request]) -> None:
     print(f"nbps: compiled {compiled} in {seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def prepare_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
-    """Prepare the clock, with a value bound or without, and tables given as (dtype, access, check_finite).
+def prepare_job(tables: set[Kind], bounded: bool, agent: bool) -> None:
+    """Prepare the clock, with a value bound or without, and tables.
 
     With `agent` what exchanges them with other nodes, too.
     """
     prepare(_job_requests(tables, bounded, agent))
 
 
-def load_job(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+def load_job(tables: set[Kind], bounded: bool, agent: bool) -> None:
     """Load what `prepare_job` prepares into this process, as far as it is compiled."""
     load(_job_requests(tables, bounded, agent))
 
@@ -62,14 +64,14 @@ def load(requests: Collection[Request]) -> None:
             kernel(*args)
 
 
-def _job_requests(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> list[Request]:
+def _job_requests(tables: set[Kind], bounded: bool, agent: bool) -> list[Request]:
     requests = board.requests(bounded)
-    for dtype, access, check_finite in sorted(tables):
-        requests += rows.requests(dtype, access, check_finite)
+    for dtype, access, is_claimed, check_finite in sorted(tables):
+        requests += rows.requests(dtype, access, is_claimed, check_finite)
         if access == "cached":
-            requests += copies.requests(dtype)
+            requests += copies.requests(dtype, is_claimed)
     if agent:
         requests += board.agent_requests() + presence.requests()
-        for dtype in sorted({table[0] for table in tables}):
-            requests += shards.requests(dtype)
+        for dtype, is_claimed in sorted({(dtype, is_claimed) for dtype, _, is_claimed, _ in tables}):
+            requests += shards.requests(dtype, is_claimed)
     return requests

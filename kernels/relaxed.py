@@ -153,7 +153,7 @@ def _load_pack(context, builder, array_type, array, index, lanes):
     return builder.load(builder.bitcast(source, lanes.as_pointer()), align=element_width(array_type))
 
 
-def _shifted(builder, seen, old, new, is_float):
+def shifted(builder, seen, old, new, is_float):
     """Emit ``new if seen == old else seen + (new - old)``, for a value or a pack."""
     add, subtract = (builder.fadd, builder.fsub) if is_float else (builder.add, builder.sub)
     same = builder.fcmp_ordered("==", seen, old) if is_float else builder.icmp_signed("==", seen, old)
@@ -166,7 +166,7 @@ def _shift_relaxed(typingctx, array, index, old, new):
         pointer = pointer_to(context, builder, array, args[0], args[1])
         _update_by_compare_and_swap(
             builder, pointer, args[2].type, 8 * element_width(array),
-            lambda seen: _shifted(builder, seen, args[2], args[3], holds_floats(array)),
+            lambda seen: shifted(builder, seen, args[2], args[3], holds_floats(array)),
         )  # fmt: skip
         return context.get_dummy_value()
 
@@ -185,20 +185,31 @@ def _shift_pack_relaxed(typingctx, array, index, old, new, source_index):
         fresh = _load_pack(context, builder, new, args[3], args[4], lanes)
         _update_by_compare_and_swap(
             builder, target, lanes, 8 * PACK_BYTES,
-            lambda seen: _shifted(builder, seen, known, fresh, holds_floats(array)),
+            lambda seen: shifted(builder, seen, known, fresh, holds_floats(array)),
         )  # fmt: skip
         return context.get_dummy_value()
 
     return types.void(array, types.intp, old, new, types.intp), codegen
 
 
+def _check_writable(array) -> None:
+    """Refuse rows that are claimed (`nbps.kernels.claims`): a claimant's plain stores would undo what is added here."""
+    if not array.mutable:
+        raise TypingError(
+            "these rows are read-only: additions to them go through inc_row or inc_rows of nbps.kernels, a whole row "
+            "at a time, with zeros where nothing is to be added"
+        )
+
+
 @overload(add_relaxed, inline="always")
 def _(array, index, value):
+    _check_writable(array)
     return lambda array, index, value: _add_relaxed(array, index, value)
 
 
 @overload(add_pack_relaxed, inline="always")
 def _(array, index, deltas, delta_index):
+    _check_writable(array)
     if array.dtype != deltas.dtype:
         raise TypingError(f"the deltas are {deltas.dtype}, the rows they go to {array.dtype}: make them {array.dtype}")
     return lambda array, index, deltas, delta_index: _add_pack_relaxed(array, index, deltas, delta_index)

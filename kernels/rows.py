@@ -11,12 +11,18 @@ Row numbers are not checked here: an id out of range reads or destroys other mem
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from numba.core.errors import TypingError
+from numba.extending import overload
 
 from .atomics import address, store_release
+from .claim_layout import has_claims
+from .claims import AHEAD, EXAMPLE, NO_CLAIMS, Aside, Claimed, add, entry_of, fetch_ahead, retry
 from .jit import Request, kernel
+from .places import element, place_of, stride_of
 from .relaxed import PACK_BYTES, add_pack_relaxed, add_relaxed, pack_lanes
 
 NOBODY_LOOKS = np.zeros(0, np.uint8)
@@ -28,16 +34,20 @@ class TableKernel(NamedTuple):
     Attributes
     ----------
     values : ndarray, shape (rows, width), C-contiguous
-        The shared rows (``direct``, ``exclusive``) or this worker's own copy (``cached``).
+        The shared rows (``direct``, ``exclusive``) or this worker's own copy (``cached``). Read-only where rows are
+        claimed, which the compiler knows: nothing else may change such a row.
     atomic : int
         1 where additions must not lose those of other workers, else 0.
     dirty : ndarray, uint8[rows] or uint8[0]
         Marks of changed rows, which an agent sends to other nodes; empty where nobody looks for them.
+    claimed : nbps.kernels.claims.Claimed
+        With what rows are claimed, where they are.
     """
 
     values: np.ndarray
     atomic: int
     dirty: np.ndarray = NOBODY_LOOKS
+    claimed: Claimed = NO_CLAIMS
 
 
 @kernel(inline=True)
@@ -72,17 +82,8 @@ def add_row_lossless(row, delta):
         add_relaxed(row, j, delta[j])
 
 
-@kernel(inline=True)
-def get_row(table, row, out):
-    """Copy row `row` of `table` into `out`, shape (width,)."""
-    source = table.values[row]
-    for j in range(source.size):
-        out[j] = source[j]
-
-
-@kernel(inline=True)
-def inc_row(table, row, delta):
-    """Add `delta`, shape (width,) and of the table's dtype, to row `row` of `table`."""
+@kernel(early=True)
+def _add_in_place(table, row, delta):
     target = table.values[row]
     if table.atomic:
         add_row_lossless(target, delta)
@@ -90,6 +91,102 @@ def inc_row(table, row, delta):
         for j in range(target.size):
             target[j] += delta[j]
     mark_row(table.dirty, row)
+
+
+@kernel(early=True)
+def _add_claimed(table, row, delta):
+    add(table.claimed, row, place_of(delta), 0, stride_of(delta), table.values.dtype.type(0))
+
+
+@kernel(early=True)
+def _add_aside(table, row, out):
+    """Add what this worker has put aside for a row to `out`."""
+    k = entry_of(table.claimed, row)
+    if k >= 0:
+        zero = table.values.dtype.type(0)
+        for j in range(table.claimed.width):
+            out[j] += element(table.claimed.deltas, k * table.claimed.width + j, zero)
+
+
+@kernel(early=True)
+def _inc_claimed_rows(table, ids, deltas):
+    zero = table.values.dtype.type(0)
+    for n in range(ids.size):
+        if n + AHEAD < ids.size:
+            fetch_ahead(table.claimed, ids[n + AHEAD], zero)
+        _add_claimed(table, ids[n], deltas[n])
+
+
+@kernel(early=True)
+def _inc_rows_in_place(table, ids, deltas):
+    for n in range(ids.size):
+        _add_in_place(table, ids[n], deltas[n])
+
+
+# Which of two, the compiler decides: a table whose values are read-only has claims.
+
+
+def _inc(table, row, delta):
+    return (_add_claimed if table.claimed.capacity else _add_in_place)(table, row, delta)
+
+
+def _inc_many(table, ids, deltas):
+    return (_inc_claimed_rows if table.claimed.capacity else _inc_rows_in_place)(table, ids, deltas)
+
+
+def _see_own(table, row, out):
+    if table.claimed.capacity:
+        _add_aside(table, row, out)
+
+
+def is_claimed(table) -> bool:
+    """Tell of the type of a table whether its rows are claimed."""
+    return not table.types[table.fields.index("values")].mutable
+
+
+def _has_claims(table, deltas) -> bool:
+    values = table.types[table.fields.index("values")]
+    if is_claimed(table) and values.dtype != deltas.dtype:
+        raise TypingError(
+            f"the deltas are {deltas.dtype}, the rows they go to {values.dtype}: make them {values.dtype}"
+        )
+    return is_claimed(table)
+
+
+@overload(_inc, inline="always")
+def _(table, row, delta):
+    if _has_claims(table, delta):
+        return lambda table, row, delta: _add_claimed(table, row, delta)
+    return lambda table, row, delta: _add_in_place(table, row, delta)
+
+
+@overload(_inc_many, inline="always")
+def _(table, ids, deltas):
+    if _has_claims(table, deltas):
+        return lambda table, ids, deltas: _inc_claimed_rows(table, ids, deltas)
+    return lambda table, ids, deltas: _inc_rows_in_place(table, ids, deltas)
+
+
+@overload(_see_own, inline="always")
+def _(table, row, out):
+    if is_claimed(table):
+        return lambda table, row, out: _add_aside(table, row, out)
+    return lambda table, row, out: None
+
+
+@kernel(early=True)
+def get_row(table, row, out):
+    """Copy row `row` of `table` into `out`, shape (width,)."""
+    source = table.values[row]
+    for j in range(source.size):
+        out[j] = source[j]
+    _see_own(table, row, out)
+
+
+@kernel(early=True)
+def inc_row(table, row, delta):
+    """Add `delta`, shape (width,) and of the table's dtype, to row `row` of `table`."""
+    _inc(table, row, delta)
 
 
 @kernel(inline=True)
@@ -111,8 +208,7 @@ def get_rows(table, ids, out):
 @kernel
 def inc_rows(table, ids, deltas):
     """Add ``deltas[n]`` to row ``ids[n]`` of `table` for every n; ids that occur twice accumulate."""
-    for n in range(ids.size):
-        inc_row(table, ids[n], deltas[n])
+    _inc_many(table, ids, deltas)
 
 
 @kernel
@@ -141,16 +237,44 @@ def first_not_finite(deltas):
     return -1
 
 
-def requests(dtype: str, access: str, check_finite: bool) -> list[Request]:
+def table_like(width: int, dtype: npt.DTypeLike = "float32", access: str = "direct") -> TableKernel:
+    """Return a table of one row of zeros, of the types that the kernel of such a table of a job has.
+
+    For compiling functions of one's own before the workers start, ``Job(preload=...)``: call them on no rows.
+    """
+    name = np.dtype(dtype).name
+    return example_table(name, access == "direct" and has_claims(name, width), access == "direct", width)
+
+
+def example_table(dtype: str, is_claimed: bool, is_atomic: bool = True, width: int = 2) -> TableKernel:
+    """Return a table of one row, claimed or not; nothing may be put aside in it."""
+    values = np.zeros((1, width), dtype)
+    if not is_claimed:
+        return TableKernel(values, int(is_atomic))
+    values.flags.writeable = False
+    return TableKernel(values, 1, NOBODY_LOOKS, EXAMPLE)
+
+
+def claimed_table(values: npt.NDArray[Any], dirty: npt.NDArray[np.uint8], aside: Aside) -> TableKernel:
+    """Return a table of shared rows that are claimed; `aside` is to be kept as long as it is used."""
+    shown = values.view()
+    shown.flags.writeable = False
+    return TableKernel(shown, 1, dirty, aside.claimed)
+
+
+def requests(dtype: str, access: str, is_claimed: bool, check_finite: bool) -> list[Request]:
     """Kernels that a table uses when called from Python."""
-    values, deltas, ids = np.zeros((2, 4), dtype), np.zeros((1, 4), dtype), np.zeros(1, np.int64)
-    table = TableKernel(values, 0)
+    is_atomic = access == "direct"
+    table, ids = example_table(dtype, is_claimed and is_atomic, is_atomic), np.zeros(0, np.int64)
+    deltas = np.zeros((0, 2), dtype)
     found: list[Request] = [
         (first_bad_id, (ids, 2)),
         (get_rows, (table, ids, deltas)),
         (inc_rows, (table, ids, deltas)),
         (mark_rows, (table, 0, 0)),
     ]
+    if is_claimed:
+        found.append((retry, (EXAMPLE, deltas.dtype.type(0))))
     if check_finite:
         found.append((first_not_finite, (deltas,)))
     if access == "exclusive":

@@ -2,6 +2,8 @@
 
 Of each table there are, besides the live `values`, shape (rows, width):
 
+- `table`, the live rows as a `rows.TableKernel`, for what is written to them: the agent claims rows as workers do, and
+  puts nothing aside. It looks at a row that is claimed for as long as an addition may take; then its caller waits.
 - `dirty`, uint8[rows]: a worker that changed a row sets its mark afterwards. The agent clears a mark atomically and
   reads the row then: an addition in between is taken now, or still marked.
 - `base`, shaped as `values`: what of a replica row the owner has sent, or knows from batches of this node. The agent's
@@ -19,11 +21,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .atomics import address, exchange, fetch_add
+from .atomics import exchange, fetch_add
 from .jit import Request, kernel
 from .marks import EIGHT, next_one, owned
-from .relaxed import PACK_BYTES, pack_lanes, shift_pack_relaxed, shift_relaxed
-from .rows import add_row_lossless
+from .row_writes import apply, install, round_off
+from .rows import example_table
 
 _BLOCK_SHIFT, _WORD_SHIFT = 6, 12  # rows of a bit of the summary, and of a word of it, as powers of two
 ROWS_OF_A_WORD = 1 << _WORD_SHIFT
@@ -86,15 +88,16 @@ def weigh_marked(dirty, values, base, ids, out_ids, out_weights):
 
 
 @kernel
-def take_deltas(values, base, ids, out_ids, out_deltas, seen):
+def take_deltas(table, base, ids, out_ids, out_deltas, seen):
     """Take what was added to rows `ids`: ``d = values - base; base += d``; return how many rows had a delta.
 
-    Where ``base + d`` is rounded the value becomes that too: a replica has the bits of its owner.
+    Where ``base + d`` is rounded the value becomes that too: a replica has the bits of its owner. If the row is claimed
+    just then, it is marked again, and the next batch brings what was rounded off.
 
     Writes their numbers and deltas to `out_ids` and `out_deltas`, shape (ids.size, width). `seen` is scratch of
     shape (width,): what was read, which may have changed since.
     """
-    width = values.shape[1]
+    values, width = table.values, table.values.shape[1]
     found = 0
     for n in range(ids.size):
         mine, known, delta = values[ids[n]], base[ids[n]], out_deltas[found]
@@ -106,9 +109,8 @@ def take_deltas(values, base, ids, out_ids, out_deltas, seen):
             seen[j], delta[j], known[j] = now, d, old + d
             changed |= d != 0
             rounded |= old + d != now
-        for j in range(width if rounded else 0):
-            if known[j] != seen[j]:  # the owner adds the same to the same, so this is what it has
-                shift_relaxed(mine, j, seen[j], known[j])
+        if rounded:  # the owner adds the same to the same, so this is what it has
+            round_off(table, ids[n], seen, known)
         if changed:
             out_ids[found] = ids[n]
             found += 1
@@ -181,10 +183,15 @@ def add_to_base(base, ids, deltas):
 
 
 @kernel
-def apply_rows(values, ids, deltas):
-    """Add ``deltas[n]`` to row ``ids[n]`` without loss."""
-    for n in range(ids.size):
-        add_row_lossless(values[ids[n]], deltas[n])
+def apply_rows(table, ids, deltas, first):
+    """Add ``deltas[n]`` to row ``ids[n]`` without loss, from `first` on.
+
+    Returns
+    -------
+    int
+        The position of a row that another process keeps claimed: to be called with again. ``ids.size`` if none is left.
+    """
+    return apply(table, ids, deltas, first)
 
 
 @kernel
@@ -265,35 +272,13 @@ def merge_common(ids, values, other_ids, others, overwrites):
 
 
 @kernel
-def install_rows(values, base, ids, fresh):
-    """Take in values of an owner: ``values += fresh - base; base = fresh``, losing no addition.
+def install_rows(table, base, ids, fresh, first):
+    """Take in values of an owner, from `first` on: ``values += fresh - base; base = fresh``, losing no addition.
 
     `fresh`, shape (ids.size, width), holds this node's own batches that the owner had not applied. Where nothing is
-    unsent a value becomes the owner's to the bit, and where nothing changed nothing is written.
+    unsent a value becomes the owner's to the bit. Returns as `apply_rows` does.
     """
-    width = values.shape[1]
-    for n in range(ids.size):
-        target, known, new = values[ids[n]], base[ids[n]], fresh[n]
-        _shift_row(target, known, new)
-        for j in range(width):
-            known[j] = new[j]
-
-
-@kernel(inline=True)
-def _shift_row(target, old, new):
-    lanes = pack_lanes(target)
-    head = min(target.size, (-address(target, 0) & (PACK_BYTES - 1)) // (PACK_BYTES // lanes))
-    for j in range(head):
-        shift_relaxed(target, j, old[j], new[j])
-    tail = head + (target.size - head) // lanes * lanes
-    for j in range(head, tail, lanes):
-        same = True
-        for lane in range(lanes):
-            same &= old[j + lane] == new[j + lane]
-        if not same:
-            shift_pack_relaxed(target, j, old, new, j)
-    for j in range(tail, target.size):
-        shift_relaxed(target, j, old[j], new[j])
+    return install(table, base, ids, fresh, first)
 
 
 @kernel
@@ -308,28 +293,29 @@ def first_foreign_id(ids, owners, owner):
     return -1
 
 
-def requests(dtype: str) -> list[Request]:
+def requests(dtype: str, is_claimed: bool) -> list[Request]:
     """Kernels with which an agent exchanges rows of a table."""
-    values, marks, bits = np.zeros((2, 4), dtype), np.zeros(8, np.uint8), np.zeros(2, np.uint64)
+    values, marks, bits = np.zeros((1, 2), dtype), np.zeros(8, np.uint8), np.zeros(2, np.uint64)
     none, node, eights, batch = np.zeros(0, np.int64), np.uint64(1), marks.view(np.int64), np.zeros(0, np.uint8)
-    ids, rows = batch.view(np.int64), batch.view(dtype).reshape(0, 4)  # as they lie in a batch
+    ids, rows = batch.view(np.int64), batch.view(dtype).reshape(0, 2)  # as they lie in a batch
+    table = example_table(dtype, is_claimed)
     return [
         (take_marked, (marks, eights, marks, 0, 0, 0, none)),
         (take_marks_of, (marks, none, none)),
-        (take_deltas, (values, values, none, ids, rows, values[0])),
+        (take_deltas, (table, values, none, ids, rows, values[0])),
         (weigh_marked, (marks, values, values, none, none, np.zeros(0))),
         (take_values, (values, values, none, ids, rows)),
         (overwrite_rows, (values, ids, rows)),
         (install_unchanged, (values, values, ids, rows)),
         (read_deltas, (values, values, none, values)),
         (add_to_base, (values, none, values)),
-        (apply_rows, (values, ids, rows)),
+        (apply_rows, (table, ids, rows, 0)),
         *((add_pending, (bits, bits, which, node)) for which in (none, ids)),
         (take_pending, (bits, bits, bits, node, False, none)),
         (subscribe, (bits, ids, node)),
         (unsubscribe, (bits, ids, node)),
         (copy_rows, (values, ids, rows)),
         (merge_common, (ids, rows, ids, rows, False)),
-        (install_rows, (values, values, ids, rows)),
+        (install_rows, (table, values, ids, rows, 0)),
         (first_foreign_id, (ids, marks, 0)),
     ]

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..claims import EXAMPLE
 from ..jit import Request, kernel
-from ..relaxed import add_relaxed
-from ..rows import add_row_lossless
+from ..rows import example_table
 from .mf_layout import ACCUMULATOR, BIAS, DECAY_WIDTH, FACTORS, LANES, STATE_WIDTH
+from .mf_lossless import sgd_block_lossless
 from .mf_states import advance4
+from .mf_steps import BIAS_RATE, item_step
 from .vectors import dot, dot4, update, update4
 
-BIAS_RATE = np.float32(0.35)  # 0.2 to 0.6 are alike; from 1.5 on the first epoch overshoots
+__all__ = ["BIAS_RATE", "requests", "sgd_block", "sgd_block_lossless", "squared_error"]
 
 _ONE, _FOUR = np.float32(1), np.float32(4)
 
@@ -32,12 +34,11 @@ _ONE, _FOUR = np.float32(1), np.float32(4)
 @kernel(fastmath=True)
 def _item_step(state, decay, i, error, step, adapt, user_norm):
     """Advance the state of item `i`; return the factors ``keep`` and ``gain`` of its row's update."""
-    bias = state[i, BIAS]
-    rate = step / np.sqrt(state[i, ACCUMULATOR])
-    gain = rate * error
-    state[i, BIAS] = bias + BIAS_RATE * (gain - rate * decay[i, BIAS] * bias)
-    state[i, ACCUMULATOR] += adapt * error * error * user_norm
-    return _ONE - rate * decay[i, FACTORS], gain
+    bias, accumulator = state[i, BIAS], state[i, ACCUMULATOR]
+    keep, gain, to_bias, to_accumulator = item_step(bias, accumulator, decay, i, error, step, adapt, user_norm)
+    state[i, BIAS] = bias + to_bias
+    state[i, ACCUMULATOR] = accumulator + to_accumulator
+    return keep, gain
 
 
 # Long because it trains on four ratings at a time, and then on those that are left, in one block of registers.
@@ -111,42 +112,6 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
 
 
 @kernel(fastmath=True)
-def sgd_block_lossless(
-    starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt, delta
-):
-    """Train as `sgd_block` while other workers add to the same items at the same time; loses none of their updates.
-
-    Takes the ratings one by one. `delta` is scratch, float32[width].
-    """
-    width = users.shape[1]
-    scale = _ONE / np.float32(width)
-    p, q = users.reshape(users.size), rows.reshape(rows.size)
-    for i in range(rows.shape[0]):
-        norms[i] = dot(q, i * width, q, i * width, width) * scale
-    total = 0.0
-    for u in range(starts.size - 1):
-        at = u * width
-        norm = dot(p, at, p, at, width) * scale
-        for n in range(starts[u], starts[u + 1]):
-            i = np.int64(items[n])
-            user_rate = step / np.sqrt(user_state[u, ACCUMULATOR])
-            rate = step / np.sqrt(state[i, ACCUMULATOR])
-            bias, item_bias = user_state[u, BIAS], state[i, BIAS]
-            error = ratings[n] - bias - item_bias - dot(p, at, q, i * width, width)
-            for t in range(width):
-                x, y = p[at + t], q[i * width + t]
-                delta[t] = rate * (error * x - decay[i, FACTORS] * y)
-                p[at + t] = x + user_rate * (error * y - user_decay[u, FACTORS] * x)
-            add_row_lossless(rows[i], delta)
-            add_relaxed(state[i], BIAS, np.float32(BIAS_RATE * rate * (error - decay[i, BIAS] * item_bias)))
-            add_relaxed(state[i], ACCUMULATOR, np.float32(adapt * error * error * norm))
-            user_state[u, BIAS] = bias + BIAS_RATE * user_rate * (error - user_decay[u, BIAS] * bias)
-            user_state[u, ACCUMULATOR] += adapt * error * error * norms[i]
-            total += error * error
-    return total
-
-
-@kernel(fastmath=True)
 def squared_error(user_rows, item_rows, ratings, users, user_state, rows, state):
     """Return the sum of squared errors over ratings given as (row of `users`, row of `rows`, standardised rating)."""
     width = users.shape[1]
@@ -167,5 +132,10 @@ def requests(access: str) -> list[Request]:
     side = (rows, state, decay)
     starts, items, ratings = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
     block = (starts, items, ratings, *side, *side, rows[0], np.float32(0), np.float32(0))
-    train = (sgd_block_lossless, (*block, rows[0])) if access == "direct" else (sgd_block, block)
-    return [train, (squared_error, (items, items, ratings, rows, state, rows, state))]
+    item_rows, item_state = rows, state
+    if access == "direct":
+        tables = (example_table("float32", is_claimed=True, width=array.shape[1]) for array in side[:2])
+        item_rows, item_state = (table.values for table in tables)
+        block = (*block[:6], item_rows, item_state, *block[8:])
+    train = (sgd_block_lossless, (*block, rows[0], 0, EXAMPLE, EXAMPLE)) if access == "direct" else (sgd_block, block)
+    return [train, (squared_error, (items, items, ratings, rows, state, item_rows, item_state))]

@@ -130,6 +130,11 @@ class AgentBoard:
         """Wake workers that wait for rows."""
         board.publish(self.words, layout.ONE, 1)
 
+    @property
+    def is_aborted(self) -> bool:
+        """Whether the job is ending."""
+        return bool(self.words[layout.ABORT])
+
     def abort(self) -> None:
         """Make every wait of the workers end at once."""
         board.publish(self.words, layout.ABORT, 1)

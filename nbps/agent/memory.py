@@ -7,6 +7,7 @@ reading and adding all the while.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,14 @@ from nbps.agent.stores import Store
 from nbps.errors import RemoteProtocolError
 from nbps.kernels import presence, shards
 
+_NAP_S = 0.0001, 0.01  # the first and the longest between two looks at a row that is claimed
 _PASSES = 4  # what is left of float32 and float64 after each is smaller by 20 bits or more
+
+
+def nap(times: int) -> bool:
+    """Let whoever claims a row go on, before the next look at it; longer after many. Return True: it is worth it."""
+    time.sleep(min(_NAP_S[0] * 2 ** min(times, 10), _NAP_S[1]))
+    return True
 
 
 class NodeMemory:
@@ -32,6 +40,9 @@ class NodeMemory:
     batch_limit : int
         Greatest size of a batch, in bytes.
     rows_sent, rows_received : int
+
+    Rows of which a worker is in the middle of an addition are waited for: `on_claimed` is called, with how often it was
+    since one was added to, until it returns False, as nobody needs the rows any more.
     """
 
     def __init__(
@@ -40,11 +51,13 @@ class NodeMemory:
         nodes: int,
         tables: Sequence[TableShare],
         on_answer: Callable[[], None] = lambda: None,
+        on_claimed: Callable[[int], bool] = nap,
     ) -> None:
         self.rank = rank
         self.nodes = nodes
         self.rows_sent = self.rows_received = 0
         self._on_answer = on_answer
+        self._on_claimed = on_claimed
         self._asked: dict[int, deque[tuple[int, Bytes]]] = {}  # by owner: requests and their rows
         self._tables = [Store(number, share, rank, nodes) for number, share in enumerate(tables)]
         self._itemsizes = [table.shape.itemsize for table in self._tables]
@@ -156,8 +169,10 @@ class NodeMemory:
         """Add a batch of node `source` to owned rows."""
         for table, part in self._checked(self._parts(rows, self.rank)):
             values = self._values(table, part)
-            kernel = shards.overwrite_rows if part.encoding == OVERWRITE else shards.apply_rows
-            kernel(table.values, part.ids, values)
+            if part.encoding == OVERWRITE:
+                shards.overwrite_rows(table.values, part.ids, values)
+            else:
+                self._on_all(shards.apply_rows, part.ids, table.shared.kernel, part.ids, values)
             shards.add_pending(table.pending, table.summary, part.ids, self._others[source])
 
     def gather(self, subscriber: int, everything: bool) -> Bytes | None:
@@ -189,10 +204,21 @@ class NodeMemory:
                 if number == table.number:
                     newer = self._values(table, mine)
                     shards.merge_common(part.ids, values, mine.ids, newer, mine.encoding == OVERWRITE)
-            kernel = shards.install_unchanged if table.share.encoding == OVERWRITE else shards.install_rows
-            kernel(table.values, table.base, part.ids, values)
+            if table.share.encoding == OVERWRITE:
+                shards.install_unchanged(table.values, table.base, part.ids, values)
+            else:
+                self._on_all(shards.install_rows, part.ids, table.shared.kernel, table.base, part.ids, values)
         if self._asked and self._answer(owner, answered):
             self._on_answer()
+
+    def _on_all(self, kernel: Callable[..., int], ids: Ids, *arguments: Any) -> None:
+        """Call `kernel` until it is done with all `ids`; it stops at a row that is claimed."""
+        done = waits = 0
+        while (reached := kernel(*arguments, done)) < ids.size:
+            waits = waits + 1 if reached == done else 0
+            done = reached
+            if not self._on_claimed(waits):
+                return  # the job is ending: nobody reads these rows any more
 
     def wanted(self) -> list[tuple[int, Bytes]]:
         """Return the rows that workers want and nobody has asked for, as batches without values, by owner."""

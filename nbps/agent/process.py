@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from nbps.agent.board import AgentBoard
-from nbps.agent.memory import NodeMemory
+from nbps.agent.memory import NodeMemory, nap
 from nbps.agent.peers import Peers
 from nbps.agent.saver import Saver
 from nbps.agent.share import share_of
@@ -77,8 +77,8 @@ class Agent:
             attach(spec.board).view(np.int64), spec.workers, self._rank, self._nodes, spec.terms.v0 is not None
         )
         self._doorbell = int(self._board.words[layout.DOORBELL])
-        tables = [share_of(table, self._nodes) for table in spec.tables]
-        self._memory = NodeMemory(self._rank, self._nodes, tables, self._board.answer)
+        tables = [share_of(table, self._nodes, spec.workers) for table in spec.tables]
+        self._memory = NodeMemory(self._rank, self._nodes, tables, self._board.answer, self._wait_for_claim)
         frame_limit = HEADER_BYTES + self._memory.batch_limit + (1 << 16)
         self._poll = select.poll()
         self._mesh = None if place is None else Mesh(place, frame_limit)
@@ -282,6 +282,16 @@ class Agent:
             self._listen_to_driver()
         else:
             self._take_connections()
+
+    def _wait_for_claim(self, times: int) -> bool:
+        """Let a worker go on that claims a row; return False if the job is ending.
+
+        One that is stopped holds up this node, as the staleness bound would; the others hear that the node lives.
+        """
+        for rank, frame in self._runs.signs_of_life(time.monotonic()):
+            self._peers.send(rank, frame)
+            self._peers.flush(rank)
+        return not self._board.is_aborted and nap(times)
 
     def _look_at_peer(self, rank: int) -> None:
         for frame in self._peers.receive(rank):

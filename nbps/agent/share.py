@@ -35,6 +35,10 @@ class TableShare:
     encoding, kept : int
         Of additions on their way (`nbps.agent.encodings`); `OVERWRITE` where a row has one writer at a time, and its
         values are sent.
+    claims : ndarray of uint8, or None
+        Of rows (`nbps.kernels.claims`); None where rows are changed by atomic operations, or have one writer.
+    source : int
+        Number of the agent among the processes of its node that add to rows, the last one.
     """
 
     name: str
@@ -45,10 +49,12 @@ class TableShare:
     replicated: bool
     encoding: int = AS_IT_IS
     kept: int = 0
+    claims: Bytes | None = None
+    source: int = 0
 
 
-def share_of(table: PlacedTable, nodes: int) -> TableShare:
-    """Attach an agent to a table of a job on `nodes` nodes."""
+def share_of(table: PlacedTable, nodes: int, workers: int) -> TableShare:
+    """Attach an agent to a table of a job on `nodes` nodes, with `workers` workers on this one."""
     definition = table.definition
     assert table.marks is not None
     share = definition.compress if isinstance(definition.compress, float) else 0
@@ -61,6 +67,8 @@ def share_of(table: PlacedTable, nodes: int) -> TableShare:
         replicated=definition.replicate == "clock",
         encoding=_encoding(definition),
         kept=max(1, round(share * definition.width)) if share else 0,
+        claims=None if table.claims is None else attach(table.claims),
+        source=workers,
     )
 
 

@@ -11,6 +11,7 @@ from nbps.agent.batch import Ids, Shape, values_bytes
 from nbps.agent.encodings import AS_IT_IS, BFLOAT16, FLOAT16, LARGEST, OVERWRITE, Bytes, compress
 from nbps.agent.share import TableShare
 from nbps.kernels import presence, shards
+from nbps.tables.shared import SharedRows
 
 
 class Store:
@@ -21,6 +22,10 @@ class Store:
         self.number = number
         self.share = share
         self.values = share.values
+        overwrites, is_float = share.encoding == OVERWRITE, share.values.dtype.kind == "f"
+        self.shared = SharedRows(
+            share.values, share.dirty, share.claims, not overwrites, share.source, share.source + 1
+        )
         self.base = np.empty_like(share.values)
         self.dirty = share.dirty
         self.eights = share.dirty.view(np.int64)
@@ -34,7 +39,6 @@ class Store:
         self.taken = np.empty(rows, np.int64)
         self.seen = np.empty(width, share.values.dtype)
         # Rows not sent as a whole; of floats, base + (values - base) need not be the values.
-        overwrites, is_float = share.encoding == OVERWRITE, share.values.dtype.kind == "f"
         self.carried = np.zeros(rows, np.bool_) if is_float and not overwrites else None
         self.sent_shape = self.shape._replace(encoding=OVERWRITE if overwrites else AS_IT_IS)
         rounded = (FLOAT16, BFLOAT16, LARGEST) if is_float else ()
@@ -64,7 +68,7 @@ class Store:
         """Take what local workers did to rows `ids`: deltas, or values where a row has one writer."""
         if self.share.encoding == OVERWRITE:
             return int(shards.take_values(self.values, self.base, ids, out_ids, out))
-        return int(shards.take_deltas(self.values, self.base, ids, out_ids, out, self.seen))
+        return int(shards.take_deltas(self.shared.kernel, self.base, ids, out_ids, out, self.seen))
 
     def take_carried(self, owner: int, count: int) -> int:
         """Put the rows of `owner` that were not sent as a whole to the first `count` of `taken`; return how many."""

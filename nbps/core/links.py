@@ -97,6 +97,11 @@ class Links(dict[int, Link]):
     def _send_again(self, link: Link) -> None:
         self.out += [Send(link.peer, frame) for frame in link.again(self.now)]
 
+    def signs_of_life(self, now: float) -> list[Send]:
+        """Return a frame for each node that has not heard from this one for a while."""
+        late = [link for link in self.values() if link.up and now - link.sent_at >= self._settings.heartbeat_s]
+        return [Send(link.peer, link.answer(now)) for link in late]
+
     def last_words(self, reason: str, now: float) -> list[Send]:
         """Return what tells the other nodes that this one cannot go on."""
         return [Send(peer, link.send(Stop(0, 0, reason), now)) for peer, link in self.items() if link.up]

@@ -116,6 +116,10 @@ class Runs:
         """Return what tells the other nodes that this one cannot go on, in whatever state it is: it may be broken."""
         return self.node.links.last_words(reason, now)
 
+    def signs_of_life(self, now: float) -> list[Send]:
+        """Return what shows other nodes that this one lives, where that is due, in the middle of an event."""
+        return self.node.links.signs_of_life(now)
+
     def validate(self) -> None:
         """Raise `LocalProtocolError` if an invariant does not hold."""
         self.node.validate()

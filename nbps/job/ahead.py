@@ -10,12 +10,12 @@ from nbps.runtime.descriptors import fill_standard_descriptors
 from nbps.runtime.forkserver import Load
 
 
-def load_ahead(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool, more: Sequence[Load] = ()) -> None:
+def load_ahead(tables: set[tuple[str, str, bool, bool]], bounded: bool, agent: bool, more: Sequence[Load] = ()) -> None:
     """Have the fork server of this process load what a job will need; it is started if need be. Returns at once.
 
     Parameters
     ----------
-    tables : set of (dtype, access, check_finite)
+    tables : set of (dtype, access, is_claimed, check_finite)
     bounded : bool
         Whether the job has a value bound (`VAP`).
     agent : bool

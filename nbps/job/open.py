@@ -23,6 +23,7 @@ from nbps.job.cluster import place_of
 from nbps.job.settings import JobSettings
 from nbps.job.termination import Termination
 from nbps.job.worker_spec import WorkerSpec
+from nbps.kernels.claim_layout import claims_bytes
 from nbps.memory.segments import SYSTEM_HINTS, Segment
 from nbps.nodes.nodes import Nodes
 from nbps.runtime import forkserver
@@ -73,6 +74,7 @@ class OpenJob:
         self._segments: list[Segment] = []
         self._marks: dict[str, str] = {}  # segments with a byte for each row, by table
         self._states: dict[str, str] = {}
+        self._claims: str | None = None
         self.views: dict[str, JobTable] = {}
         self._sizes = [settings.workers]
         self._met: _Meeting | None = None
@@ -118,7 +120,7 @@ class OpenJob:
         shards, doorbell = (0, -1) if agent is None else (nodes.count, agent.doorbell)
         self.board = board = Board(settings.workers, bounded, shards, doorbell)
         self._segments.append(board.segment)
-        kinds = {(table.dtype, table.access, table.check_finite) for table in settings.tables}
+        kinds = {(table.dtype, table.access, table.is_claimed, table.check_finite) for table in settings.tables}
         kernels = kinds, bounded, agent is not None
         prepared: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, kernels)]
         if settings.preload is not None:
@@ -134,6 +136,7 @@ class OpenJob:
             inherited=() if agent is None else (agent.doorbell,),
         )
         initial = {table.name: self._create(table) for table in settings.tables}
+        self._create_claims()
         group.start()
         if agent is not None:
             place = place_of(settings, number, self._resumed, initial) if nodes.count > 1 else None
@@ -220,6 +223,14 @@ class OpenJob:
                 self._states[table.name] = self._bytes_of(f"{table.name}-states", table.rows)
         return values
 
+    def _create_claims(self) -> None:
+        """Make the segment with the claims of rows, if tables have them; row r of each has the same."""
+        longest = max((table.rows for table in self._settings.tables if table.is_claimed), default=0)
+        if longest > 0:
+            segment = Segment("claims", claims_bytes(longest))
+            self._segments.append(segment)
+            self._claims = segment.name
+
     def _bytes_of(self, label: str, rows: int) -> str:
         """Make a segment with a byte for each row; return its name."""
         segment = Segment(label, -(-rows // 8) * 8)
@@ -233,6 +244,7 @@ class OpenJob:
                 layout=self.views[table.name].layout,
                 marks=self._marks.get(table.name),
                 states=self._states.get(table.name),
+                claims=self._claims if table.is_claimed else None,
             )
             for table in self._settings.tables
         )

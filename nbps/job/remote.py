@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _worker: Worker | None = None  # the one worker of this process
 
 
-def load(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+def load(tables: set[tuple[str, str, bool, bool]], bounded: bool, agent: bool) -> None:
     """Import what workers, and with `agent` an agent, need, and load kernels that are compiled; in the fork server."""
     import nbps.job.worker
     from nbps.kernels.prepare import load_job
@@ -32,7 +32,7 @@ def load(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None
     load_job(tables, bounded, agent)
 
 
-def prepare(tables: set[tuple[str, str, bool]], bounded: bool, agent: bool) -> None:
+def prepare(tables: set[tuple[str, str, bool, bool]], bounded: bool, agent: bool) -> None:
     """As `load`, and compile kernels where that is needed; in the supervisor."""
     import numba
 

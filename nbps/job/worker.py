@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from nbps.memory.segments import attach
 from nbps.runtime.clock import Clock
 from nbps.runtime.sums import Sums
 from nbps.tables.placed import PlacedTable
+from nbps.tables.shared import SharedRows
 from nbps.tables.worker import CachedTable, LiveTable, WorkerTable
 
 
@@ -58,15 +60,27 @@ class Worker:
         self._sums = Sums(self._clock, words[start:], spec.sizes, spec.node, local)
         # Workers that send the same rows in the same order collide on every one: each starts elsewhere.
         share = local / spec.workers
-        self._tables = {table.definition.name: self._attach(table, spec, share) for table in spec.tables}
+        attached = functools.cache(attach)  # all tables have the same claims
+        self._tables = {
+            table.definition.name: self._attach(table, spec, local, share, attached) for table in spec.tables
+        }
 
-    def _attach(self, table: PlacedTable, spec: WorkerSpec, share: float) -> WorkerTable:
-        values = table.layout.view()
-        marks = rows.NOBODY_LOOKS if table.marks is None else attach(table.marks)
-        if table.definition.access != "cached":
-            return LiveTable(self._clock, table, values, marks)
+    def _attach(
+        self, table: PlacedTable, spec: WorkerSpec, local: int, share: float, attached: Callable[[str], Any]
+    ) -> WorkerTable:
+        access = table.definition.access
+        shared = SharedRows(
+            table.layout.view(),
+            rows.NOBODY_LOOKS if table.marks is None else attach(table.marks),
+            None if table.claims is None else attached(table.claims),
+            is_atomic=access != "exclusive",
+            source=local,
+            sources=spec.claimants,
+        )
+        if access != "cached":
+            return LiveTable(self._clock, table, shared)
         staleness = table.definition.staleness_under(spec.consistency)
-        return CachedTable(self._clock, table, values, marks, staleness, first=int(table.layout.rows * share))
+        return CachedTable(self._clock, table, shared, staleness, first=int(table.layout.rows * share))
 
     def __repr__(self) -> str:
         return f"<Worker {self.rank} of {self.size}, at clock {self.current_clock}>"

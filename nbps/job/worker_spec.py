@@ -41,6 +41,11 @@ class WorkerSpec:
         return self.sizes[self.node]
 
     @property
+    def claimants(self) -> int:
+        """Processes of this node that add to shared rows: workers, and where there is one the agent."""
+        return self.workers + (self.shards > 0)
+
+    @property
     def first(self) -> int:
         """Rank of this node's first worker."""
         return sum(self.sizes[: self.node])

@@ -36,12 +36,16 @@ from nbps.core.worker import (
 )
 from nbps.errors import AbortedError, ClockTimeoutError
 from nbps.kernels import board, layout, presence
+from nbps.kernels.claims import Aside
+from nbps.runtime.aside import PutAside
 
 _WARN_S = 30.0  # a worker that waits this long says for whom
 # Looks at the board before sleeping: about 20 us, longer than a clock takes to arrive from a running worker, short
 # beside a time slice. With more workers than cores the one waited for may need this very core: no looks at all.
 _SPINS = 500
 _SHARED = (Group.COMMITTED, Group.ARRIVED)  # groups that shards have slots in
+# How long a clock tries to add what is put aside before its worker goes on: a descheduled claimant is back by then.
+_SETTLE_S = 0.02
 
 
 class Copy(Protocol):
@@ -80,6 +84,8 @@ class Clock:
         self.core = Worker(rank, terms)
         self._first_worker = first
         self._copies: list[Copy] = []
+        self._aside = PutAside()
+        self._owed: Publish | None = None  # a clock that is not published, as of its additions some are put aside
         self._words = words
         self._workers = workers
         self._shards = shards
@@ -135,6 +141,10 @@ class Clock:
         self._copies.append(copy)
         return self.core.add_copy(staleness)
 
+    def add_aside(self, table: str, aside: Aside) -> None:
+        """Have one more table of which additions are put aside: no clock is published before they are made."""
+        self._aside.watch(table, aside)
+
     @property
     def now(self) -> int:
         """Units of work that this worker has completed in this run."""
@@ -172,6 +182,7 @@ class Clock:
         start = time.perf_counter_ns()
         waits = Await(Group.COMMITTED, 0, ALL, 0, "get")
         while (status := presence.await_rows(self._words, states, ids, self._spins)) != board.OPEN:
+            self._pay()
             self._check_patience(status, waits, start)
             # Let go of by the agent, between two looks: wanted again.
             if not presence.want_rows(self._words, states, ids):
@@ -190,6 +201,8 @@ class Clock:
 
     def _drive(self, step: Step) -> None:
         self.settle()
+        if self._owed is not None:
+            self._pay()
         self._go_on(step, None)
 
     def settle(self) -> None:
@@ -233,11 +246,39 @@ class Clock:
         return largest
 
     def _publish(self, action: Publish) -> int:
-        slot, first, count = self._published[action.group]
+        group = action.group
+        if group is Group.COMMITTED:
+            self._owed = None  # of an earlier clock: this one says more
+            if not (self._aside.is_empty or self._settle(action)):
+                self._owed, group = action, Group.LAST  # to be seen by a halt all the same
+        slot, first, count = self._published[group]
         held = board.tick(self._words, first, count, slot, action.value)
         if self._shards:
             board.ring(self._words)
         return int(held)
+
+    def _settle(self, action: Publish) -> bool:
+        """Add what is put aside, trying for a while; return whether `action` may be carried out.
+
+        A claimant may be stopped for good. So a worker does not wait for it here: it goes on, its clock is published
+        when it can be, and what stops it is the staleness bound, at the gate, where its own slot is late like the
+        other's. Only the end of a run has to wait.
+        """
+        start = time.perf_counter_ns()
+        waits = Await(Group.COMMITTED, self.core.rank, 1, action.value, "clock")
+
+        def look() -> None:
+            self._check_patience(board.ABORTED if self._words[layout.ABORT] else board.TIMED_OUT, waits, start)
+
+        settled = self._aside.settle_within(math.inf if action.value == FINISHED else _SETTLE_S, look)
+        self._count_wait(start)
+        return settled
+
+    def _pay(self) -> None:
+        """Publish the clock that is owed, if what it waits for can be added now."""
+        if self._owed is not None and self._aside.settle():
+            owed, self._owed = self._owed, None
+            self._publish(owed)
 
     def _lowest(self, action: Lowest) -> int:
         count = self._sources if action.group is Group.COMMITTED else self._readers
@@ -282,6 +323,7 @@ class Clock:
             self._ask(action.target)
         word, count = self._slots(action)
         while (status := board.gate(self._words, word, count, action.target, self._spins)) != board.OPEN:
+            self._pay()
             self._check_patience(status, action, start)
         self._count_wait(start)
 
@@ -295,6 +337,7 @@ class Clock:
         reader = (self._sources, self._workers, self.core.rank, self._taken)
         arguments = (word, count, action.target, self._spins, committed, seen, *reader)
         while (status := board.poll(self._words, *arguments)) != board.OPEN:
+            self._pay()
             self._check_patience(status, action, since)
             if status == board.NEWS:
                 self._polled = action, since
@@ -346,6 +389,8 @@ class Clock:
         slow = [
             f"{self._name(action.first + int(k))} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)
         ]
+        if action.group is Group.COMMITTED and (row := self._aside.story()):
+            slow.append(f"and for {row}, to add to it")
         return ", ".join(slow) or "nobody any more"
 
     def _name(self, source: int) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from nbps.checks import whole
 from nbps.consistency import Consistency, check_staleness
 from nbps.errors import ConfigError
+from nbps.kernels import claim_layout
 from nbps.tables.init import Initializer, check_all_finite, constant, from_array, generator, zeros
 
 DTYPES = ("float32", "float64", "int32", "int64")
@@ -108,6 +109,11 @@ class TableDefinition:
         """Bytes of the values."""
         return self.rows * self.width * np.dtype(self.dtype).itemsize
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether those that add to its shared rows, which are many, claim them (`nbps.kernels.claims`)."""
+        return self.access != "exclusive" and claim_layout.has_claims(self.dtype, self.width)
+
     def staleness_under(self, model: Consistency) -> float:
         """Return this table's staleness, which is that of the job's `model` where it has none of its own."""
         return model.staleness if self.staleness is None else self.staleness
@@ -131,8 +137,10 @@ class Table(TableDefinition):
     """A dense matrix of parameters that all workers of a job share.
 
     It takes ``rows * width * itemsize`` bytes of shared memory, plus about 1 KiB; with ``access="cached"`` each worker
-    that uses it holds a copy and its base besides, in memory of its own, and nothing else grows with the table. With
-    several nodes each holds the whole table, and an agent there a base of the rows of others and 34 bytes a row.
+    that uses it holds a copy and its base besides, in memory of its own. Claims take 4 to 8 bytes for each row of the
+    longest ``direct`` or ``cached`` table of a job, of those of width 2 or more, once for all of them: at least 64 KiB,
+    and beyond a million rows 1 to 4 bytes a row. With several nodes each holds the whole table, and an agent there a
+    base of the rows of others and 34 bytes a row.
 
     Parameters
     ----------

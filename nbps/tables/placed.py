@@ -21,9 +21,12 @@ class PlacedTable:
         The segment with a byte for each row that changed; None where no agent looks for them.
     states : str or None
         The segment that says which rows are here (`nbps.kernels.presence`); None where all are.
+    claims : str or None
+        The segment with the claims of its rows; None where they have none.
     """
 
     definition: TableDefinition
     layout: Layout
     marks: str | None
     states: str | None
+    claims: str | None = None

@@ -15,6 +15,7 @@ from nbps.memory.segments import attach
 from nbps.runtime.clock import Clock
 from nbps.tables.dense import whole_copy
 from nbps.tables.placed import PlacedTable
+from nbps.tables.shared import SharedRows
 
 Array = npt.NDArray[Any]
 
@@ -34,13 +35,16 @@ class WorkerTable:
         worker's clock let in; ids are not checked there.
     """
 
-    def __init__(self, clock: Clock, placed: PlacedTable, values: Array, marks: Array) -> None:
+    def __init__(self, clock: Clock, placed: PlacedTable, shared: SharedRows, kernel: rows.TableKernel) -> None:
         self.definition = definition = placed.definition
         self.name = definition.name
-        self.shape = values.shape
-        self.dtype = values.dtype
-        self.kernel = rows.TableKernel(values, int(definition.access == "direct"), marks)
+        self.shape = shared.values.shape
+        self.dtype = shared.values.dtype
+        self.kernel = kernel
+        self._shared = shared
         self._clock = clock
+        if shared.aside is not None:
+            clock.add_aside(self.name, shared.aside)
         self._copy: int | None = None  # the clock's number of this table's copy, if it has one
         self._check_finite = definition.check_finite
         self._states = None if placed.states is None else attach(placed.states)
@@ -215,6 +219,9 @@ class WorkerTable:
 class LiveTable(WorkerTable):
     """Rows in shared memory: access modes ``direct`` and ``exclusive``."""
 
+    def __init__(self, clock: Clock, placed: PlacedTable, shared: SharedRows) -> None:
+        super().__init__(clock, placed, shared, shared.kernel)
+
     def put(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Overwrite rows of an ``exclusive`` table; shapes as in `inc`."""
         if self.kernel.atomic:
@@ -226,12 +233,11 @@ class LiveTable(WorkerTable):
 class CachedTable(WorkerTable):
     """A private copy, sent and refreshed at clocks: access mode ``cached``."""
 
-    def __init__(
-        self, clock: Clock, placed: PlacedTable, parent: Array, marks: Array, staleness: float, first: int
-    ) -> None:
-        super().__init__(clock, placed, parent.copy(), rows.NOBODY_LOOKS)  # what is in a copy is marked when it is sent
-        self._parent = parent
-        self._marks = marks
+    def __init__(self, clock: Clock, placed: PlacedTable, shared: SharedRows, staleness: float, first: int) -> None:
+        parent = shared.values
+        # What is in a copy is marked when it is sent.
+        super().__init__(clock, placed, shared, rows.TableKernel(parent.copy(), 0))
+        self._parent = shared.kernel
         self._base = self.kernel.values.copy()
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
@@ -241,7 +247,7 @@ class CachedTable(WorkerTable):
     def flush(self) -> tuple[int, float]:
         """Add what this worker changed to the shared rows; return how many rows that were, and their norm."""
         rows_sent, norm = copies.flush(
-            self.kernel.values, self._base, self._parent, self._marks, self._first, self._scratch, self._peaks
+            self.kernel.values, self._base, self._parent, self._first, self._scratch, self._peaks
         )
         return rows_sent, norm
 

@@ -116,7 +116,7 @@ def test_segments_outlive_only_until_the_next_start(start):
     everyone = [driver.pid, *driver.family()]
     for pid in everyone:
         os.kill(pid, signal.SIGSTOP)
-    assert len(segments_of(driver.pid)) == 3
+    assert len(segments_of(driver.pid)) == 4
     for pid in everyone:
         os.kill(pid, signal.SIGKILL)
     driver.process.wait(_LIMIT_S)

@@ -169,7 +169,7 @@ def test_damaged_kernels_run_and_are_mended(root):
     for path in paths[1:]:
         path.write_bytes(b"")
     flip(paths[0], paths[0].read_bytes().index(b"\x7fELF") + 700)
-    assert len(paths) > 2
+    assert len(paths) > 1
     (line,) = use(root)
     assert re.fullmatch(r"nbps: \S+\.nbc is damaged: compiling that kernel anew \(nbps doctor .*\)", line)
     assert use(root) == []
@@ -247,7 +247,7 @@ def test_a_read_only_folder_is_replaced(tmp_path):
     temporary.mkdir()
     prefix = mounted(disk(chosen, "ro"))
     assert use(chosen, prefix=prefix, TMPDIR=temporary)[0] == COMPILING
-    assert len(list(temporary.glob("nbps-cache-*/kernels-*/*.nbc"))) > 2
+    assert len(list(temporary.glob("nbps-cache-*/kernels-*/*.nbc"))) > 1
 
 
 def test_without_any_folder_kernels_run_all_the_same(tmp_path):
@@ -302,7 +302,7 @@ def test_a_cache_folder_that_cannot_be_made_is_replaced(tmp_path):
     (tmp_path / "file").write_text("")
     said = use(tmp_path / "file", TMPDIR=tmp_path)
     assert said[0] == COMPILING
-    assert len(list(tmp_path.glob("nbps-cache-*/kernels-*/*.nbc"))) > 2
+    assert len(list(tmp_path.glob("nbps-cache-*/kernels-*/*.nbc"))) > 1
 
 
 @pytest.mark.slow
@@ -328,7 +328,7 @@ import numpy as np
 from copied import cache, copies, rows
 parent = np.zeros((1, 5), np.float32)
 values, base, scratch = np.ones((1, 5), np.float32), np.zeros((1, 5), np.float32), np.zeros(5, np.float32)
-copies.flush(values, base, parent, rows.NOBODY_LOOKS, 0, scratch, np.zeros(0))
+copies.flush(values, base, rows.TableKernel(parent, 1), 0, scratch, np.zeros(0))
 print(parent[0].tolist(), sum(copies.flush.stats.cache_hits.values()), cache.cache_folder().name)
 """
 

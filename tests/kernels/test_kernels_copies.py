@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbps.kernels import copies
-from nbps.kernels.rows import NOBODY_LOOKS
+from nbps.kernels.rows import TableKernel
 from support import twins
 from support.twins import DTYPES
 
@@ -37,7 +37,7 @@ def test_flush_sends_the_difference(dtype):
         expected = [array.copy() for array in arrays]
         first, width = data.draw(st.integers(0, arrays[0].shape[0] - 1)), arrays[0].shape[1]
         peaks = np.full(width if wanted else 0, 9e9)  # whatever was left there
-        sent, norm = copies.flush(*arrays, NOBODY_LOOKS, first, np.empty(width, dtype), peaks)
+        sent, norm = copies.flush(*arrays[:2], TableKernel(arrays[2], 1), first, np.empty(width, dtype), peaks)
         rows, largest = twins.flush(*expected)
         assert (sent, norm) == (rows, largest if wanted else 0.0)
         for array, twin in zip(arrays, expected, strict=True):
@@ -64,7 +64,7 @@ def test_the_norm_of_what_has_no_usual_size(dtype, deltas, norm):
         values[shift % 2] = np.roll(np.array(deltas, dtype), shift)
         values[1 - shift % 2, 0] = 2
         found = copies.flush(
-            values, np.zeros((2, 3), dtype), np.zeros((2, 3), dtype), NOBODY_LOOKS, 0, np.empty(3, dtype), np.empty(3)
+            values, np.zeros((2, 3), dtype), TableKernel(np.zeros((2, 3), dtype), 1), 0, np.empty(3, dtype), np.empty(3)
         )
         assert found[0] == 2
         assert np.array_equal(found[1], norm, equal_nan=True)
@@ -77,7 +77,7 @@ def test_refresh_takes_in_the_parent_and_keeps_what_was_not_sent(dtype):
     @given(exchanges(dtype))
     def check(arrays):
         expected = [array.copy() for array in arrays]
-        copies.refresh(*arrays)
+        copies.refresh(*arrays[:2], TableKernel(arrays[2], 1))
         twins.refresh(*expected)
         for array, twin in zip(arrays, expected, strict=True):
             assert np.array_equal(array, twin)
@@ -96,8 +96,8 @@ def test_a_copy_that_added_nothing_sends_nothing(dtype):
         values, base = parent.copy(), parent.copy()
         for _ in range(5):
             parent += (random.standard_normal(parent.shape) * 10.0 ** random.integers(-6, 6)).astype(dtype)
-            copies.refresh(values, base, parent)
-            assert copies.flush(values, base, parent, NOBODY_LOOKS, 0, np.empty(7, dtype), np.empty(7)) == (0, 0.0)
+            copies.refresh(values, base, TableKernel(parent, 1))
+            assert copies.flush(values, base, TableKernel(parent, 1), 0, np.empty(7, dtype), np.empty(7)) == (0, 0.0)
             assert np.array_equal(values, parent)
 
     check()
@@ -120,12 +120,12 @@ def test_copies_agree_with_a_model_of_integers(dtype):
                 values += values.dtype.type(amount)
                 own[who] += amount
             elif action == "flush":
-                copies.flush(values, base, parent, NOBODY_LOOKS, who % 2, np.empty(width, dtype), np.empty(0))
+                copies.flush(values, base, TableKernel(parent, 1), who % 2, np.empty(width, dtype), np.empty(0))
                 sent += own[who]
                 known[who] += own[who]
                 own[who] = 0
             else:
-                copies.refresh(values, base, parent)
+                copies.refresh(values, base, TableKernel(parent, 1))
                 known[who] = sent
             assert (parent == sent).all()
             for rank, (mine, _) in enumerate(held):

@@ -17,6 +17,7 @@ FILES = [
     "test_kernels_atomics.py",
     "test_kernels_relaxed.py",
     "test_kernels_rows.py",
+    "test_kernels_claims.py",
     "test_kernels_copies.py",
     "test_kernels_ring.py",
     "test_kernels_board.py",
@@ -41,8 +42,8 @@ def run(command: list[str], **environment: str) -> str:
 @pytest.mark.parametrize(
     ("mode", "files"),
     [
-        ({"NUMBA_DISABLE_JIT": "1"}, FILES[:5]),
-        ({"NUMBA_BOUNDSCHECK": "1", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[:5]),
+        ({"NUMBA_DISABLE_JIT": "1"}, FILES[:6]),
+        ({"NUMBA_BOUNDSCHECK": "1", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[:6]),
         ({"NBPS_CAS_BYTES": "8", "NBPS_TEST_DTYPES": "float32,int64"}, FILES[1:3]),
     ],
     ids=["plain Python", "bounds checks", "narrow compare-and-swap"],

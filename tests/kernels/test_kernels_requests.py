@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import types
 
 import numba
 import numpy as np
@@ -29,13 +30,18 @@ REQUESTS = [
     *(
         request
         for dtype in ("float32", "int64")
-        for requests in (rows.requests(dtype, "exclusive", True), copies.requests(dtype), shards.requests(dtype))
+        for is_claimed in (False, True)
+        for requests in (
+            rows.requests(dtype, "exclusive", False, True),
+            rows.requests(dtype, "direct", is_claimed, False),
+            copies.requests(dtype, is_claimed),
+            shards.requests(dtype, is_claimed),
+        )
         for request in requests
     ),
 ]
-MODULES = [
-    importlib.import_module(found.name) for found in pkgutil.walk_packages(kernels.__path__, f"{kernels.__name__}.")
-]
+NAMES = [found.name for found in pkgutil.walk_packages(kernels.__path__, f"{kernels.__name__}.")]
+MODULES = [importlib.import_module(name) for name in NAMES]
 
 
 def all_kernels():
@@ -49,9 +55,11 @@ def all_kernels():
 
 
 def called_by(kernel):
-    """Return the kernels that `kernel` calls: they are compiled with it."""
-    found = {kernel.py_func.__globals__.get(name) for name in kernel.py_func.__code__.co_names}
-    return {value for value in found if isinstance(value, Dispatcher)}
+    """Return the kernels that `kernel` calls, or one of which the compiler chooses: they are compiled with it."""
+    function = getattr(kernel, "py_func", kernel)
+    found = {function.__globals__.get(name) for name in function.__code__.co_names if name in function.__globals__}
+    chosen = {value for value in found if isinstance(value, types.FunctionType) and value.__module__ in NAMES}
+    return {value for value in found if isinstance(value, Dispatcher)}.union(*map(called_by, chosen))
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbps.kernels import rows, shards
+from nbps.kernels.claims import retry
+from support.claimed import new_claims, shared_rows
 from support.twins import DTYPES, placed
 
 FORMS = ["jitted", "plain"]
@@ -70,9 +72,10 @@ def replicas(draw, dtype):
     return values, base, np.flatnonzero(random.random(height) < 0.7)
 
 
+@pytest.mark.parametrize("is_claimed", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_differences_are_taken_once(dtype, form):
+def test_differences_are_taken_once(dtype, form, is_claimed):
     """Rows with a difference come with it, and base is the values then; of all others nothing is written."""
 
     @given(replicas(dtype))
@@ -83,7 +86,8 @@ def test_differences_are_taken_once(dtype, form):
         read, seen = out.copy(), np.zeros(values.shape[1], dtype)
         kernel_of(shards.read_deltas, form)(values, base, ids, read)
         assert np.array_equal(read, values[ids] - base[ids])
-        count = kernel_of(shards.take_deltas, form)(values, base, ids, out_ids, out, seen)
+        table = shared_rows(values, is_claimed)
+        count = kernel_of(shards.take_deltas, form)(table, base, ids, out_ids, out, seen)
         changed = [row for row in ids if (live[row] != before[row]).any()]
         assert out_ids[:count].tolist() == changed
         assert np.array_equal(out[:count], live[changed] - before[changed])
@@ -91,7 +95,7 @@ def test_differences_are_taken_once(dtype, form):
         assert np.array_equal(values, live)
         before[ids] = live[ids]
         assert np.array_equal(base, before)
-        assert kernel_of(shards.take_deltas, form)(values, base, ids, out_ids, out, seen) == 0
+        assert kernel_of(shards.take_deltas, form)(table, base, ids, out_ids, out, seen) == 0
 
     check()
 
@@ -117,9 +121,10 @@ def test_weights_are_those_of_the_marked_rows(dtype, form):
     check()
 
 
+@pytest.mark.parametrize("is_claimed", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_are_applied_added_and_copied(dtype, form):
+def test_rows_are_applied_added_and_copied(dtype, form, is_claimed):
     """Values grow by the deltas of their rows, and copies are what the rows are."""
 
     @given(replicas(dtype))
@@ -128,7 +133,8 @@ def test_rows_are_applied_added_and_copied(dtype, form):
         expected = values.copy()
         for n, row in enumerate(ids):
             expected[row] += deltas[n]
-        kernel_of(shards.apply_rows, form)(values, ids, deltas[: ids.size])
+        table = shared_rows(values, is_claimed)
+        assert kernel_of(shards.apply_rows, form)(table, ids, deltas[: ids.size], 0) == ids.size
         assert np.array_equal(values, expected)
         out = np.zeros((ids.size, values.shape[1]), dtype)
         kernel_of(shards.copy_rows, form)(values, ids, out)
@@ -212,9 +218,10 @@ def test_nobody_to_tell_costs_nothing(form):
     assert not summary.any()
 
 
+@pytest.mark.parametrize("is_claimed", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_installed_values_keep_what_is_unsent(dtype, form):
+def test_installed_values_keep_what_is_unsent(dtype, form, is_claimed):
     """Values move by fresh - base, and base is fresh then; where nothing is unsent values are fresh to the bit."""
 
     @given(replicas(dtype), st.integers(0, 2**32))
@@ -231,7 +238,8 @@ def test_installed_values_keep_what_is_unsent(dtype, form):
             moved = values[ids] + (fresh - base[ids])
         expected[ids] = np.where(values[ids] == base[ids], fresh, moved)
         known[ids] = fresh
-        kernel_of(shards.install_rows, form)(values, base, ids, fresh)
+        table = shared_rows(values, is_claimed)
+        assert kernel_of(shards.install_rows, form)(table, base, ids, fresh, 0) == ids.size
         assert np.array_equal(values, expected)
         assert np.array_equal(base, known)
 
@@ -317,13 +325,16 @@ def test_whoever_changes_rows_marks_them(form):
 # --------------------------------------------------------------------------- under contention
 
 
+@pytest.mark.parametrize("is_claimed", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype):
+def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype, is_claimed):
     """A thread adds ones to rows of every alignment, another installs and collects: sums are exact in the end."""
     height, width, rounds = 3, 13, 60_000
     values = placed(height * width, dtype, 1).reshape(height, width)
     base, dirty, owners = values.copy(), np.zeros(8, np.uint8), np.zeros(height, np.uint8)
-    table, ids = rows.TableKernel(values, 1, dirty), np.arange(height)
+    claims = new_claims(values)
+    table, agent = (shared_rows(values, is_claimed, dirty, claims) for _ in range(2))
+    ids = np.arange(height)
     order, ones = np.arange(rounds) % height, np.ones((rounds, width), dtype)
     rows.inc_rows(table, order[:0], ones[:0])
     sent, shipped = np.zeros((height, width)), np.zeros((height, width), dtype)
@@ -332,20 +343,27 @@ def test_no_addition_is_lost_while_rows_are_installed_and_collected(dtype):
 
     def collect():
         count = shards.take_marked(dirty, dirty.view(np.int64), owners, 0, 0, height - 1, taken)
-        count = shards.take_deltas(values, base, taken[:count], out_ids, out, seen)
+        count = shards.take_deltas(agent, base, taken[:count], out_ids, out, seen)
         sent[out_ids[:count]] += out[:count]
 
+    def install(fresh):
+        done = 0
+        while done < height:
+            done = shards.install_rows(agent, base, ids, fresh, done)
+
     collect()
-    shards.install_rows(values, base, ids, base.copy())
+    install(base.copy())
     adder = threading.Thread(target=lambda: rows.inc_rows(table, order, ones))
     adder.start()
     meanwhile = 0
     while adder.is_alive() or meanwhile < 10:
         shipped += 1  # what others have added
-        shards.install_rows(values, base, ids, (sent + shipped).astype(dtype))
+        install((sent + shipped).astype(dtype))
         collect()
         meanwhile += 1
     adder.join()
+    if is_claimed:
+        assert retry(table.claimed, values.dtype.type(0)) == 0
     collect()
     assert (sent == rounds / height).all()
     assert (values == rounds / height + meanwhile).all()

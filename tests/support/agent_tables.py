@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from nbps.agent.batch import Shape, new_batch, sections
-from nbps.agent.encodings import AS_IT_IS, ONLY_IDS
+from nbps.agent.encodings import AS_IT_IS, ONLY_IDS, OVERWRITE
 from nbps.agent.memory import NodeMemory
 from nbps.agent.share import TableShare
 from nbps.kernels import presence
+from nbps.kernels.claim_layout import claims_bytes, has_claims
 from nbps.tables.sharding import row_owners
 
 _CANARY, _AROUND = 0xA5, 1024
@@ -66,6 +67,11 @@ class Kind:
     kept: int = 0
     replicate: str = "clock"
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the agent of such a table of a job claims rows."""
+        return self.encoding != OVERWRITE and has_claims(self.dtype, self.width)
+
 
 class TestNode:
     """Node `rank`, its memory and what its workers see."""
@@ -87,6 +93,7 @@ class TestNode:
             TableShare(
                 kind.name, self.values[n], self.dirty[n], self.owners[n], self.states[n],
                 kind.replicate == "clock", kind.encoding, kind.kept,
+                np.zeros(claims_bytes(kind.rows), np.uint8) if kind.is_claimed else None, 1,
             )
             for n, kind in enumerate(kinds)
         ]  # fmt: skip

@@ -17,6 +17,7 @@ from nbps.agent.spec import AgentSpec, Close, Run
 from nbps.core.messages import Frame
 from nbps.core.terms import Terms
 from nbps.kernels import board, layout
+from nbps.kernels.claim_layout import claims_bytes
 from nbps.memory.arrow import create_table_segment
 from nbps.memory.segments import Segment
 from nbps.runtime.board import Board
@@ -41,6 +42,7 @@ class AgentThread:
         self.board.reset(0)
         self.segment, where, self.values = create_table_segment("t", ROWS, WIDTH, "int64")
         self.marks = Segment("t-marks", ROWS)
+        self.claims = Segment("claims", claims_bytes(ROWS))
         ours, theirs = socket.socketpair()
         self.driver = Connection(ours.detach())
         self.error: Exception | None = None
@@ -50,7 +52,7 @@ class AgentThread:
             board=self.board.segment.name,
             workers=1,
             terms=terms,
-            tables=(PlacedTable(TABLE, where, self.marks.name, None),),
+            tables=(PlacedTable(TABLE, where, self.marks.name, None, self.claims.name),),
             **{
                 "failure_timeout_s": 30.0, "waits": False, "bandwidth_budget": None, "clock": 0, "first_run": 0,
                 "save": None, "lineage": None, **spec,
@@ -106,7 +108,7 @@ class AgentThread:
         if not self.driver.closed:
             self.driver.close()
         os.close(self.doorbell)
-        for segment in (self.segment, self.marks, self.board.segment):
+        for segment in (self.segment, self.marks, self.claims, self.board.segment):
             segment.unlink()
 
 

@@ -19,9 +19,12 @@ import traceback
 import numpy as np
 
 from nbps.kernels import board, layout, rows
+from nbps.kernels.claim_layout import CAPACITY, claims_bytes
+from nbps.kernels.claims import Aside
 from nbps.memory.segments import attach
 
 WORDS = 8
+CLAIMED = 2  # instead of `atomic`: rows are claimed; the claims are the end of the segment
 
 
 def announce(memory, number):
@@ -37,15 +40,23 @@ def add(memory, number, dtype, height, width, offset, atomic, rounds, threads):
     item = np.dtype(dtype).itemsize
     start = 8 * WORDS + offset * item
     values = memory[start : start + height * width * item].view(dtype).reshape(height, width)
-    table = rows.TableKernel(values, atomic)
-    rows.inc_rows(table, np.empty(0, np.int64), np.empty((0, width), dtype))
+    claims = memory[-claims_bytes(height) :]
+    # A thread that claims rows has a buffer of its own, as a worker has.
+    asides = [Aside(values, claims, rows.NOBODY_LOOKS, number * threads + n, CAPACITY) for n in range(threads)]
+    tables = [
+        rows.claimed_table(values, rows.NOBODY_LOOKS, aside) if atomic == CLAIMED else rows.TableKernel(values, atomic)
+        for aside in asides
+    ]
+    rows.inc_rows(tables[0], np.empty(0, np.int64), np.empty((0, width), dtype))
     together = threading.Barrier(threads)
 
     def work(first):
         ids = (first + np.arange(rounds)) % height
         deltas = np.ones((rounds, width), dtype)
         together.wait()
-        rows.inc_rows(table, ids, deltas)
+        rows.inc_rows(tables[first], ids, deltas)
+        while atomic == CLAIMED and asides[first].retry() > 0:
+            pass
 
     announce(memory, number)
     running = [threading.Thread(target=work, args=(n,)) for n in range(threads)]

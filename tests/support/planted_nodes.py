@@ -141,10 +141,13 @@ def _(patch: _Patch) -> None:
 
 @fault("values that come in replace additions not sent yet")
 def _(patch: _Patch) -> None:
-    def install_rows(values, base, ids, fresh):
-        values[ids] = base[ids] = fresh
+    def install(self, owner, rows, unapplied, answered):
+        for table, part in self._parts(rows, owner, counts=False):
+            table.base[part.ids] = table.values[part.ids]
+        original(self, owner, rows, unapplied, answered)
 
-    patch.setattr(shards, "install_rows", install_rows)
+    original = NodeMemory.install
+    patch.setattr(NodeMemory, "install", install)
 
 
 def _tell(patch: _Patch, nodes: int) -> None:
@@ -170,11 +173,14 @@ def _(patch: _Patch) -> None:
 
 @fault("an element is added to by halves")
 def _(patch: _Patch) -> None:
-    def apply_rows(values, ids, deltas):
+    def apply_rows(table, ids, deltas, first):
         low = deltas & 0xFFFFFFFF
-        original(values, ids, low)
-        time.sleep(PAUSE_S)
-        original(values, ids, deltas - low)
+        for part in (low, deltas - low):
+            done = first
+            while done < ids.size:
+                done = original(table, ids, part, done)
+            time.sleep(PAUSE_S)
+        return done
 
     original = shards.apply_rows
     patch.setattr(shards, "apply_rows", apply_rows)

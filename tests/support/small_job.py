@@ -9,7 +9,7 @@ import numpy as np
 from nbps.core import worker as core
 from nbps.core.rules import FINISHED
 from nbps.kernels import board, copies
-from nbps.kernels.rows import NOBODY_LOOKS
+from nbps.kernels.rows import TableKernel
 from nbps.testing.consistency.interleave import Machine
 
 # The board without padding: what the kernels call a line is one word.
@@ -124,7 +124,7 @@ class SmallWorker:
 
         def run():
             values, base = self.values.copy(), self.base.copy()
-            answer = kernel(values, base, self.job.parent, *scratch)
+            answer = kernel(values, base, TableKernel(self.job.parent, 1), *scratch)
             return tuple(values[0].tolist()), tuple(base[0].tolist()), answer
 
         self.values[0], self.base[0], answer = self.job.machine.call(run)
@@ -132,7 +132,7 @@ class SmallWorker:
 
     def Flush(self, action):  # noqa: N802
         workers = self.job.workers
-        return self.exchange(self.job.flush, NOBODY_LOOKS, 0, np.zeros(workers, np.int64), np.zeros(workers))[1]
+        return self.exchange(self.job.flush, 0, np.zeros(workers, np.int64), np.zeros(workers))[1]
 
     def Refresh(self, action):  # noqa: N802
         self.exchange(self.job.refresh)

@@ -14,8 +14,8 @@ def add_in_two_steps(row, delta):
 
 def refresh_with_two_loads(values, base, parent):
     """Refresh as in `nbps.kernels.copies`, but look at the shared element again for the base."""
-    shared = parent.reshape(parent.size)
-    for n in range(parent.size):
+    shared = parent.values.reshape(base.size)
+    for n in range(base.size):
         values[0][n] += shared[n] - base[0][n]
         base[0][n] = shared[n]
 

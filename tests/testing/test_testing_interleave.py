@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nbps.kernels import board, copies, layout, relaxed, rows
-from nbps.kernels.rows import NOBODY_LOOKS
+from nbps.kernels.rows import TableKernel
 from nbps.testing.consistency.interleave import Machine, Order
 from support import small_programs
 
@@ -253,9 +253,9 @@ def explore_exchange(order, refresh, width=3, **planted):
         seen = []
         for send in (True, True, False):
             values[0] += step * send
-            flush(values, base, parent, NOBODY_LOOKS, 0, np.zeros(width, np.int64), np.zeros(0))
+            flush(values, base, TableKernel(parent, 1), 0, np.zeros(width, np.int64), np.zeros(0))
             if send:
-                refresh(values, base, parent)
+                refresh(values, base, TableKernel(parent, 1))
                 seen.append(tuple(values[0].tolist()))
         return tuple(seen)
 

@@ -43,7 +43,7 @@ _ROWS_PART = 1 << 12  # rows that are copied into a table at a time
 
 def warm_up(plan: TrainingPlan) -> None:
     """Start what the first training of this process waits for half a second; returns at once."""
-    kinds = {("float32", access, False) for access in ("exclusive", plan.item_access)}
+    kinds = {("float32", access, access != "exclusive", False) for access in ("exclusive", plan.item_access)}
     loads = [(mf_worker.load, (plan.item_access,))]
     load_ahead(kinds, isinstance(plan.model, VAP), plan.nodes.count > 1, loads)
 

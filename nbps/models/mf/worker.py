@@ -4,7 +4,7 @@ Three schedules over the same blocks (`nbps.models.mf.blocks`):
 
 - ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
 - ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the deltas.
-- ``direct``: item tables ``direct``; additions are lossless, one rating at a time.
+- ``direct``: item tables ``direct``; several workers train on a block at the same time, and lose nothing.
 
 The driver imports it, too, and needs no Numba, and workers need no Arrow; each takes a third of a second. So functions
 import what they need.
@@ -107,6 +107,7 @@ def train_epoch(worker: Worker, step: float) -> float:
     rotation, share = inputs.rotation, worker.state["train"]
     users = slice(*rotation.users.starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
+    claimed = [worker.table(name).kernel.claimed for name in TABLES[2:]]
     total = 0.0
     for clock in range(rotation.blocks):
         block = rotation.block_at(worker.rank, clock)
@@ -118,7 +119,7 @@ def train_epoch(worker: Worker, step: float) -> float:
             worker.state["norms"], np.float32(step), np.float32(inputs.adapt),
         )  # fmt: skip
         if inputs.access == "direct":
-            total += mf.sgd_block_lossless(*arguments, worker.state["delta"])
+            total += mf.sgd_block_lossless(*arguments, worker.state["delta"], items.start, *claimed)
         else:
             total += mf.sgd_block(*arguments)
         for name in TABLES[2:]:

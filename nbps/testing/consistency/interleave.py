@@ -87,7 +87,12 @@ class Shared:
         return self.first + int(index)
 
 
-_HARMLESS = (Shared, int, float, np.generic, tuple)
+_HARMLESS = (Shared, int, float, np.generic)
+
+
+def _is_harmless(argument: Any) -> bool:
+    """Whether nothing but shared memory can be changed through an argument."""
+    return all(map(_is_harmless, argument)) if isinstance(argument, tuple) else isinstance(argument, _HARMLESS)
 
 
 class Machine:
@@ -183,7 +188,7 @@ class Machine:
         @functools.wraps(copied)
         def found(*arguments: Any) -> Any:
             # What gets only numbers and shared arrays can change nothing else.
-            if all(isinstance(argument, _HARMLESS) for argument in arguments):
+            if all(map(_is_harmless, arguments)):
                 return self.call(copied, *arguments)
             return copied(*arguments)
 

@@ -1,0 +1,58 @@
+"""What a worker has put aside of its additions to claimed rows, in all its tables (`nbps.kernels.claims`)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from nbps.kernels.claim_layout import COUNT
+from nbps.kernels.claims import Aside
+
+_YIELDS = 20  # of the core, which may be what a claimant lacks, before this worker sleeps, ever longer
+_NAP_S = 0.0001, 0.01
+
+
+class PutAside:
+    """What one worker has put aside; others see it when `settle` has added it."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, Aside] = {}
+        self._counts: list[memoryview[int]] = []  # read in every clock: faster than elements of arrays
+
+    def watch(self, name: str, aside: Aside) -> None:
+        """Look after one more table."""
+        self._tables[name] = aside
+        self._counts.append(aside.words.data)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is put aside."""
+        for words in self._counts:  # noqa: SIM110  (a generator takes twice as long)
+            if words[COUNT]:
+                return False
+        return True
+
+    def settle(self) -> bool:
+        """Add what can be added now; return whether nothing is left."""
+        return sum([aside.retry() for aside in self._tables.values()]) == 0
+
+    def settle_within(self, limit_s: float, look: Callable[[], None]) -> bool:
+        """Add what is put aside, trying for so long; return whether nothing is left. Calls `look` between."""
+        until, tries = time.monotonic() + limit_s, 0
+        while not (settled := self.settle()) and time.monotonic() < until:
+            look()
+            if tries < _YIELDS:
+                os.sched_yield()
+            else:
+                time.sleep(min(_NAP_S[0] * 2 ** min(tries - _YIELDS, 10), _NAP_S[1]))
+            tries += 1
+        return settled
+
+    def story(self) -> str:
+        """Say of one row that is left who claims it, as a number of its node; empty if nothing is left."""
+        for name, aside in self._tables.items():
+            for row, holder in aside.holders():
+                claimed = f", which worker {holder} of its node is adding to" if holder >= 0 else ""
+                return f"row {row} of table {name!r}{claimed}"
+        return ""

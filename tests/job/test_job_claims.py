@@ -1,0 +1,180 @@
+"""Claimed rows in jobs: exact sums under contention, and workers that are stopped or killed while they hold a claim."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+
+import nbps
+from nbps.errors import ClockTimeoutError, WorkerDiedError
+from nbps.kernels import claims, places
+from nbps.kernels.rows import table_like
+
+ROW, STALENESS = 5, 3
+
+
+def zipf_rows(worker, clocks, batch, rows):
+    """Add ones to rows of a few tables, of which some are far more often used; return how many were put aside."""
+    draw = np.random.default_rng(worker.rank)
+    live, copied = worker.table("live"), worker.table("copied")
+    for _ in range(clocks):
+        ids = np.minimum(draw.zipf(1.2, batch) - 1, rows - 1)
+        live.inc(ids, 1)
+        copied.inc(ids[:50], 1)
+        assert live.get(ids[0]).min() >= 1
+        worker.clock()
+    return int(live._shared.aside.words[2])
+
+
+@pytest.mark.parametrize(
+    ("workers", "dtype", "width"), [(2, "float32", 32), (8, "float32", 32), (3, "int64", 5), (3, "float64", 2)]
+)
+def test_additions_of_many_workers_to_few_rows_are_exact(workers, dtype, width):
+    """Two to eight processes on rows of a Zipf distribution, live and from copies: every element is the exact count."""
+    clocks, batch, rows = 40, 2000, 300
+    tables = [
+        nbps.Table("live", rows, width, dtype=dtype),
+        nbps.Table("copied", rows, width, dtype=dtype, access="cached"),
+    ]
+    with nbps.Job(tables, workers=workers) as job:
+        job.run(zipf_rows, clocks, batch, rows)
+        expected = np.zeros((2, rows))
+        for rank in range(workers):
+            draw = np.random.default_rng(rank)
+            for _ in range(clocks):
+                ids = np.minimum(draw.zipf(1.2, batch) - 1, rows - 1)
+                for table, part in zip(expected, (ids, ids[:50]), strict=True):
+                    table += np.bincount(part, minlength=rows)
+        for name, sums in zip(("live", "copied"), expected, strict=True):
+            assert np.array_equal(job.table(name).to_numpy(), np.repeat(sums[:, None], width, axis=1))
+
+
+@njit(nogil=True)
+def claim(table, row):
+    return places.take(table.claimed.claims, claims.slot(table.claimed, row), table.claimed.me)
+
+
+@njit(nogil=True)
+def give(table, row):
+    places.give(table.claimed.claims, claims.slot(table.claimed, row))
+
+
+def compile_claims():
+    table = table_like(4)
+    claimed = table.claimed._replace(claims=np.zeros(1, np.uint8).ctypes.data)
+    claim(table._replace(claimed=claimed), 0)
+
+
+def stop_with_a_claim(worker, clocks):
+    """Be stopped by SIGSTOP with a claim as worker 0; go on for some clocks as the others."""
+    live, progress = worker.table("live"), worker.table("progress")
+    if worker.rank == 0:
+        assert claim(live.kernel, ROW)
+        progress.put(0, [os.getpid()])
+        worker.barrier()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        give(live.kernel, ROW)
+        for _ in range(clocks):
+            worker.clock()
+        return None
+    worker.barrier()
+    seen = []
+    for clock in range(clocks):
+        live.inc([ROW, ROW + 1], 1)
+        worker.table("copied").inc(ROW, 1)
+        seen.append((live.get(ROW).min() > clock, worker.table("copied").get(ROW).min() > clock))
+        progress.put(worker.rank, [clock])
+        worker.clock()
+    return all(map(all, seen))
+
+
+TABLES = [
+    nbps.Table("live", 10, 4),
+    nbps.Table("copied", 10, 4, access="cached"),
+    nbps.Table("progress", 3, 1, dtype="int64", access="exclusive", init=-1),
+]
+
+
+class Stopped:
+    """A job of three workers, of which worker 0 stopped itself while it held a claim."""
+
+    def __init__(self, job, clocks):
+        self.job = job
+        self.error = self.results = None
+        self._clocks = clocks
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        self.wait_until(lambda: self.stopped)
+        self.pid = int(self.progress[0])
+
+    def _run(self):
+        try:
+            self.results = self.job.run(stop_with_a_claim, self._clocks)
+        except Exception as error:
+            self.error = error
+
+    @property
+    def progress(self):
+        return self.job.table("progress").to_numpy()[:, 0]
+
+    @property
+    def stopped(self):
+        pid = int(self.progress[0])
+        if pid < 0:
+            return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def wait_until(self, condition):
+        until = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < until, f"progress is {self.progress}"
+            time.sleep(0.01)
+
+    def end(self, number):
+        os.kill(self.pid, number)
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("model", "furthest"), [(nbps.SSP(STALENESS), STALENESS), (nbps.SSP(0), 0), (nbps.ASP(), 19)], ids=str
+)
+def test_a_worker_stopped_with_a_claim_stops_others_at_the_staleness_bound_only(model, furthest):
+    """They go on, and see their own additions, as far as the model lets them; then all sums are exact."""
+    clocks = 20
+    with nbps.Job(TABLES, workers=3, consistency=model, preload=compile_claims) as job:
+        stopped = Stopped(job, clocks)
+        stopped.wait_until(lambda: (stopped.progress[1:] == furthest).all())
+        time.sleep(0.3)  # they could go on, if nothing held them
+        assert stopped.progress[1:].tolist() == [furthest] * 2
+        assert not job.table("live").to_numpy()[ROW].any()
+        stopped.end(signal.SIGCONT)
+        assert (stopped.error, stopped.results) == (None, [None, True, True])
+        assert (job.table("live").to_numpy()[[ROW, ROW + 1]] == 2 * clocks).all()
+        assert (job.table("copied").to_numpy()[ROW] == 2 * clocks).all()
+
+
+def test_a_worker_killed_with_a_claim_ends_the_job():
+    """It is named, and nobody waits for its claim, which goes with the job's memory."""
+    with nbps.Job(TABLES, workers=3, consistency=nbps.SSP(STALENESS), preload=compile_claims) as job:
+        stopped = Stopped(job, 20)
+        stopped.end(signal.SIGKILL)
+        assert isinstance(stopped.error, WorkerDiedError)
+        assert "worker 0" in str(stopped.error)
+
+
+def test_a_wait_for_a_claim_says_for_which():
+    """The time limit of clocks holds for it, and its error names the row and who claims it."""
+    options = {"consistency": nbps.SSP(STALENESS), "preload": compile_claims, "clock_timeout_s": 1.0}
+    with nbps.Job(TABLES, workers=3, **options) as job:
+        stopped = Stopped(job, 20)
+        stopped.wait_until(lambda: stopped.error is not None)
+        assert isinstance(stopped.error, ClockTimeoutError)
+        assert f"row {ROW} of table 'live', which worker 0 of its node is adding to" in str(stopped.error)
