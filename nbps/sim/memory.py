@@ -55,7 +55,7 @@ class SimMemory:
         self.values = initial.copy()
         self.base = initial.copy()
         self.nodes = nodes
-        self._row_bytes = initial[0].nbytes
+        self._row_bytes = int(initial[0].nbytes)
         self._exact = initial.dtype.kind == "i"  # sums of whole numbers do not depend on their order
         self.shard_rows = len(initial) // nodes
         self.owned = self.rows_of(rank)

@@ -311,7 +311,7 @@ class Simulation(Timeline):
     def carry_out(self, node: SimNode, actions: list[Action]) -> None:
         """Carry out what the agent of a node asks for."""
         for action in actions:
-            if type(action) is Send:
+            if isinstance(action, Send):
                 self._send(node.rank, *action)
             elif isinstance(action, messages.Save):
                 node.disk_free_at = max(self.now, node.disk_free_at) + self.scenario.disk_s * self._random.random()
