@@ -104,7 +104,7 @@ def peak_bytes(command: list[str]) -> int:
 
 
 def _family(pid: int) -> Iterator[int]:
-    """Return a process and its descendants."""
+    """Yield a process and its descendants."""
     yield pid
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

@@ -29,7 +29,7 @@ def seconds_since_start() -> float:
 def profile(phases: dict[str, float]) -> dict[str, float]:
     """Return the seconds of all phases in their usual order, what is left of the process' time, and the total."""
     total = seconds_since_start()
-    ordered = {name: phases[name] for name in _WORDS if name in phases}
+    ordered = {name: phases[name] for name in sorted(phases, key=list(_WORDS).index)}
     return {**ordered, "other": max(0.0, total - sum(phases.values())), "total": total}
 
 

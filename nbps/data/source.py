@@ -66,11 +66,14 @@ class Source:
     def check_fits(self, rows: int, known: bool = True) -> None:
         """Raise `OutOfMemoryError` if so many ratings do not fit the memory; `known` unless they were estimated."""
         about = "" if known else "about "
-        check_fits(f"cannot read ratings from {str(self.path)!r}: its {about}{rows:,} need", rows * _ROW_BYTES)
+        check_fits(f"cannot read ratings from {str(self.path)!r}: its {about}{rows:,} ratings need", rows * _ROW_BYTES)
 
     def estimated_lines(self) -> int:
-        """Return how many lines a text file has, rather too few: by the longest of those that begin it."""
-        longest = 1 + max(map(len, self.head.split(b"\n")))
+        """Return how many lines a text file has, rather too few: of twice the length of the longest that begin it.
+
+        In a sorted file later lines are longer.
+        """
+        longest = 2 * (1 + max(map(len, self.head.split(b"\n"))))
         size = self.path.stat().st_size
         if self.compression is not None:
             size = size * len(self.head) // len(zlib.compress(self.head, 1))  # most compress better

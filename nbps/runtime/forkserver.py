@@ -33,6 +33,7 @@ from typing import Any
 from nbps.errors import WorkerDiedError
 from nbps.memory.segments import remove_orphans
 from nbps.runtime import child, supervisor, surroundings
+from nbps.runtime.descriptors import fill_standard_descriptors
 from nbps.runtime.naming import name_process
 
 Load = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -208,6 +209,7 @@ _current: ForkServer | None = None
 
 def current() -> ForkServer:
     """Return the server of this process and surroundings; starts it where there is none yet, or not any more."""
+    fill_standard_descriptors()
     # Without a lock, which a fork could copy locked: at worst two threads start one each, and one is dropped.
     global _current
     kind = surroundings.kind()

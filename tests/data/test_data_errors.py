@@ -18,6 +18,8 @@ from nbps.errors import DataError
 
 GOOD = "1\t10\t5\t0\n2\t20\t4\t0\n3\t30\t3\t0\n"
 
+_MILLION = np.ones((1 << 20) + 1, np.int64)  # a batch of a Parquet file, and one more
+
 
 def refuse(path, words: str, **options) -> None:
     """Check that reading fails with `words` (a pattern) and the path in the message."""
@@ -332,6 +334,10 @@ def test_bad_columnar_rows(tmp_path):
         ),
         (
             {"user": pa.array([2**63], pa.uint64()), "item": [1], "rating": [1]},
+            "does not fit 64-bit integers",
+        ),
+        (
+            {"user": pa.array([1] * (1 << 20) + [2**63], pa.uint64()), **dict.fromkeys(("item", "rating"), _MILLION)},
             "does not fit 64-bit integers",
         ),
         ({"user": pa.array([], pa.int64()), "item": [], "rating": []}, "found a table without rows"),

@@ -13,9 +13,13 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
+from nbps.data import read_ratings
 from nbps.data.memory import free_bytes
+from nbps.data.ratings import text
+from nbps.data.source import open_source
+from nbps.errors import OutOfMemoryError
 
-ROWS, FREE = 4_000_000, 40 << 20
+ROWS, FREE = 4_000_000, 20 << 20
 
 _LIMITED = r"""
 import re, resource, sys
@@ -63,12 +67,32 @@ def test_a_file_of_too_many_ratings_is_refused(tmp_path, kind):
         line = b'{"user": 1, "item": 3, "rating": 5}\n' if kind == "jsonl" else b"1,3,5\n2,4,4\n"
         content = line * (ROWS if kind == "jsonl" else ROWS // 2)
         path.write_bytes(gzip.compress(content, 1) if kind == "csv.gz" else content)
-    words = r"cannot read ratings from '(.*)': its (about )?([\d,]+) need at least ([\d,]+) bytes of memory; free are"
+    words = r"cannot read ratings from '(.*)': its (about )?([\d,]+) ratings need at least ([\d,]+) bytes of memory; free are"
     said = re.match(words, refusal(path, path.stat().st_size if kind == "arrow" else 0))
     assert said[1] == str(path)
     rows, needed = (int(number.replace(",", "")) for number in said.groups()[2:])
     assert needed == 16 * rows
     assert rows == ROWS or (said[2] and FREE / 16 < rows < 1.3 * ROWS)
+
+
+def test_memory_that_ends_while_ratings_are_read(tmp_path, monkeypatch):
+    """Beside other programs it may: every format says so alike."""
+    path = tmp_path / "x.csv"
+    path.write_text("1,2,3\n2,3,4\n")
+
+    def run_out(*arguments):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    monkeypatch.setattr(text, "read_text", run_out)
+    with pytest.raises(OutOfMemoryError, match=r"cannot read ratings from .*x\.csv': malloc of size 64 failed"):
+        read_ratings(path)
+
+
+def test_a_sorted_file_is_not_refused_for_its_short_first_lines(tmp_path):
+    """Later lines are longer: no more lines are expected than there are."""
+    path = tmp_path / "x.csv"
+    path.write_text("".join(f"{user},{user + 1},5\n" for user in range(1, 10)) * 2_000 + "1234,12345,5\n" * 100_000)
+    assert open_source(path).estimated_lines() <= 118_000
 
 
 def test_a_model_that_does_not_fit_is_refused():

@@ -56,6 +56,14 @@ def test_workers_get_as_much_time_not_as_many_ratings():
     assert ratings.max() > 1.2 * ratings.min()
 
 
+@pytest.mark.parametrize("idle", [10, 200_000])
+def test_rows_without_ratings_are_spread_evenly(idle):
+    """As where few users of a large model get new ratings: each part, and so each worker and node, has its share."""
+    counts = np.r_[1_000, 1, 1, np.zeros(idle, np.int64)]
+    rows = np.diff(deal(counts, 2, np.random.default_rng(0)).starts)
+    assert abs(rows[0] - rows[1]) <= 3
+
+
 def test_parts_stay_as_they_were_dealt_where_they_are_even_enough():
     """Rows of a usual set go forth and back, so that its models stay the same."""
     counts = np.random.default_rng(0).integers(20, 300, 1_000)

@@ -290,6 +290,8 @@ def test_random_state_is_that_of_scikit_learn(data, tmp_path):
         first, second = factors(random), factors(random)
         assert np.array_equal(first, factors(source(3)))
         assert not np.array_equal(first, second)
+        model = MatrixFactorization(**_SMALL | {"workers": 1, "epochs": 1}, random_state=source(3))
+        assert np.array_equal(model.warm_up().fit(data[0]).item_factors, first)
     assert not np.array_equal(factors(None), factors(None))
     assert np.array_equal(factors(np.int64(5)), factors(5))
     model = MatrixFactorization(**_SMALL, random_state=np.random.default_rng(1)).fit(data[0])

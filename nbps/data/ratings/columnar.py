@@ -12,7 +12,6 @@ from nbps.data.ratings.columns import ROLES, Columns, Fail, locate
 from nbps.data.ratings.formats import ARROW_FILE_MAGIC
 from nbps.data.ratings.ids import as_type, is_text, type_name
 from nbps.data.source import Source
-from nbps.errors import OutOfMemoryError
 
 _BATCH_ROWS = 1 << 20  # of a Parquet file: what is read at a time before it is put into less memory
 
@@ -32,8 +31,10 @@ def read_columnar(source: Source, format_name: str, columns: Columns | None) -> 
         if table is None:
             table = _read_arrow(source, content, columns)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            raise OutOfMemoryError(f"cannot read ratings from {str(source.path)!r}: {error}") from None
+        if isinstance(error, MemoryError):
+            raise
+        if getattr(error, "errno", None) == errno.ENOMEM:
+            raise MemoryError(error.strerror) from None
         raise source.error(
             f"expected a whole {format_name} file, found damaged data: {error}. Write it again."
         ) from None
@@ -96,7 +97,9 @@ def _narrow(table: pa.Table) -> pa.Table:
     """Return the columns in the least memory in which they are used, where they are as they should be."""
     for position, field in enumerate(table.schema):
         column, kind = table.column(position), pa.int32() if position < 2 else pa.float32()
-        is_usual = pa.types.is_integer(field.type) if position < 2 else pa.types.is_floating(field.type)
+        is_usual = pa.types.is_floating(field.type)
+        if position < 2:  # other batches may have ids that fit uint64 alone, which has no type in common with int32
+            is_usual = pa.types.is_integer(field.type) and not pa.types.is_uint64(field.type)
         if is_usual and field.type != kind:
             with contextlib.suppress(pa.ArrowInvalid):  # an id that takes 64 bits
                 table = table.set_column(position, field.name, column.cast(kind, safe=position < 2))

@@ -21,7 +21,7 @@ from nbps.errors import ConfigError
 # Enough to see what is wrong with a list of ids without filling the screen.
 _NAMED_IDS = 5
 # Integers whose range is not much longer than the column are coded by tables of that length, which takes a tenth of the
-# time of hashing them. At most 5 bytes for each of so many, and of half as many as there are ratings.
+# time of hashing them. The tables take 5 bytes an entry, and have at most so many entries more than half the column.
 _NARROW = 1 << 16
 _ONE_PIECE = 2**31  # bytes of strings that one array holds
 # difflib compares with every candidate, about 5 us each; more candidates would make an error take seconds.
@@ -124,7 +124,8 @@ class IdMap:
         is_there = np.zeros(end - start, bool)
         for _, found in in_parts(chunks):
             is_there[found - start] = True
-        code_of = np.cumsum(is_there, dtype=np.int32) - np.int32(1)
+        code_of = np.cumsum(is_there, dtype=np.int32)
+        code_of -= 1
         codes = np.empty(len(chunks), np.int32)
         for part, found in in_parts(chunks):
             codes[part] = code_of[found - start]

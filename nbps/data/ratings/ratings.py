@@ -227,7 +227,8 @@ class Ratings:
         seed : int
             The same seed gives the same split.
         in_place : bool
-            The part to train on takes the memory of these ratings, which must not be used any more.
+            The part to train on takes the memory of these ratings: neither they nor the arrays that they were made of
+            may be used any more.
 
         Returns
         -------

@@ -12,7 +12,8 @@ from nbps.data.ratings.formats import SEPARATORS, check_format, detect_format
 from nbps.data.ratings.ids import IdMap
 from nbps.data.ratings.layout import find_layout
 from nbps.data.ratings.ratings import Ratings
-from nbps.data.source import data_error, open_source
+from nbps.data.source import Source, data_error, open_source
+from nbps.errors import OutOfMemoryError
 
 
 def read_ratings(
@@ -72,6 +73,15 @@ def read_table(path: str | Path, format: str | None, columns: Columns | None, de
     check_columns(columns)
     requested = check_format(format, delimiter)
     source = open_source(path)
+    try:
+        return _read(source, requested, columns, delimiter)
+    except MemoryError as error:
+        if isinstance(error, OutOfMemoryError):
+            raise
+        raise OutOfMemoryError(f"cannot read ratings from {str(source.path)!r}: {error}") from None
+
+
+def _read(source: Source, requested: str | None, columns: Columns | None, delimiter: str | None) -> pa.Table:
     found = detect_format(source, requested)
     if found in SEPARATORS:
         from nbps.data.ratings.text import read_text  # readers of formats that are not read need not be imported

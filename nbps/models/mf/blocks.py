@@ -52,7 +52,8 @@ def deal(counts: npt.NDArray[Any], parts: int, random: np.random.Generator) -> P
     """Deal rows to `parts` parts with nearly equal sums of `counts`, in random order within each.
 
     Rows go out by falling count, to the parts forth and back; where that leaves one part with much more than the
-    others, because one row has a large share of everything, each goes to the part that has least.
+    others, because one row has a large share of everything, each goes to the part that has least. Rows without a count
+    always go forth and back.
     """
     rows = counts.size
     falling = np.argsort(-counts, kind="stable")
@@ -61,6 +62,7 @@ def deal(counts: npt.NDArray[Any], parts: int, random: np.random.Generator) -> P
     part[falling] = np.where(turn < parts, turn, 2 * parts - 1 - turn)
     sums = np.bincount(part, weights=counts, minlength=parts)
     if sums.max() > _UNEVEN * sums.mean():
+        falling = falling[: np.count_nonzero(counts)]
         part[falling] = _to_the_least(counts[falling], parts, random)
     order = random.permutation(rows)
     order = order[np.argsort(part[order], kind="stable")]

@@ -15,7 +15,6 @@ from nbps.checks import whole
 from nbps.consistency import Consistency
 from nbps.data import IdMap, Ratings
 from nbps.errors import DataError, NotFittedError
-from nbps.job.report import Report
 from nbps.models.mf.file import parameters_from_json, parameters_to_json, read_model, write_model
 from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.inputs import as_ratings, as_validation, check_magnitude, check_trainable, pair_codes
@@ -81,7 +80,7 @@ class MatrixFactorization(Parameters):
     train_seconds_ : float
         Sum of the epochs' training times.
     seconds_ : dict of str to float
-        Where the time of the last training went: schedule, start, train, evaluate.
+        Where the time of the last training went: schedule, start, train, evaluate; empty in a model that was loaded.
     report_ : nbps.Report
         Clocks, waiting and measured staleness of the workers.
 
@@ -156,6 +155,8 @@ class MatrixFactorization(Parameters):
         DataError
             If there are too few users or items, ratings that float32 cannot tell apart, training diverges, or
             `validation` has only unknown users or items.
+        OutOfMemoryError
+            If the memory does not hold what training needs.
         """
         plan = TrainingPlan.of(self.get_params())
         plan.check_validation(validation)
@@ -173,7 +174,7 @@ class MatrixFactorization(Parameters):
 
         Call it before reading the ratings. `fit` alone does as much while it prepares them.
         """
-        warm_up(TrainingPlan.of(self.get_params()))
+        warm_up(TrainingPlan.of({**self.get_params(), "random_state": 0}))  # a generator is asked once a fit
         return self
 
     def partial_fit(self, ratings: Any, y: npt.ArrayLike | None = None, epochs: int = 1) -> Self:
@@ -185,10 +186,12 @@ class MatrixFactorization(Parameters):
         if not hasattr(self, "_factors"):
             return self.fit(ratings, y)
         plan = TrainingPlan.of(self.get_params())
-        data = as_ratings(ratings, y)
-        check_magnitude(data)
-        factors, data = grown(self._factors, data, plan)
-        self._train(plan, factors, data, None, [plan.last_step] * epochs, self.history_, Phases())
+        phases = Phases()
+        with phases("schedule"):
+            data = as_ratings(ratings, y)
+            check_magnitude(data)
+            factors, data = grown(self._factors, data, plan)
+        self._train(plan, factors, data, None, [plan.last_step] * epochs, self.history_, phases)
         return self
 
     def _train(
@@ -222,23 +225,23 @@ class MatrixFactorization(Parameters):
                     tested = "" if error is None else f"  validation RMSE {error:.4f}"
                     print(f"epoch {record.epoch:3}  train RMSE {record.train_rmse:.4f}{tested}")  # noqa: T201
                 if shown:
-                    self._become(trainer.factors(), records, record.epoch, trainer.report())
+                    self._become(trainer.factors(), records, record.epoch, trainer)
                 if any([callback(self, record) is True for callback in self.callbacks]):  # noqa: C419  (all are called)
                     break
                 if best is not None and record.epoch - best[1] >= patience:
                     break
             trainer.finish()
             _, epoch, final = best or (math.nan, records[-1].epoch, trainer.factors())
-        self._become(final, records, epoch, trainer.report())
-        self.seconds_ = phases.seconds
+        self._become(final, records, epoch, trainer)
 
-    def _become(self, factors: Factors, records: list[EpochRecord], epoch: int, report: Report) -> None:
+    def _become(self, factors: Factors, records: list[EpochRecord], epoch: int, trainer: Trainer) -> None:
         """Take over what training gave, as of `epoch`."""
         self._factors = factors
         self.history_ = list(records)
         self.best_epoch_ = epoch
         self.train_seconds_ = sum(record.seconds for record in records)
-        self.report_ = report
+        self.report_ = trainer.report()
+        self.seconds_ = dict(trainer.phases.seconds)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_factors")
@@ -385,14 +388,8 @@ class MatrixFactorization(Parameters):
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: the manifest lacks or misstates something: {error!r}") from error
         model.train_seconds_ = sum(record.seconds for record in model.history_)
+        model.seconds_ = {}
         return model
-
-    report_: Report
-    history_: list[EpochRecord]
-    best_epoch_: int
-    train_seconds_: float
-    seconds_: dict[str, float]
-    _factors: Factors
 
     def _fitted(self) -> Factors:
         if not hasattr(self, "_factors"):

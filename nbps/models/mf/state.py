@@ -157,12 +157,7 @@ def initial_factors(data: Ratings, plan: TrainingPlan) -> Factors:
     OutOfMemoryError
         If the memory does not hold what training needs: nothing of it was allocated.
     """
-    rows_bytes = 4 * sum(data.shape) * (plan.rank + mf_layout.STATE_WIDTH)
-    check_fits(
-        f"training on {len(data):,} ratings of {data.shape[1]:,} items by {data.shape[0]:,} users at rank {plan.rank} "
-        f"needs",
-        _MODELS * rows_bytes + _SHARE_BYTES * len(data) // plan.nodes.count,
-    )
+    _check_fits(len(data), *data.shape, plan)
     mean = float(data.values.mean(dtype=np.float64))
     scale = _deviation(data.values, mean) or 1.0
     damping = plan.bias_damping
@@ -180,6 +175,14 @@ def initial_factors(data: Ratings, plan: TrainingPlan) -> Factors:
     )  # fmt: skip
 
 
+def _check_fits(ratings: int, users: int, items: int, plan: TrainingPlan) -> None:
+    rows_bytes = 4 * (users + items) * (plan.rank + mf_layout.STATE_WIDTH)
+    check_fits(
+        f"training on {ratings:,} ratings of {items:,} items by {users:,} users at rank {plan.rank} needs",
+        _MODELS * rows_bytes + _SHARE_BYTES * ratings // plan.nodes.count,
+    )
+
+
 def _deviation(values: Floats, mean: float) -> float:
     """Return the standard deviation of `values`."""
     squares = 0.0
@@ -191,12 +194,20 @@ def _deviation(values: Floats, mean: float) -> float:
 
 
 def grown(factors: Factors, data: Ratings, plan: TrainingPlan) -> tuple[Factors, Ratings]:
-    """Return `factors` with rows for the ids of `data` that are new, and `data` in its codes."""
+    """Return `factors` with rows for the ids of `data` that are new, and `data` in its codes.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If the memory does not hold what training needs at least, nothing of which was allocated.
+    """
+    known = len(factors.user_ids), len(factors.item_ids)
+    _check_fits(len(data), *map(max, data.shape, known), plan)
     random = np.random.default_rng([plan.seed, len(factors.user_ids), len(factors.item_ids)])
     norm, scale = plan.constants.factors_size, factors.scale
-    users = _extended(factors.user_ids, factors.user_factors, factors.user_state, data.user_ids, scale, norm, random)
-    items = _extended(factors.item_ids, factors.item_factors, factors.item_state, data.item_ids, scale, norm, random)
-    (user_ids, user_factors, user_state), (item_ids, item_factors, item_state) = users, items
+    by_user = _extended(factors.user_ids, factors.user_factors, factors.user_state, data.user_ids, scale, norm, random)
+    by_item = _extended(factors.item_ids, factors.item_factors, factors.item_state, data.item_ids, scale, norm, random)
+    (user_ids, user_factors, user_state), (item_ids, item_factors, item_state) = by_user, by_item
     data, _ = data.recode(user_ids, item_ids)
     seen_users = np.concatenate([user_ids.encode(factors.user_ids.ids)[factors.seen_users], data.users])
     seen_items = np.concatenate([item_ids.encode(factors.item_ids.ids)[factors.seen_items], data.items])
@@ -225,7 +236,7 @@ def _extended(
         return ids, rows, state
     if ids.is_integer != more.is_integer:
         raise DataError(f"partial_fit: expected ids like those of the model ({ids!r}), found {more!r}")
-    both, _ = IdMap.of(pa.concat_arrays([ids.ids, more.ids.take(pa.array(fresh))]))
+    both, _ = IdMap.of(pa.concat_arrays([ids.ids, more.ids.take(over(fresh))]))
     new_rows = _small(random, len(both), rows.shape[1], scale, norm)
     new_state = np.empty((len(both), 2), np.float32)
     new_state[:] = 0.0, np.median(state[:, mf_layout.ACCUMULATOR])

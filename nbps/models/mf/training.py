@@ -51,7 +51,7 @@ def warm_up(plan: TrainingPlan) -> None:
 class Trainer:
     """A job that trains `factors` on `data` epoch by epoch; a context manager.
 
-    `watched` is whether somebody looks at the model after each epoch.
+    `watched` is whether somebody looks at the model after each epoch; what takes time adds to `phases`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Trainer:
         phases: Phases,
     ) -> None:
         nodes = plan.nodes
-        self._phases = phases
+        self.phases = phases
         local = default_workers(nodes) if plan.workers is None else plan.workers
         self._workers = local * nodes.count
         consistency = plan.model
@@ -113,7 +113,7 @@ class Trainer:
             raise self._too_large() from error
 
     def _enter(self) -> Self:
-        with self._phases("start"):
+        with self.phases("start"):
             self._job.__enter__()
         try:
             if self._job.size != self._workers:
@@ -121,7 +121,7 @@ class Trainer:
                     f"workers is {self._job.settings.workers} on this node, {self._job.size} on all "
                     f"{self._job.settings.nodes.count} nodes together; expected as many on each node"
                 )
-            with self._phases("schedule"):
+            with self.phases("schedule"):
                 self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
                 self._deal()
         except BaseException:
@@ -180,7 +180,7 @@ class Trainer:
         start = time.perf_counter()
         error = self._job.run(mf_worker.train_epoch, step)[0]  # the same of every worker
         seconds = time.perf_counter() - start
-        self._phases.add({"train": seconds})
+        self.phases.add({"train": seconds})
         after = self._job.report()
         if not math.isfinite(error):
             raise DataError(
@@ -191,7 +191,7 @@ class Trainer:
         scale = self._start.scale
         validation = None
         if self._test is not None:
-            with self._phases("evaluate"):
+            with self.phases("evaluate"):
                 validation = scale * math.sqrt(self._job.run(mf_worker.evaluate)[0] / len(self._test))
         return EpochRecord(
             epoch=number,
