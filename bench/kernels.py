@@ -89,13 +89,14 @@ def measure_contention(given: Options) -> list[Line]:
     lines, wrong = [], 0
     for shape, target in _OVER_SWAPS.items():
         workers, rows = int(shape[0]), row_loops.ZIPF_ROWS if "Zipf" in shape else row_loops.ROWS
-        times = given.size(400 // workers, 2)
+        times = given.size(2400 // workers, 2)
         added = workers * times * row_loops.ZIPF_BATCH
         with contextlib.ExitStack() as stack:
             job = open_job(stack, workers, rows)
 
             def rate(table: str, job: nbps.Job = job, times: int = times, added: int = added) -> float:
-                return added / max(job.run(row_loops.seconds, table, times)) / 1e6
+                starts, ends = zip(*job.run(row_loops.span, table, times), strict=True)
+                return added / (max(ends) - min(starts)) / 1e6
 
             found = in_turn({way: functools.partial(rate, table) for table, way in _WAYS.items()}, given.repeats)
             sums = {table: job.table(table).to_numpy().sum(axis=0, dtype=np.float64) for table in _WAYS}

@@ -100,8 +100,8 @@ def ns_per_float(worker: Worker, table: str, loop: str, times: int) -> float:
     return (time.perf_counter_ns() - start) / (times * BATCH * WIDTH)
 
 
-def seconds(worker: Worker, table: str, times: int) -> float:
-    """Add ones to a batch of rows `times` times, together with all workers; return the seconds that it took.
+def span(worker: Worker, table: str, times: int) -> tuple[float, float]:
+    """Add ones to a batch of rows `times` times, together with all workers; return when it began and ended.
 
     Rows of a table of `ZIPF_ROWS` are used as items are, a few of them most, wherever they lie; of others all alike.
     """
@@ -112,9 +112,9 @@ def seconds(worker: Worker, table: str, times: int) -> float:
     deltas = np.ones((ZIPF_BATCH, WIDTH), kernel.values.dtype)
     repeat_inc(kernel, ids, deltas, 0)
     worker.barrier()
-    start = time.perf_counter()
+    start = time.monotonic()  # the same clock in all processes: with more of them than cores they begin one by one
     repeat_inc(kernel, ids, deltas, times)
-    return time.perf_counter() - start
+    return start, time.monotonic()
 
 
 def pack_bytes(worker: Worker) -> int:
