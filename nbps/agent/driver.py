@@ -72,6 +72,8 @@ class AgentControl:
 
     def _has_died(self) -> bool:
         """Whether the agent ends without an answer to `Fail`; where the supervisor was killed, it is about to."""
+        if self.connection.closed:  # `listen` has found its end
+            return True
         until = time.monotonic() + _DYING_S
         while ready := wait([self._process, self.connection], max(0.0, until - time.monotonic())):
             if self._process in ready:
