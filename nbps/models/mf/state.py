@@ -201,8 +201,8 @@ def grown(factors: Factors, data: Ratings, plan: TrainingPlan) -> tuple[Factors,
     OutOfMemoryError
         If the memory does not hold what training needs at least, nothing of which was allocated.
     """
-    known = len(factors.user_ids), len(factors.item_ids)
-    _check_fits(len(data), *map(max, data.shape, known), plan)
+    users, items = data.shape
+    _check_fits(len(data), max(users, len(factors.user_ids)), max(items, len(factors.item_ids)), plan)
     random = np.random.default_rng([plan.seed, len(factors.user_ids), len(factors.item_ids)])
     norm, scale = plan.constants.factors_size, factors.scale
     by_user = _extended(factors.user_ids, factors.user_factors, factors.user_state, data.user_ids, scale, norm, random)
