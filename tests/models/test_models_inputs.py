@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import nbps
@@ -133,6 +133,7 @@ def test_frames_that_lack_a_column_are_refused(fitted):
 floats = st.floats(-(2.0**60), 2.0**60, width=32)
 
 
+@example([0.0, 0.0, 1045556101120.0, 1e-40])  # which is 0 in the steps of the third
 @given(st.lists(floats | st.sampled_from([1.0, 1.5, 5.0, 1e-40, 1 + 2.0**-23]), min_size=1, max_size=8))
 def test_ratings_on_a_grid_are_told_apart(values):
     """What is accepted without looking for medians is what these accept."""

@@ -127,8 +127,8 @@ def _on_grid(values: npt.NDArray[np.float32]) -> bool:
     step = np.float32(2.0 ** math.ceil(math.log2(2 * spread * _RESOLUTION)))  # a median may lie half-way
     if step == 0:
         return False
-    multiples = (values[part] / step for part in parts(values.size))  # exact, since it is a power of two
-    return all(np.array_equal(each, np.rint(each)) for each in multiples)
+    # Exact, since it is a power of two; where a tiny rating underflows it is not found again.
+    return all(np.array_equal(np.rint(values[part] / step) * step, values[part]) for part in parts(values.size))
 
 
 def check_magnitude(data: Ratings) -> None:
