@@ -171,7 +171,7 @@ def test_a_node_killed_whole_leaves_only_its_segments():
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.stderr, done.stdout.splitlines()) == (
         "",
-        ["-9 ['driver', 'forkserver', 'supervisor', 'worker'] []", "['board', 't']", "True", "[]"],
+        ["-9 ['driver', 'forkserver', 'supervisor', 'worker'] []", "['board', 'claims', 't']", "True", "[]"],
     )
 
 

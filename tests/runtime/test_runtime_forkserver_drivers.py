@@ -149,5 +149,6 @@ def test_the_first_job_of_a_process_may_be_one_at_exit(tmp_path):
     """What it needs and nobody has imported yet can still be: no threads of the driver's, which Python refuses."""
     command = [sys.executable, "-c", _FIRST, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr, done.returncode) == ("[None, None]\n", "", 0)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("nbps: compil")]  # it may be the first to
+    assert (done.stdout, said, done.returncode) == ("[None, None]\n", [], 0)
     assert latest(tmp_path).clock == 5
