@@ -116,8 +116,9 @@ class VAP:
     *Consistency.* The bound is checked when a worker commits: updates of the running clock count from then on. Norms of
     several clocks in transit are added, which is never less than the norm of their sum; the norm is taken over all
     ``cached`` tables together. A single clock larger than the bound is committed and then waited for until all have
-    it. Additions to ``direct`` and ``exclusive`` tables are visible to everybody on the machine at once: nothing of
-    them is ever in transit, and the model neither counts nor delays them; a job with no other tables is refused, and on
+    it. Additions to ``direct`` and ``exclusive`` tables are visible to everybody on the machine at once, or a moment
+    later where another worker adds to the same row (at a clock or barrier at the latest): nothing of them counts as in
+    transit, and the model neither counts nor delays them; a job with no other tables is refused, and on
     several nodes, where it would not hold, one with any such table. Others take updates in when they call
     ``clock()``, and whenever they wait, in ``clock``, ``get`` or ``barrier``; so rows of a ``cached`` table may change
     in a ``barrier`` too. There is no bound on clocks, unless a table has a staleness of its own: both bounds then hold.

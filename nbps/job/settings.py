@@ -99,8 +99,9 @@ class JobSettings:
             table = self.tables[0]
             raise ConfigError(
                 f"Job: {self.consistency} with table {table.name!r}, access {table.access!r}, and none that is cached: "
-                f"additions to live rows are seen at once, so there is nothing to bound; expected access='cached', or "
-                f"ASP(), which has no bound"
+                f"additions to live rows are seen at once, or a moment later where another worker adds to the same "
+                f"row (at a clock or barrier at the latest), so there is nothing to bound; expected access='cached', "
+                f"or ASP(), which has no bound"
             )
 
     def _check_nodes(self) -> None:

@@ -85,6 +85,7 @@ class Clock:
         self._first_worker = first
         self._copies: list[Copy] = []
         self._aside = PutAside()
+        self._barrier = "barrier"  # what the last barrier was called for
         self._owed: Publish | None = None  # a clock that is not published, as of its additions some are put aside
         self._words = words
         self._workers = workers
@@ -109,8 +110,7 @@ class Clock:
         if not terms.ordered and terms.v0 is None:
             self._published[Group.COMMITTED] = (slots[0], self._first[0], sources)
         self._committed = np.empty(workers, np.int64)  # the last snapshot: clocks, and ships of other nodes
-        self._ships = 0 if shards else -1
-        self._taken = self._ships  # what this worker has said to have taken in
+        self._ships = self._taken = 0 if shards else -1  # as of then, and what this worker has said to have taken in
         self._must_ask = shards > 0 and not terms.pushes  # others ship only what somebody waits for
         start = layout.statistics(sources, rank)
         # Elements of a memoryview are Python's own integers: adding to one takes half the time of NumPy's.
@@ -133,7 +133,7 @@ class Clock:
             Snapshot: self._snapshot,
             PublishSeen: self._publish_seen,
             Refresh: self._refresh,
-            Record: self._record if recording else self._leave_out,
+            Record: self._record if recording else lambda read: None,
         }
 
     def add_copy(self, copy: Copy, staleness: float) -> int:
@@ -191,6 +191,7 @@ class Clock:
 
     def barrier(self, what: str = "barrier") -> None:
         """Wait until every worker has called this as often; commits nothing. `what` is the call, for messages."""
+        self._barrier = what
         self._drive(self.core.barrier(what))
 
     def finish(self) -> None:
@@ -248,37 +249,40 @@ class Clock:
     def _publish(self, action: Publish) -> int:
         group = action.group
         if group is Group.COMMITTED:
-            self._owed = None  # of an earlier clock: this one says more
-            if not (self._aside.is_empty or self._settle(action)):
+            if not (self._aside.is_empty or self._settle(action, "clock")):
                 self._owed, group = action, Group.LAST  # to be seen by a halt all the same
+        elif group is Group.ARRIVED and action.value != FINISHED and not self._aside.is_empty:
+            self._settle(action, self._barrier)  # what was added before a barrier is read after it
+            self._pay()
         slot, first, count = self._published[group]
         held = board.tick(self._words, first, count, slot, action.value)
+        if group is Group.COMMITTED:  # only now: what a signal handler raises before leaves it owed
+            self._owed = None
         if self._shards:
             board.ring(self._words)
         return int(held)
 
-    def _settle(self, action: Publish) -> bool:
-        """Add what is put aside, trying for a while; return whether `action` may be carried out.
+    def _settle(self, action: Publish, what: str) -> bool:
+        """Add what is put aside, trying for a while; return whether `action`, of the call `what`, may be carried out.
 
         A claimant may be stopped for good. So a worker does not wait for it here: it goes on, its clock is published
         when it can be, and what stops it is the staleness bound, at the gate, where its own slot is late like the
-        other's. Only the end of a run has to wait.
+        other's. Only barriers, to which such a claimant does not come either, and the end of a run have to wait.
         """
         start = time.perf_counter_ns()
-        waits = Await(Group.COMMITTED, self.core.rank, 1, action.value, "clock")
-
-        def look() -> None:
-            self._check_patience(board.ABORTED if self._words[layout.ABORT] else board.TIMED_OUT, waits, start)
-
-        settled = self._aside.settle_within(math.inf if action.value == FINISHED else _SETTLE_S, look)
+        waits = Await(action.group, self.core.rank, 1, action.value, what)
+        limit_s = _SETTLE_S if action.group is Group.COMMITTED and action.value != FINISHED else math.inf
+        settled = self._aside.settle_within(
+            limit_s,
+            lambda: self._check_patience(board.ABORTED if self._words[layout.ABORT] else board.TIMED_OUT, waits, start),
+        )
         self._count_wait(start)
         return settled
 
     def _pay(self) -> None:
         """Publish the clock that is owed, if what it waits for can be added now."""
         if self._owed is not None and self._aside.settle():
-            owed, self._owed = self._owed, None
-            self._publish(owed)
+            self._publish(self._owed)
 
     def _lowest(self, action: Lowest) -> int:
         count = self._sources if action.group is Group.COMMITTED else self._readers
@@ -313,9 +317,6 @@ class Clock:
         counters[layout.DIFFERENTIAL_SUM] += differential
         counters[layout.DIFFERENTIAL_SQUARES] += differential * differential
         counters[layout.HISTOGRAM + min(-differential, layout.HISTOGRAM_BINS - 1)] += 1
-
-    def _leave_out(self, action: Record) -> None:
-        """Count nothing: the job does not record staleness."""
 
     def _await(self, action: Await) -> None:
         start = time.perf_counter_ns()
@@ -389,7 +390,7 @@ class Clock:
         slow = [
             f"{self._name(action.first + int(k))} (at {int(slots[k])})" for k in np.flatnonzero(slots < action.target)
         ]
-        if action.group is Group.COMMITTED and (row := self._aside.story()):
+        if action.group in _SHARED and (row := self._aside.story()):
             slow.append(f"and for {row}, to add to it")
         return ", ".join(slow) or "nobody any more"
 

@@ -151,7 +151,8 @@ class Table(TableDefinition):
     dtype : {"float32", "float64", "int32", "int64"}
         Element type.
     access : {"direct", "cached", "exclusive"}
-        - ``direct``: reads and additions go to the shared rows; additions are lossless and seen at once.
+        - ``direct``: reads and additions go to the shared rows; additions are lossless and seen at once, or
+          a moment later where another worker is adding to the same row; at a clock or barrier at the latest.
         - ``cached``: each worker has a private copy at SIMD speed; ``clock()`` sends its additions and refreshes it.
         - ``exclusive``: reads, additions and writes go to the shared rows at SIMD speed; you promise that no row has
           two writers in one clock.

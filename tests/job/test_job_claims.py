@@ -178,3 +178,55 @@ def test_a_wait_for_a_claim_says_for_which():
         stopped.wait_until(lambda: stopped.error is not None)
         assert isinstance(stopped.error, ClockTimeoutError)
         assert f"row {ROW} of table 'live', which worker 0 of its node is adding to" in str(stopped.error)
+
+
+def come_to_a_barrier(worker, call, gives_up):
+    """Claim a row as worker 0 until worker 1 has added to it, or has given up; read it after the barrier."""
+    live, progress = worker.table("live"), worker.table("progress")
+    barrier = worker.barrier if call == "barrier" else lambda: worker.sum(1)
+    error = ""
+    if worker.rank == 0:
+        assert claim(live.kernel, ROW)
+    barrier()
+    if worker.rank == 1:
+        live.inc(ROW, 1)
+        if gives_up:
+            with pytest.raises(ClockTimeoutError) as raised:
+                barrier()
+            error = str(raised.value)
+        progress.put(1, [1])
+    else:
+        wait_for(progress, 1)
+        give(live.kernel, ROW)
+    if worker.rank == 0 or not gives_up:
+        barrier()
+    if worker.rank == 0:
+        seen = live.get(ROW).tolist()
+        progress.put(0, [1])
+        return seen
+    if not gives_up:
+        wait_for(progress, 0)  # else it might read what is added at the end of the run
+    return error
+
+
+def wait_for(progress, row):
+    until = time.monotonic() + 60
+    while progress.get(row) != 1:
+        assert time.monotonic() < until
+
+
+@pytest.mark.parametrize("call", ["barrier", "sum"])
+def test_what_is_added_to_a_claimed_row_before_a_barrier_is_read_after_it(call):
+    """Worker 1 has put it aside: it arrives when the row has it."""
+    with nbps.Job(TABLES, workers=2, preload=compile_claims) as job:
+        assert job.run(come_to_a_barrier, call, False)[0] == [1] * 4
+
+
+@pytest.mark.parametrize("call", ["barrier", "sum"])
+def test_a_barrier_that_waits_for_a_claim_says_for_which(call):
+    """Its time limit holds; a worker that goes on all the same arrives later."""
+    with nbps.Job(TABLES, workers=2, preload=compile_claims, clock_timeout_s=1.0) as job:
+        value, error = job.run(come_to_a_barrier, call, True)
+    assert value == [1] * 4
+    assert f"in {call}() for" in error
+    assert f"row {ROW} of table 'live', which worker 0 of its node is adding to" in error
