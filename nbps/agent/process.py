@@ -86,6 +86,8 @@ class Agent:
         self._runs: Runs  # made by `join`
         self._saver: Saver | None = None
         self._saved = 0  # checkpoints that were written, as told to the core
+        self._lacks_rows = False  # additions of other nodes were left out, as the job is ending
+        self._left_out = 0  # checkpoints that would lack them
         self._ended: Ended | None = None  # the job has, for whatever reason
         self._closing_at: float | None = None
         self._tick_at = 0.0
@@ -247,7 +249,8 @@ class Agent:
 
     def _look_at_disk(self, saver: Saver) -> None:
         """Tell of checkpoints that were written; one that could not be ends the job."""
-        written = saver.written
+        # Only a job that has ended is told that the copy of one that was left out is free: to others it would be saved.
+        written = saver.written + (0 if self._ended is None else self._left_out)
         if saver.error is not None:
             known = isinstance(saver.error, CheckpointError)
             self._close(f"{'' if known else f'{type(saver.error).__name__}: '}{saver.error}", unsaved=True)
@@ -291,7 +294,8 @@ class Agent:
         for rank, frame in self._runs.signs_of_life(time.monotonic()):
             self._peers.send(rank, frame)
             self._peers.flush(rank)
-        return not self._board.is_aborted and nap(times)
+        self._lacks_rows = self._board.is_aborted  # for good
+        return not self._lacks_rows and nap(times)
 
     def _look_at_peer(self, rank: int) -> None:
         for frame in self._peers.receive(rank):
@@ -361,7 +365,10 @@ class Agent:
     def _save(self, action: messages.Save) -> None:
         if self._saver is None:
             raise LocalProtocolError(f"node {self._rank} shall save clock {action.clock}, but not where")
-        self._saver.save(*action)
+        if self._lacks_rows:
+            self._left_out += 1
+        else:
+            self._saver.save(*action)
 
     def _finish(self, action: messages.Done) -> None:
         sent, received = self._peers.traffic()

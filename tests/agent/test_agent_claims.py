@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from nbps.agent import process
-from nbps.agent.spec import Joined
+from nbps.agent.spec import Ended, Fail, Joined, SavePlan
+from nbps.checkpoint.writer import CheckpointWriter
 from nbps.core.messages import Frame, Push
 from nbps.core.rules import FINISHED
+from nbps.core.terms import Terms
 from nbps.errors import ConnectionLostError
 from nbps.kernels import board, layout
 from nbps.kernels.claim_layout import SPREAD
@@ -101,6 +103,37 @@ def test_an_agent_that_waits_for_a_claim_shows_that_it_lives():
             peer.close()
             agent.close()
     assert agent.error is None or isinstance(agent.error, ConnectionLostError)
+
+
+def test_rows_that_lack_an_addition_are_not_saved(tmp_path):
+    """A worker killed in the middle of an addition: the rest of the batch is left out, and so is the checkpoint."""
+    where = places(2, card={"workers": 1})
+    plan = SavePlan(tmp_path, 1, None, {"t": {"rows": ROWS, "width": WIDTH, "dtype": "int64"}})
+    agent = AgentThread(where[0], terms=Terms(staleness=1, checkpoint_every=1), save=plan)
+    written, write = [], CheckpointWriter.write
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_FAREWELL_S", 0.1)
+        patch.setattr(CheckpointWriter, "write", lambda *given: written.append(given[1]) or write(*given))
+        peer = Peer(where[1])
+        try:
+            assert isinstance(agent.hear(), Joined)
+            agent.begin()
+            agent.commit(1)
+            claims = attach(agent.claims.name)
+            claims[byte_of(1, claims)] = 1
+            peer.send(Frame(0, 1, 0, Push(1, 1, rows_of_ones(0, 1))))
+            while agent.values[0, 0] == 0:
+                time.sleep(0.001)
+            agent.board.abort()
+            agent.sees(1)
+            agent.driver.send(Fail("worker 0 was killed", gone=False))
+            assert agent.hear() == Ended("worker 0 was killed")
+        finally:
+            peer.close()
+            agent.close()
+    assert agent.values[:2, 0].tolist() == [1, 0]
+    assert written == []
+    assert agent.agent._runs.node.unsaved == 0
 
 
 def test_a_halt_knows_how_far_a_worker_is_that_could_not_publish():
