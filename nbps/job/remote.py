@@ -49,15 +49,13 @@ def prepare(tables: set[tuple[str, str, bool, bool]], bounded: bool, agent: bool
 
 
 def open_worker(rank: int, spec: WorkerSpec) -> None:
-    """Attach this process to the job; what the user's function keeps stays."""
+    """Attach this process to the job, or do it again with other terms; what the user's function keeps stays."""
     global _worker
     from nbps.job.worker import Worker
 
     if spec.checkpoint_every > 0 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, leave_to_driver)  # a job that is told to end takes a checkpoint first
-    state = {} if _worker is None else _worker.state
-    _worker = Worker(spec, rank)
-    _worker.state = state
+    _worker = Worker(spec, rank, _worker)
     _seed_global_generators(spec.seed, _worker.rank)
 
 

@@ -38,12 +38,14 @@ class Worker:
         Whatever the function wants to find again in the next `Job.run` of this job.
     """
 
-    def __init__(self, spec: WorkerSpec, local: int) -> None:
+    def __init__(self, spec: WorkerSpec, local: int, before: Worker | None = None) -> None:
         self.rank = spec.first + local
         self.size = sum(spec.sizes)
         self.node = spec.node
         self.random = np.random.default_rng([spec.seed, self.rank])
-        self.state: dict[str, Any] = {}
+        # What the function keeps stays when the process is attached anew, and so does what its kernels point to.
+        self.state: dict[str, Any] = {} if before is None else before.state
+        self._shared: dict[str, SharedRows] = {} if before is None else before._shared
         words = attach(spec.board).view(np.int64)
         self._clock = Clock(
             words,
@@ -68,15 +70,17 @@ class Worker:
     def _attach(
         self, table: PlacedTable, spec: WorkerSpec, local: int, share: float, attached: Callable[[str], Any]
     ) -> WorkerTable:
-        access = table.definition.access
-        shared = SharedRows(
-            table.layout.view(),
-            rows.NOBODY_LOOKS if table.marks is None else attach(table.marks),
-            None if table.claims is None else attached(table.claims),
-            is_atomic=access != "exclusive",
-            source=local,
-            sources=spec.claimants,
-        )
+        access, name = table.definition.access, table.definition.name
+        if name not in self._shared:
+            self._shared[name] = SharedRows(
+                table.layout.view(),
+                rows.NOBODY_LOOKS if table.marks is None else attach(table.marks),
+                None if table.claims is None else attached(table.claims),
+                is_atomic=access != "exclusive",
+                source=local,
+                sources=spec.claimants,
+            )
+        shared = self._shared[name]
         if access != "cached":
             return LiveTable(self._clock, table, shared)
         staleness = table.definition.staleness_under(spec.consistency)

@@ -15,7 +15,7 @@ from numba import njit
 import nbps
 from nbps.errors import ClockTimeoutError, WorkerDiedError
 from nbps.kernels import claims, places
-from nbps.kernels.rows import table_like
+from nbps.kernels.rows import inc_rows, table_like
 
 ROW, STALENESS = 5, 3
 
@@ -230,3 +230,31 @@ def test_a_barrier_that_waits_for_a_claim_says_for_which(call):
     assert value == [1] * 4
     assert f"in {call}() for" in error
     assert f"row {ROW} of table 'live', which worker 0 of its node is adding to" in error
+
+
+def keep_a_kernel(worker):
+    worker.state["kernel"] = worker.table("live").kernel
+
+
+def add_by_a_kernel_of_before(worker):
+    """Worker 1 adds to a row that worker 0 has claimed, by the kernel that it has kept."""
+    progress = worker.table("progress")
+    if worker.rank == 0:
+        assert claim(worker.table("live").kernel, ROW)
+    worker.barrier()
+    if worker.rank == 1:
+        inc_rows(worker.state["kernel"], np.array([ROW]), np.ones((1, 4), np.float32))
+        progress.put(1, [1])
+    else:
+        wait_for(progress, 1)
+        give(worker.table("live").kernel, ROW)
+    worker.clock()
+
+
+def test_a_kernel_is_valid_until_the_job_ends():
+    """Also where `auto_staleness` has its workers go on under another staleness: what it puts aside is added."""
+    with nbps.Job(TABLES, workers=2, preload=compile_claims) as job:
+        job.run(keep_a_kernel)
+        job._open.open_workers(nbps.ESSP(1))
+        job.run(add_by_a_kernel_of_before)
+        assert job.table("live").to_numpy()[ROW].tolist() == [1] * 4
