@@ -40,7 +40,7 @@ import numpy.typing as npt
 
 from .claim_layout import COUNT, HEADER, PUT, SINCE, SPREAD
 from .jit import kernel
-from .places import add_elements, copy_elements, fetch, give, mark, set_word, size_of, take, word
+from .places import add_elements, call, copy_elements, fetch, give, mark, set_word, size_of, take, word
 
 EVERY = 16  # additions between two looks whether what was put aside can be added
 AHEAD = 4  # rows that are fetched for writing before it is their turn
@@ -216,12 +216,12 @@ def add(table, row, source, start, stride, zero):
 
     `zero` is of the type of the values.
     """
-    if word(table.words, COUNT) == 0 or not put_onto(table, row, source, start, stride, zero):
+    if word(table.words, COUNT) == 0 or not call(put_onto, table, row, source, start, stride, zero):
         fetch_row(table, row, zero)
         if take(table.claims, slot(table, row), table.me):
             _add_claimed(table, row, source, start, stride, zero)
         else:
-            put_aside(table, row, source, start, stride, zero)
+            call(put_aside, table, row, source, start, stride, zero)
 
 
 @kernel(inline=True)

@@ -22,7 +22,7 @@ from .atomics import address, store_release
 from .claim_layout import has_claims
 from .claims import AHEAD, EXAMPLE, NO_CLAIMS, Aside, Claimed, add, entry_of, fetch_ahead, retry
 from .jit import Request, kernel
-from .places import element, place_of, stride_of
+from .places import element, hold, place_of, stride_of
 from .relaxed import PACK_BYTES, add_pack_relaxed, add_relaxed, pack_lanes
 
 NOBODY_LOOKS = np.zeros(0, np.uint8)
@@ -96,6 +96,7 @@ def _add_in_place(table, row, delta):
 @kernel(early=True)
 def _add_claimed(table, row, delta):
     add(table.claimed, row, place_of(delta), 0, stride_of(delta), table.values.dtype.type(0))
+    hold(delta)
 
 
 @kernel(early=True)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -62,6 +67,39 @@ def test_a_column_of_a_matrix_is_added_as_it_reads(dtype):
     shared_claims[:] = 0
     assert aside.retry() == 0
     assert np.array_equal(values, [matrix[:, 1]] * 2)
+
+
+_LAST_USE = """
+import numba
+import numpy as np
+from nbps.kernels import inc_row
+from support.claimed import new_claims, shared_rows
+
+@numba.njit
+def train(table, ids, gradients, step):
+    for n in range(ids.size):
+        inc_row(table, ids[n], step * gradients[n])
+        delta = np.ones_like(gradients[n])
+        inc_row(table, ids[n], delta)
+
+values = np.zeros((4, 9))
+claims = new_claims(values)
+for _ in range(2):
+    train(shared_rows(values, True, claims=claims), np.arange(4), np.ones((4, 9)), 2.0)
+print("sums:", *np.unique(values))
+"""
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("prunes", ["0", "1"])
+def test_a_delta_that_is_not_used_again_is_read_before_it_is_freed(prunes):
+    """Numba, which fills freed memory here, frees an array after its last use; whether it prunes references or not."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LAST_USE],
+        env={**os.environ, "NUMBA_DEBUG_NRT": "1", "NUMBA_LLVM_REFPRUNE_PASS": prunes},
+        capture_output=True, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert "sums: 6.0\n" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
