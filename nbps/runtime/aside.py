@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable
 
 from nbps.kernels.claim_layout import COUNT
@@ -11,6 +12,7 @@ from nbps.kernels.claims import Aside
 
 _YIELDS = 20  # of the core, which may be what a claimant lacks, before this worker sleeps, ever longer
 _NAP_S = 0.0001, 0.01
+_all: weakref.WeakSet[PutAside] = weakref.WeakSet()  # of this process
 
 
 class PutAside:
@@ -19,11 +21,17 @@ class PutAside:
     def __init__(self) -> None:
         self._tables: dict[str, Aside] = {}
         self._counts: list[memoryview[int]] = []  # read in every clock: faster than elements of arrays
+        _all.add(self)
 
     def watch(self, name: str, aside: Aside) -> None:
         """Look after one more table."""
         self._tables[name] = aside
         self._counts.append(aside.words.data)
+
+    def forget(self) -> None:
+        """Have nothing put aside; nothing of it is added."""
+        for words in self._counts:
+            words[COUNT] = 0
 
     @property
     def is_empty(self) -> bool:
@@ -56,3 +64,11 @@ class PutAside:
                 claimed = f", which worker {holder} of its node is adding to" if holder >= 0 else ""
                 return f"row {row} of table {name!r}{claimed}"
         return ""
+
+
+def _forget_all() -> None:
+    for aside in _all:
+        aside.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)  # what a worker has put aside it adds itself: its child has a copy

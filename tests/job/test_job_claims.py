@@ -258,3 +258,34 @@ def test_a_kernel_is_valid_until_the_job_ends():
         job._open.open_workers(nbps.ESSP(1))
         job.run(add_by_a_kernel_of_before)
         assert job.table("live").to_numpy()[ROW].tolist() == [1] * 4
+
+
+def fork_with_something_put_aside(worker):
+    """Fork as worker 1, which has put an addition aside; the child adds to the table as well."""
+    live, progress = worker.table("live"), worker.table("progress")
+    if worker.rank == 0:
+        assert claim(live.kernel, ROW)
+    worker.barrier()
+    if worker.rank == 0:
+        wait_for(progress, 1)
+        give(live.kernel, ROW)
+        progress.put(0, [1])
+        return None
+    live.inc(ROW, 1)
+    child = os.fork()
+    if child == 0:
+        try:
+            progress.put(1, [1])
+            wait_for(progress, 0)
+            live.inc([ROW + 1] * (2 * claims.EVERY), 1)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_child_of_a_worker_does_not_add_what_the_worker_has_put_aside():
+    """It has a copy of the buffer, whose entries its parent adds."""
+    with nbps.Job(TABLES, workers=2, preload=compile_claims) as job:
+        assert job.run(fork_with_something_put_aside) == [None, 0]
+        assert job.table("live").to_numpy()[[ROW, ROW + 1], 0].tolist() == [1, 2 * claims.EVERY]
