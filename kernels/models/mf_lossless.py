@@ -3,8 +3,9 @@
 What `nbps.kernels.models.mf` says of `sgd_block` holds here too. A rating is trained on under the claim of its item
 (`nbps.kernels.claims`), four at a time: one claim covers the item's factors and its state, rows of two tables of the
 same number. Where another worker has claimed one of the four, or two are of the same item, they are taken one by one;
-and where an item is claimed then, its change is put aside, of both tables, and added later. Rows are not fetched ahead:
-on ml-1m, whose items fit a second-level cache, that costs 5 %.
+and where an item is claimed then, its change is put aside, of both tables, and added later. Rows are read as they are
+in the tables: they may lack for a moment what this worker has put aside, which `nbps.kernels.get_row` would add. They
+are not fetched ahead: on ml-1m, whose items fit a second-level cache, that costs 5 %.
 """
 
 from __future__ import annotations

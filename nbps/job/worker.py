@@ -133,7 +133,7 @@ class Worker:
         """Wait until every worker has called ``barrier`` as often as this one; commits nothing.
 
         *Consistency.* Copies of ``cached`` tables stay as they are, except under `VAP`, where a worker that waits takes
-        in what others commit.
+        in what others commit. What workers of this node have added to ``direct`` tables before it is read after it.
 
         Raises
         ------

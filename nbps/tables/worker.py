@@ -32,7 +32,8 @@ class WorkerTable:
     dtype : numpy.dtype
     kernel : nbps.kernels.TableKernel
         What jitted code hands to `nbps.kernels.get_row`, `inc_row`, ...; valid until the job ends. It reads what the
-        worker's clock let in; ids are not checked there.
+        worker's clock let in; ids are not checked there. Rows of ``direct`` tables of width 2 or more are read by
+        `get_row`: ``kernel.values`` may lack what this worker has put aside for a moment, as another one was adding.
     """
 
     def __init__(self, clock: Clock, placed: PlacedTable, shared: SharedRows, kernel: rows.TableKernel) -> None:
@@ -102,7 +103,7 @@ class WorkerTable:
         return out[0] if np.ndim(ids) == 0 else out
 
     def fetch(self, ids: npt.ArrayLike) -> None:
-        """Have rows here, for kernels that read them from ``kernel.values``; `get` does so by itself.
+        """Have rows here, for kernels that read them; `get` does so by itself.
 
         In a table with ``replicate="read"`` rows of other nodes come when they are asked for and are kept fresh as long
         as `get` or `fetch` names them now and then; in other tables all rows are here.
