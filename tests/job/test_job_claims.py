@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ import nbps
 from nbps.errors import ClockTimeoutError, WorkerDiedError
 from nbps.kernels import claims, places
 from nbps.kernels.rows import inc_rows, table_like
+from nbps.runtime.clock import Clock
 
 ROW, STALENESS = 5, 3
 
@@ -211,8 +214,9 @@ def come_to_a_barrier(worker, call, gives_up):
 
 def wait_for(progress, row):
     until = time.monotonic() + 60
-    while progress.get(row) != 1:
+    while progress.kernel.values[row, 0] != 1:  # `get` would pass a gate
         assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("call", ["barrier", "sum"])
@@ -289,3 +293,50 @@ def test_a_child_of_a_worker_does_not_add_what_the_worker_has_put_aside():
     with nbps.Job(TABLES, workers=2, preload=compile_claims) as job:
         assert job.run(fork_with_something_put_aside) == [None, 0]
         assert job.table("live").to_numpy()[[ROW, ROW + 1], 0].tolist() == [1, 2 * claims.EVERY]
+
+
+class InterruptedByTestError(Exception):
+    """As a signal handler raises one, between any two lines."""
+
+
+def interrupt_before(function, line):
+    """Raise where `function` comes to a line with these words, once."""
+
+    def trace(frame, event, _):
+        if frame.f_code is not function.__code__:
+            return None
+        if event == "line" and line in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+            raise InterruptedByTestError  # ends the tracing, too
+        return trace
+
+    sys.settrace(trace)
+
+
+def be_interrupted_in_publishing(worker):
+    """Owe a clock as worker 1, and be interrupted just before it is published."""
+    live, progress = worker.table("live"), worker.table("progress")
+    if worker.rank == 0:
+        assert claim(live.kernel, ROW)
+    worker.barrier()
+    if worker.rank == 0:
+        wait_for(progress, 1)
+        give(live.kernel, ROW)
+        progress.put(0, [1])
+    else:
+        live.inc(ROW, 1)
+        worker.clock(wait=False)
+        progress.put(1, [1])
+        wait_for(progress, 0)
+        interrupt_before(Clock._publish, "board.tick(")
+        with pytest.raises(InterruptedByTestError):
+            live.get(ROW)
+        return live.get(ROW).tolist()
+    worker.clock()
+    return live.get(ROW).tolist()
+
+
+def test_a_clock_that_is_owed_is_so_until_it_is_published():
+    """Also when what publishes it is interrupted: its worker, which waits for all, would wait for itself."""
+    options = {"consistency": nbps.SSP(0), "preload": compile_claims, "clock_timeout_s": 3.0}
+    with nbps.Job(TABLES, workers=2, **options) as job:
+        assert job.run(be_interrupted_in_publishing) == [[1] * 4] * 2
