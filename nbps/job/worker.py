@@ -45,7 +45,7 @@ class Worker:
         self.random = np.random.default_rng([spec.seed, self.rank])
         # What the function keeps stays when the process is attached anew, and so does what its kernels point to.
         self.state: dict[str, Any] = {} if before is None else before.state
-        self._shared: dict[str, SharedRows] = {} if before is None else before._shared
+        known: dict[str, WorkerTable] = {} if before is None else before._tables
         words = attach(spec.board).view(np.int64)
         self._clock = Clock(
             words,
@@ -64,15 +64,22 @@ class Worker:
         share = local / spec.workers
         attached = functools.cache(attach)  # all tables have the same claims
         self._tables = {
-            table.definition.name: self._attach(table, spec, local, share, attached) for table in spec.tables
+            table.definition.name: self._attach(table, known.get(table.definition.name), spec, local, share, attached)
+            for table in spec.tables
         }
 
     def _attach(
-        self, table: PlacedTable, spec: WorkerSpec, local: int, share: float, attached: Callable[[str], Any]
+        self,
+        table: PlacedTable,
+        before: WorkerTable | None,
+        spec: WorkerSpec,
+        local: int,
+        share: float,
+        attached: Callable[[str], Any],
     ) -> WorkerTable:
-        access, name = table.definition.access, table.definition.name
-        if name not in self._shared:
-            self._shared[name] = SharedRows(
+        access = table.definition.access
+        if before is None:
+            shared = SharedRows(
                 table.layout.view(),
                 rows.NOBODY_LOOKS if table.marks is None else attach(table.marks),
                 None if table.claims is None else attached(table.claims),
@@ -80,11 +87,13 @@ class Worker:
                 source=local,
                 sources=spec.claimants,
             )
-        shared = self._shared[name]
+        else:
+            shared = before._shared
         if access != "cached":
             return LiveTable(self._clock, table, shared)
         staleness = table.definition.staleness_under(spec.consistency)
-        return CachedTable(self._clock, table, shared, staleness, first=int(table.layout.rows * share))
+        assert before is None or isinstance(before, CachedTable)
+        return CachedTable(self._clock, table, shared, staleness, int(table.layout.rows * share), before)
 
     def __repr__(self) -> str:
         return f"<Worker {self.rank} of {self.size}, at clock {self.current_clock}>"

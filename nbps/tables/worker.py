@@ -232,14 +232,23 @@ class LiveTable(WorkerTable):
 
 
 class CachedTable(WorkerTable):
-    """A private copy, sent and refreshed at clocks: access mode ``cached``."""
+    """A private copy, sent and refreshed at clocks: access mode ``cached``; that of the table `before`, if any."""
 
-    def __init__(self, clock: Clock, placed: PlacedTable, shared: SharedRows, staleness: float, first: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        placed: PlacedTable,
+        shared: SharedRows,
+        staleness: float,
+        first: int,
+        before: CachedTable | None = None,
+    ) -> None:
         parent = shared.values
         # What is in a copy is marked when it is sent.
-        super().__init__(clock, placed, shared, rows.TableKernel(parent.copy(), 0))
+        kernel = rows.TableKernel(parent.copy(), 0) if before is None else before.kernel
+        super().__init__(clock, placed, shared, kernel)
         self._parent = shared.kernel
-        self._base = self.kernel.values.copy()
+        self._base = kernel.values.copy() if before is None else before._base
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
         self._peaks = np.empty(parent.shape[1] if clock.core.terms.v0 is not None else 0)

@@ -238,6 +238,7 @@ def test_a_barrier_that_waits_for_a_claim_says_for_which(call):
 
 def keep_a_kernel(worker):
     worker.state["kernel"] = worker.table("live").kernel
+    worker.state["copied"] = worker.table("copied").kernel
 
 
 def add_by_a_kernel_of_before(worker):
@@ -252,6 +253,7 @@ def add_by_a_kernel_of_before(worker):
     else:
         wait_for(progress, 1)
         give(worker.table("live").kernel, ROW)
+    inc_rows(worker.state["copied"], np.array([ROW]), np.ones((1, 4), np.float32))
     worker.clock()
 
 
@@ -262,6 +264,7 @@ def test_a_kernel_is_valid_until_the_job_ends():
         job._open.open_workers(nbps.ESSP(1))
         job.run(add_by_a_kernel_of_before)
         assert job.table("live").to_numpy()[ROW].tolist() == [1] * 4
+        assert job.table("copied").to_numpy()[ROW].tolist() == [2] * 4
 
 
 def fork_with_something_put_aside(worker):
