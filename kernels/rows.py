@@ -35,7 +35,8 @@ class TableKernel(NamedTuple):
     ----------
     values : ndarray, shape (rows, width), C-contiguous
         The shared rows (``direct``, ``exclusive``) or this worker's own copy (``cached``). Read-only where rows are
-        claimed, which the compiler knows: nothing else may change such a row.
+        claimed, which the compiler knows: nothing else may change such a row. Such rows are read by `get_row`: `values`
+        may lack what this worker has put aside for a moment.
     atomic : int
         1 where additions must not lose those of other workers, else 0.
     dirty : ndarray, uint8[rows] or uint8[0]
