@@ -62,26 +62,20 @@ class Claimed(NamedTuple):
     marks : place
         uint8[rows]: marks of changed rows (`rows.mark_row`), if there are any (`marked`).
     marked, width, mask, capacity : int
-        Capacity 0 stands for a table without claims.
     me : int
         1 to 255: who is said to have claimed a row.
     """
 
-    values: Any = 0
-    claims: Any = 0
-    words: Any = 0
-    deltas: Any = 0
-    marks: Any = 0
-    marked: int = 0
-    width: int = 0
-    mask: int = 0
-    capacity: int = 0
-    me: int = 0
-
-
-NO_CLAIMS = Claimed()
-_nothing = np.zeros(HEADER, np.int64)  # a buffer in which nothing is put aside
-EXAMPLE = Claimed(words=_nothing if numba.config.DISABLE_JIT else _nothing.ctypes.data, capacity=1)  # to compile with
+    values: Any
+    claims: Any
+    words: Any
+    deltas: Any
+    marks: Any
+    marked: int
+    width: int
+    mask: int
+    capacity: int
+    me: int
 
 
 class Aside:

@@ -9,11 +9,12 @@ to a row that another worker has claimed is put aside (`nbps.kernels.claims`), a
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import overload
 
 from .claim_layout import COUNT, HEADER
 from .jit import Request, kernel
 from .places import element, word
-from .rows import example_table, inc_row
+from .rows import example_table, inc_row, is_claimed
 
 
 @kernel
@@ -84,8 +85,7 @@ def refresh(values, base, parent):
         old = known[n]
         mine[n] = seen if mine[n] == old else mine[n] + (seen - old)
         known[n] = seen
-    if parent.claimed.capacity > 0:
-        _keep_aside(values, base, parent)
+    _keep_if_claimed(values, base, parent)
 
 
 @kernel
@@ -99,6 +99,18 @@ def _keep_aside(values, base, parent):
             # Both by the same addition where they are the same: they stay so.
             values[row, j] += delta
             base[row, j] += delta
+
+
+def _keep_if_claimed(values, base, parent):
+    if parent.claimed is not None:
+        _keep_aside(values, base, parent)
+
+
+@overload(_keep_if_claimed, inline="always")
+def _(values, base, parent):
+    if is_claimed(parent):
+        return lambda values, base, parent: _keep_aside(values, base, parent)
+    return lambda values, base, parent: None
 
 
 def requests(dtype: str, is_claimed: bool) -> list[Request]:

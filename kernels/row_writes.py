@@ -2,7 +2,7 @@
 
 It claims rows as workers do (`nbps.kernels.claims`), and puts nothing aside: it looks at a row that is claimed for as
 long as an addition may take, and then says at which row it stopped. Rows without claims are changed element by element.
-Which of the two, the compiler decides: a table whose values are read-only has claims.
+Which of the two, the compiler decides: a table without claims is of another type.
 """
 
 from __future__ import annotations
@@ -98,17 +98,17 @@ def _install_in_place(table, base, ids, fresh, first):
 
 def round_off(table, row, seen, known):
     """Make a row `known` where it is `seen`; mark it instead if it is claimed."""
-    return (_round_claimed if table.claimed.capacity else _round_in_place)(table, row, seen, known)
+    return (_round_in_place if table.claimed is None else _round_claimed)(table, row, seen, known)
 
 
 def apply(table, ids, deltas, first):
     """Do what `shards.apply_rows` says."""
-    return (_apply_claimed if table.claimed.capacity else _apply_in_place)(table, ids, deltas, first)
+    return (_apply_in_place if table.claimed is None else _apply_claimed)(table, ids, deltas, first)
 
 
 def install(table, base, ids, fresh, first):
     """Do what `shards.install_rows` says."""
-    return (_install_claimed if table.claimed.capacity else _install_in_place)(table, base, ids, fresh, first)
+    return (_install_in_place if table.claimed is None else _install_claimed)(table, base, ids, fresh, first)
 
 
 @overload(round_off, inline="always")

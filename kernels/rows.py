@@ -11,16 +11,18 @@ Row numbers are not checked here: an id out of range reads or destroys other mem
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba.core.errors import TypingError
+from numba.core.types import NoneType
 from numba.extending import overload
 
 from .atomics import address, store_release
 from .claim_layout import has_claims
-from .claims import AHEAD, EXAMPLE, NO_CLAIMS, Aside, Claimed, add, entry_of, fetch_ahead, retry
+from .claims import AHEAD, Aside, Claimed, add, entry_of, fetch_ahead, retry
 from .jit import Request, kernel
 from .places import element, hold, place_of, stride_of
 from .relaxed import PACK_BYTES, add_pack_relaxed, add_relaxed, pack_lanes
@@ -41,14 +43,14 @@ class TableKernel(NamedTuple):
         1 where additions must not lose those of other workers, else 0.
     dirty : ndarray, uint8[rows] or uint8[0]
         Marks of changed rows, which an agent sends to other nodes; empty where nobody looks for them.
-    claimed : nbps.kernels.claims.Claimed
+    claimed : nbps.kernels.claims.Claimed or None
         With what rows are claimed, where they are.
     """
 
     values: np.ndarray
     atomic: int
     dirty: np.ndarray = NOBODY_LOOKS
-    claimed: Claimed = NO_CLAIMS
+    claimed: Claimed | None = None
 
 
 @kernel(inline=True)
@@ -125,25 +127,28 @@ def _inc_rows_in_place(table, ids, deltas):
         _add_in_place(table, ids[n], deltas[n])
 
 
-# Which of two, the compiler decides: a table whose values are read-only has claims.
+# Which of two, the compiler decides: a table without claims is of another type.
 
 
 def _inc(table, row, delta):
-    return (_add_claimed if table.claimed.capacity else _add_in_place)(table, row, delta)
+    return (_add_in_place if table.claimed is None else _add_claimed)(table, row, delta)
 
 
 def _inc_many(table, ids, deltas):
-    return (_inc_claimed_rows if table.claimed.capacity else _inc_rows_in_place)(table, ids, deltas)
+    return (_inc_rows_in_place if table.claimed is None else _inc_claimed_rows)(table, ids, deltas)
 
 
 def _see_own(table, row, out):
-    if table.claimed.capacity:
+    if table.claimed is not None:
         _add_aside(table, row, out)
 
 
 def is_claimed(table) -> bool:
     """Tell of the type of a table whether its rows are claimed."""
-    return not table.types[table.fields.index("values")].mutable
+    values, claimed = (table.types[table.fields.index(field)] for field in ("values", "claimed"))
+    if values.mutable and not isinstance(claimed, NoneType):
+        raise TypingError("a table has claims, and values that can be written to: make the values read-only")
+    return not isinstance(claimed, NoneType)
 
 
 def _has_claims(table, deltas) -> bool:
@@ -242,19 +247,26 @@ def first_not_finite(deltas):
 def table_like(width: int, dtype: npt.DTypeLike = "float32", access: str = "direct") -> TableKernel:
     """Return a table of one row of zeros, of the types that the kernel of such a table of a job has.
 
-    For compiling functions of one's own before the workers start, ``Job(preload=...)``: call them on no rows.
+    For compiling functions of one's own before the workers start, ``Job(preload=...)``: call them on no rows, or on
+    row 0. Tables of the same kind are the same one, which keeps what is added to it.
     """
     name = np.dtype(dtype).name
     return example_table(name, access == "direct" and has_claims(name, width), access == "direct", width)
 
 
 def example_table(dtype: str, is_claimed: bool, is_atomic: bool = True, width: int = 2) -> TableKernel:
-    """Return a table of one row, claimed or not; nothing may be put aside in it."""
-    values = np.zeros((1, width), dtype)
+    """Return a table of one row, claimed or not."""
     if not is_claimed:
-        return TableKernel(values, int(is_atomic))
-    values.flags.writeable = False
-    return TableKernel(values, 1, NOBODY_LOOKS, EXAMPLE)
+        return TableKernel(np.zeros((1, width), dtype), int(is_atomic))
+    return _claimed_example(dtype, width)[0]
+
+
+@functools.cache
+def _claimed_example(dtype: str, width: int) -> tuple[TableKernel, Aside]:
+    """Return a table of one claimed row, and its memory, which is kept: the table holds addresses only."""
+    values = np.zeros((1, width), dtype)
+    aside = Aside(values, np.zeros(1, np.uint8), NOBODY_LOOKS, source=0, capacity=1)
+    return claimed_table(values, NOBODY_LOOKS, aside), aside
 
 
 def claimed_table(values: npt.NDArray[Any], dirty: npt.NDArray[np.uint8], aside: Aside) -> TableKernel:
@@ -275,8 +287,8 @@ def requests(dtype: str, access: str, is_claimed: bool, check_finite: bool) -> l
         (inc_rows, (table, ids, deltas)),
         (mark_rows, (table, 0, 0)),
     ]
-    if is_claimed:
-        found.append((retry, (EXAMPLE, deltas.dtype.type(0))))
+    if table.claimed is not None:
+        found.append((retry, (table.claimed, deltas.dtype.type(0))))
     if check_finite:
         found.append((first_not_finite, (deltas,)))
     if access == "exclusive":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..claims import EXAMPLE
 from ..jit import Request, kernel
 from ..rows import example_table
 from .mf_layout import ACCUMULATOR, BIAS, DECAY_WIDTH, FACTORS, LANES, STATE_WIDTH
@@ -134,8 +133,8 @@ def requests(access: str) -> list[Request]:
     block = (starts, items, ratings, *side, *side, rows[0], np.float32(0), np.float32(0))
     item_rows, item_state = rows, state
     if access == "direct":
-        tables = (example_table("float32", is_claimed=True, width=array.shape[1]) for array in side[:2])
+        tables = [example_table("float32", is_claimed=True, width=array.shape[1]) for array in side[:2]]
         item_rows, item_state = (table.values for table in tables)
-        block = (*block[:6], item_rows, item_state, *block[8:])
-    train = (sgd_block_lossless, (*block, rows[0], 0, EXAMPLE, EXAMPLE)) if access == "direct" else (sgd_block, block)
+        block = (*block[:6], item_rows, item_state, *block[8:], rows[0], 0, *(table.claimed for table in tables))
+    train = (sgd_block_lossless if access == "direct" else sgd_block, block)
     return [train, (squared_error, (items, items, ratings, rows, state, item_rows, item_state))]

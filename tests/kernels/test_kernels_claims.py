@@ -210,6 +210,32 @@ def test_the_compiler_refuses_to_write_to_claimed_rows_in_another_way():
         table.values[0, 0] = 1
 
 
+@pytest.mark.parametrize("atomic", [0, 1])
+def test_read_only_rows_without_claims_are_read_and_not_added_to(atomic):
+    """A table of somebody's own: whether there are claims is part of its type, and refused where it cannot be."""
+    values = np.arange(6.0).reshape(2, 3)
+    values.flags.writeable = False
+    out, ones = np.zeros((1, 3)), np.ones((1, 3))
+    table = rows.TableKernel(values, atomic)
+    rows.get_rows(table, np.array([1]), out)
+    assert out.tolist() == [[3, 4, 5]]
+    if not numba.config.DISABLE_JIT:
+        with pytest.raises(TypingError, match=r"read-?only"):
+            rows.inc_rows(table, np.array([1]), ones)
+        claimed, aside, _ = table_of(np.zeros((2, 3)))
+        with pytest.raises(TypingError, match="claims, and values that can be written to"):
+            rows.inc_rows(claimed._replace(values=np.zeros((2, 3))), np.array([1]), ones)
+        assert aside.words[COUNT] == 0
+
+
+def test_the_table_to_compile_with_can_be_added_to():
+    """Its row, its claim and its buffer are real memory: who compiles on one row instead of none reads no address 0."""
+    table, out = rows.table_like(5, "float64"), np.zeros((1, 5))
+    rows.inc_rows(table, np.array([0]), np.ones((1, 5)))
+    rows.get_rows(rows.table_like(5, "float64"), np.array([0]), out)
+    assert out.tolist() == [[1] * 5]
+
+
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 def test_the_table_to_compile_with_has_the_types_of_a_job():
     """Claimed rows or not, as the table of such a definition has."""
