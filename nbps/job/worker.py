@@ -63,7 +63,7 @@ class Worker:
         # Workers that send the same rows in the same order collide on every one: each starts elsewhere.
         share = local / spec.workers
         attached = functools.cache(attach)  # all tables have the same claims
-        self._tables = {
+        self._tables: dict[str, WorkerTable] = {
             table.definition.name: self._attach(table, known.get(table.definition.name), spec, local, share, attached)
             for table in spec.tables
         }

@@ -248,7 +248,7 @@ class CachedTable(WorkerTable):
         kernel = rows.TableKernel(parent.copy(), 0) if before is None else before.kernel
         super().__init__(clock, placed, shared, kernel)
         self._parent = shared.kernel
-        self._base = kernel.values.copy() if before is None else before._base
+        self._base: Array = kernel.values.copy() if before is None else before._base
         self._first = first
         self._scratch = np.empty(parent.shape[1], parent.dtype)
         self._peaks = np.empty(parent.shape[1] if clock.core.terms.v0 is not None else 0)
