@@ -9,8 +9,9 @@ _LEAST_BYTES = 1 << 16
 _SPARSE_BYTES = 1 << 22  # up to here four bytes a row, beyond at least one: in tables that large neighbours are rare
 _BYTES_A_ROW = 4
 
-# Entries of the buffer of a worker, at least. One is one row, and a worker holds few claims at a time: more than a
-# handful are put aside only where many workers were descheduled in the middle of an addition.
+# Entries of the buffer of a worker, at least; of a table with fewer rows, one for each. One is one row, and a worker
+# holds few claims at a time: more than a handful are put aside only where many workers were descheduled in the middle
+# of an addition.
 CAPACITY = 64
 AT_ONCE = 4  # claims that a worker holds at most: four ratings of a factorization
 
@@ -25,13 +26,13 @@ def claims_bytes(rows: int) -> int:
     return 1 << (wanted - 1).bit_length()
 
 
-def capacity(sources: int) -> int:
-    """Entries of a buffer, where so many workers and agents of a node claim rows of the table.
+def capacity(sources: int, rows: int) -> int:
+    """Entries of a buffer, where so many workers and agents of a node claim rows of a table of so many.
 
     More than they can claim at the same time, this worker included: whatever is stopped, one entry at least of a full
-    buffer is of a row that is free or that one who runs will free.
+    buffer is of a row that is free or that one who runs will free. Or one for each row: then there is always room.
     """
-    return max(CAPACITY, AT_ONCE * sources + 1)
+    return min(max(CAPACITY, AT_ONCE * sources + 1), rows)
 
 
 def has_claims(dtype: str, width: int) -> bool:

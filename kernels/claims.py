@@ -20,7 +20,8 @@ aside.
 
 *A full buffer.* It has more entries, one for each row, than all workers of the node together can hold claims
 (`claim_layout.capacity`). So at any instant one entry at least is of a row that nobody claims, and a retry that finds
-none was overtaken by somebody who goes on. No worker that is stopped can make another wait here.
+none was overtaken by somebody who goes on. No worker that is stopped can make another wait here. A table of fewer rows
+has one entry for each of them, and its buffer is never full when another row comes.
 
 *A claimant that is stopped or descheduled* keeps its row, and only this row, from being added to; the others put aside.
 *One that is killed* leaves its claim and maybe half an addition. No other worker outlives it by more than its current
@@ -210,6 +211,7 @@ def add(table, row, source, start, stride, zero):
 
     `zero` is of the type of the values.
     """
+    row = np.int64(row)  # one that is unsigned would become a float beside the others
     if word(table.words, COUNT) == 0 or not call(put_onto, table, row, source, start, stride, zero):
         fetch_row(table, row, zero)
         if take(table.claims, slot(table, row), table.me):
@@ -221,6 +223,7 @@ def add(table, row, source, start, stride, zero):
 @kernel(inline=True)
 def fetch_ahead(table, row, zero):
     """Fetch a row that is to be added to soon, and its claim; not while something is put aside."""
+    row = np.int64(row)
     if word(table.words, COUNT) == 0:
         fetch(table.claims, slot(table, row), np.uint8(0))
         fetch_row(table, row, zero)

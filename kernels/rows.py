@@ -105,7 +105,7 @@ def _add_claimed(table, row, delta):
 @kernel(early=True)
 def _add_aside(table, row, out):
     """Add what this worker has put aside for a row to `out`."""
-    k = entry_of(table.claimed, row)
+    k = entry_of(table.claimed, np.int64(row))
     if k >= 0:
         zero = table.values.dtype.type(0)
         for j in range(table.claimed.width):

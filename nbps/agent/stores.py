@@ -23,9 +23,7 @@ class Store:
         self.share = share
         self.values = share.values
         overwrites, is_float = share.encoding == OVERWRITE, share.values.dtype.kind == "f"
-        self.shared = SharedRows(
-            share.values, share.dirty, share.claims, not overwrites, share.source, share.source + 1
-        )
+        self.shared = SharedRows(share.values, share.dirty, share.claims, not overwrites, share.source, sources=None)
         self.base = np.empty_like(share.values)
         self.dirty = share.dirty
         self.eights = share.dirty.view(np.int64)

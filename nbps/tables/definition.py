@@ -139,8 +139,9 @@ class Table(TableDefinition):
     It takes ``rows * width * itemsize`` bytes of shared memory, plus about 1 KiB; with ``access="cached"`` each worker
     that uses it holds a copy and its base besides, in memory of its own. Claims take 4 to 8 bytes for each row of the
     longest ``direct`` or ``cached`` table of a job, of those of width 2 or more, once for all of them: at least 64 KiB,
-    and beyond a million rows 1 to 4 bytes a row. With several nodes each holds the whole table, and an agent there a
-    base of the rows of others and 34 bytes a row.
+    and beyond a million rows 1 to 4 bytes a row. Each worker has a buffer besides, of 64 rows or as many as the table
+    has if these are fewer, where a row that another worker has claimed is put aside. With several nodes each holds the
+    whole table, and an agent there a base of the rows of others and 34 bytes a row.
 
     Parameters
     ----------

@@ -26,8 +26,10 @@ class SharedRows:
         Of the job; None where rows have none, as they are changed by atomic operations or have one writer.
     is_atomic : bool
         Whether they have many writers.
-    source, sources : int
-        Number of this process among so many of the node that add.
+    source : int
+        Number of this process among those of the node that add.
+    sources : int or None
+        How many they are; None for one that puts nothing aside, as an agent.
 
     Attributes
     ----------
@@ -38,12 +40,19 @@ class SharedRows:
     """
 
     def __init__(
-        self, values: npt.NDArray[Any], marks: Bytes, claims: Bytes | None, is_atomic: bool, source: int, sources: int
+        self,
+        values: npt.NDArray[Any],
+        marks: Bytes,
+        claims: Bytes | None,
+        is_atomic: bool,
+        source: int,
+        sources: int | None,
     ) -> None:
         self.values = values
         self.aside: Aside | None = None
         if claims is None:
             self.kernel = rows.TableKernel(values, int(is_atomic), marks)
         else:
-            self.aside = Aside(values, claims, marks, source, capacity(sources))
+            entries = 1 if sources is None else capacity(sources, values.shape[0])
+            self.aside = Aside(values, claims, marks, source, entries)
             self.kernel = rows.claimed_table(values, marks, self.aside)

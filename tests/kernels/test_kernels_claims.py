@@ -16,6 +16,7 @@ from numba.core.errors import TypingError
 
 from nbps.kernels import claim_layout, claims, relaxed, rows, shards
 from nbps.kernels.claim_layout import CAPACITY, COUNT, HEADER, PUT, SPREAD
+from nbps.tables.shared import SharedRows
 from support import twins
 from support.claimed import new_claims, shared_rows
 from support.twins import DTYPES, placed
@@ -53,6 +54,18 @@ def test_additions_and_reads_of_claimed_rows_are_those_of_their_twins(dtype, see
     assert np.array_equal(out, expected[ids])
     assert (shared_claims.any(), aside.words[COUNT]) == (False, 0)
     assert np.array_equal(memory[6 * width :], beside)
+
+
+@pytest.mark.parametrize("ids", [np.uint64, np.uint32, np.int32])
+def test_rows_may_be_numbered_by_any_integers(ids):
+    """Also by those that Numba makes floats of beside signed ones, as the indices of `prange` are."""
+    values, out = np.zeros((9, 4)), np.zeros((9, 4))
+    table, aside, shared_claims = table_of(values)
+    shared_claims[byte_of(8, shared_claims)] = 9
+    rows.inc_rows(table, np.arange(9, dtype=ids), np.ones((9, 4)))
+    rows.inc_row(table, ids(1), np.ones(4))
+    rows.get_rows(table, np.arange(9, dtype=ids), out)
+    assert (out[:, 0].tolist(), aside.words[COUNT]) == ([1, 2, *[1] * 7], 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -158,8 +171,20 @@ def test_a_full_buffer_adds_what_it_can_first():
 
 @pytest.mark.parametrize("sources", [1, 2, 16, 819])
 def test_a_buffer_has_more_entries_than_there_can_be_claims(sources):
-    """So one of a full buffer is of a row that nobody claims, whatever was stopped."""
-    assert claim_layout.capacity(sources) >= max(64, claim_layout.AT_ONCE * sources + 1)
+    """So one of a full buffer is of a row that nobody claims, whatever was stopped; or there is one for each row."""
+    least = max(64, claim_layout.AT_ONCE * sources + 1)
+    assert claim_layout.capacity(sources, 1_000_000) >= least
+    assert [claim_layout.capacity(sources, height) for height in (1, 7)] == [1, 7]
+
+
+def test_buffers_take_no_more_rows_than_are_needed():
+    """Of a table of one long row a worker's buffer is one row, and so is that of an agent, which puts nothing aside."""
+    sizes = []
+    for height, sources in ((1, 3), (100, 3), (100, None)):
+        values = np.zeros((height, 5))
+        shared = SharedRows(values, rows.NOBODY_LOOKS, new_claims(values), True, 0, sources)
+        sizes.append(shared.aside.words.size - HEADER)
+    assert sizes == [1, 64, 1]
 
 
 @pytest.mark.parametrize("height", [1, 3706, 100_000, 5_000_000])
