@@ -47,16 +47,8 @@ class TrainingProgress:
         self._bar.stop()
 
     def __call__(self, model: Any, record: Any) -> None:
-        """Show one epoch; `record` is an `EpochRecord`."""
-        text = describe_epoch(record)
+        """Show one epoch; `record` is a `Record`."""
+        text = str(record)
         self._bar.update(self._task, advance=1, description=text)
         if not self._console.is_terminal:
             self._console.print(f"epoch {record.epoch}/{self._epochs}  {text}", soft_wrap=True)
-
-
-def describe_epoch(record: Any) -> str:
-    """Return one epoch's figures in words; the speed is in millions of ratings per second."""
-    errors = f"train {record.train_rmse:.4f}"
-    if record.validation_rmse is not None:
-        errors += f"  test {record.validation_rmse:.4f}"
-    return f"{errors}  {record.ratings_per_second / 1e6:.1f} M/s  waiting {record.wait_share:.0%}"

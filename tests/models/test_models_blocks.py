@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbps.data import Ratings
-from nbps.models.mf.blocks import Partition, Rotation, deal, deal_out
+from nbps.models.blocks import Partition, Rotation, deal, deal_out
 from nbps.models.mf.share import Share
 
 

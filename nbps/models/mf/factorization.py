@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,20 +13,19 @@ import numpy.typing as npt
 from nbps.checks import whole
 from nbps.consistency import Consistency
 from nbps.data import IdMap, Ratings
-from nbps.errors import DataError, NotFittedError
-from nbps.models.mf.file import parameters_from_json, parameters_to_json, read_model, write_model
+from nbps.models.estimator import Estimator
+from nbps.models.file import ModelFormat, parameters_to_json
 from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.inputs import as_ratings, as_validation, check_magnitude, check_trainable, pair_codes
 from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors, grown, initial_factors
-from nbps.models.mf.training import Trainer, warm_up
-from nbps.models.parameters import Parameters
+from nbps.models.mf.training import FactorizationTrainer, warm_up
 from nbps.models.phases import Phases
 
 Callback = Callable[["MatrixFactorization", EpochRecord], object]
 
 
-class MatrixFactorization(Parameters):
+class MatrixFactorization(Estimator[Factors, EpochRecord]):
     """Ratings explained by biases and low-rank factors: ``mean + bias_u + bias_i + p_u . q_i``.
 
     Trained by stochastic gradient descent with L2 on worker processes that share the factors in memory. With the
@@ -66,6 +64,10 @@ class MatrixFactorization(Parameters):
         an attribute ``needs_model`` that is False, `model` is left as it was before, which saves a copy in each epoch.
     verbose : bool
         Print a line for each epoch.
+    checkpoint : str or Path, optional
+        A folder, or the URI of one, to save training in after each epoch. A `fit` with the same parameters, data and
+        number of workers that finds a training there goes on from its last epoch; with ``rotate`` the model is the
+        same, to the bit, as if training had not been cut off. All nodes must reach the same one.
 
     Attributes
     ----------
@@ -99,6 +101,9 @@ class MatrixFactorization(Parameters):
     ((3,), (3,))
     """
 
+    _FORMAT = ModelFormat("nbps matrix factorization", 2, readable=(1, 2))  # in 1 seen.arrow was sorted by user
+    _STATE, _RECORD = Factors, EpochRecord
+
     def __init__(
         self,
         rank: int = 32,
@@ -113,6 +118,7 @@ class MatrixFactorization(Parameters):
         early_stopping: int | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: bool = False,
+        checkpoint: str | Path | None = None,
     ) -> None:
         self.rank = rank
         self.epochs = epochs
@@ -126,6 +132,7 @@ class MatrixFactorization(Parameters):
         self.early_stopping = early_stopping
         self.callbacks = callbacks
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     # ----------------------------------------------------------------------- training
 
@@ -165,8 +172,10 @@ class MatrixFactorization(Parameters):
         with phases("schedule"):
             data = as_ratings(ratings, y)
             check_trainable(data)
-            factors = initial_factors(data, plan)
-        self._train(plan, factors, data, validation, plan.steps, [], phases)
+            trainer = self._trainer(plan, initial_factors(data, plan), data, validation, phases)
+            if plan.checkpoint is not None:
+                trainer.save_to(plan.checkpoint, parameters_to_json(self.get_params()))
+        self._run(trainer, plan.steps)
         return self
 
     def warm_up(self) -> Self:
@@ -183,68 +192,22 @@ class MatrixFactorization(Parameters):
         The step is the one `fit` ends with. `ratings` and `y` as in `fit`; on a model that is not fitted this is `fit`.
         """
         whole("partial_fit: epochs", epochs, 1)
-        if not hasattr(self, "_factors"):
+        if not self.__sklearn_is_fitted__():
             return self.fit(ratings, y)
         plan = TrainingPlan.of(self.get_params())
         phases = Phases()
         with phases("schedule"):
             data = as_ratings(ratings, y)
             check_magnitude(data)
-            factors, data = grown(self._factors, data, plan)
-        self._train(plan, factors, data, None, [plan.last_step] * epochs, self.history_, phases)
+            trainer = self._trainer(plan, *grown(self._state, data, plan), None, phases)
+        self._run(trainer, [plan.last_step] * epochs, self.history_)
         return self
 
-    def _train(
-        self,
-        plan: TrainingPlan,
-        factors: Factors,
-        data: Ratings,
-        validation: Any,
-        steps: Sequence[float],
-        history: Sequence[EpochRecord],
-        phases: Phases,
-    ) -> None:
-        """Train for an epoch with each of `steps`. The model changes at the end, and before callbacks, as a whole."""
-        with phases("schedule"):
-            test = None if validation is None else as_validation(validation, factors.user_ids, factors.item_ids)
-        patience = math.inf if plan.early_stopping is None else plan.early_stopping
-        shown = any(getattr(callback, "needs_model", True) for callback in self.callbacks)
-        watched = shown or plan.early_stopping is not None
-        records = list(history)
-        best: tuple[float, int, Factors] | None = None  # validation error, epoch, state
-        with phases("schedule"):
-            trainer = Trainer(plan, factors, data, test, watched, phases)
-        with trainer:
-            for step in steps:
-                record = trainer.epoch(len(records) + 1, step)
-                records.append(record)
-                error = record.validation_rmse
-                if plan.early_stopping is not None and error is not None and (best is None or error < best[0]):
-                    best = error, record.epoch, trainer.factors()
-                if self.verbose:
-                    tested = "" if error is None else f"  validation RMSE {error:.4f}"
-                    print(f"epoch {record.epoch:3}  train RMSE {record.train_rmse:.4f}{tested}")  # noqa: T201
-                if shown:
-                    self._become(trainer.factors(), records, record.epoch, trainer)
-                if any([callback(self, record) is True for callback in self.callbacks]):  # noqa: C419  (all are called)
-                    break
-                if best is not None and record.epoch - best[1] >= patience:
-                    break
-            trainer.finish()
-            _, epoch, final = best or (math.nan, records[-1].epoch, trainer.factors())
-        self._become(final, records, epoch, trainer)
-
-    def _become(self, factors: Factors, records: list[EpochRecord], epoch: int, trainer: Trainer) -> None:
-        """Take over what training gave, as of `epoch`."""
-        self._factors = factors
-        self.history_ = list(records)
-        self.best_epoch_ = epoch
-        self.train_seconds_ = sum(record.seconds for record in records)
-        self.report_ = trainer.report()
-        self.seconds_ = dict(trainer.phases.seconds)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_factors")
+    def _trainer(
+        self, plan: TrainingPlan, factors: Factors, data: Ratings, validation: Any, phases: Phases
+    ) -> FactorizationTrainer:
+        test = None if validation is None else as_validation(validation, factors.user_ids, factors.item_ids)
+        return FactorizationTrainer(plan, factors, data, test, self._is_watched, phases)
 
     # ----------------------------------------------------------------------- what training gave
 
@@ -355,43 +318,3 @@ class MatrixFactorization(Parameters):
         (code,) = factors.item_ids.encode([item])
         best, cosines = factors.nearest_items(int(code), n)
         return factors.item_ids.decode(best), cosines
-
-    # ----------------------------------------------------------------------- files
-
-    def save(self, path: str | Path) -> None:
-        """Write the model into folder `path`: Arrow IPC files and a manifest, see `nbps.models.mf.file`."""
-        factors = self._fitted()
-        manifest = {
-            "parameters": parameters_to_json(self.get_params()),
-            "mean": factors.mean,
-            "scale": factors.scale,
-            "best_epoch": self.best_epoch_,
-            "history": [asdict(record) for record in self.history_],
-        }
-        write_model(Path(path), factors.to_tables(), manifest)
-
-    @classmethod
-    def load(cls, path: str | Path) -> MatrixFactorization:
-        """Read a model that `save` wrote.
-
-        Raises
-        ------
-        DataError
-            If there is none, or it is damaged.
-        """
-        tables, manifest = read_model(Path(path))
-        try:
-            model = cls(**parameters_from_json(manifest["parameters"]))
-            model._factors = Factors.from_tables(tables, float(manifest["mean"]), float(manifest["scale"]))
-            model.history_ = [EpochRecord(**record) for record in manifest["history"]]
-            model.best_epoch_ = int(manifest["best_epoch"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the manifest lacks or misstates something: {error!r}") from error
-        model.train_seconds_ = sum(record.seconds for record in model.history_)
-        model.seconds_ = {}
-        return model
-
-    def _fitted(self) -> Factors:
-        if not hasattr(self, "_factors"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit() or load()")
-        return self._factors

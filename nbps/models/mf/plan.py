@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nbps.checks import FINITE, real, whole
-from nbps.consistency import ASP, BSP, ESSP, VAP, Consistency, check_consistency
+from nbps.consistency import ASP, BSP, VAP
 from nbps.errors import ConfigError
 from nbps.models.mf.constants import Constants
-from nbps.nodes.nodes import Nodes
+from nbps.models.plan import Plan
 
 _STEPS = {"adagrad": 0.1, "sgd": 0.04}  # default learning rates, chosen as `Constants` are
 _ITEM_ACCESS = {"rotate": "exclusive", "cached": "cached", "direct": "direct"}  # of the item tables, by schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingPlan(Plan):
     """The options of a training that its parts share; `MatrixFactorization` says what each means.
 
     Raises
@@ -30,41 +29,26 @@ class TrainingPlan:
         If one cannot be used, or not with another.
     """
 
+    owner: ClassVar[str] = "MatrixFactorization"
+
     rank: int
     epochs: int
     learning_rate: float | None
     regularization: float
     optimizer: str
     schedule: str
-    consistency: Consistency | None
-    workers: int | None
-    seed: int
-    nodes: Nodes
-    early_stopping: int | None
     constants: Constants = field(default_factory=Constants)
 
-    @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> Self:
-        """Make the plan of an estimator with such parameters, on this node."""
-        check_callbacks(parameters["callbacks"])
-        nodes = Nodes.from_environment()
-        seed = seed_of(parameters["random_state"], nodes.count)
-        own = {option.name for option in fields(cls)} & set(parameters)
-        return cls(nodes=nodes, seed=seed, **{name: parameters[name] for name in own})
-
     def __post_init__(self) -> None:
-        for name in ("rank", "epochs", "workers", "early_stopping"):
-            value = getattr(self, name)
-            if value is not None or name in ("rank", "epochs"):
-                whole(name, value, 1)
+        super().__post_init__()
+        for name in ("rank", "epochs"):
+            whole(name, getattr(self, name), 1)
         if self.learning_rate is not None:
             real("learning_rate", self.learning_rate, "a finite number > 0", FINITE, positive=True)
         real("regularization", self.regularization, "a finite number >= 0", FINITE)
         for name, choices in (("optimizer", _STEPS), ("schedule", _ITEM_ACCESS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
-        if self.consistency is not None:
-            check_consistency(self.consistency, "MatrixFactorization")
         if self.schedule == "rotate" and isinstance(self.consistency, ASP | VAP):
             raise ConfigError(
                 f"schedule='rotate' with {self.consistency}: a block has one writer only under a staleness bound; "
@@ -81,19 +65,6 @@ class TrainingPlan:
                 f"running clock; expected SSP(0), which bounds the rest, or schedule='cached' or 'rotate', which are "
                 f"reproducible"
             )
-
-    def check_validation(self, validation: Any) -> None:
-        """Raise `ConfigError` if there is no validation error that `early_stopping` could watch."""
-        if self.early_stopping is not None and validation is None:
-            raise ConfigError(
-                f"early_stopping is {self.early_stopping}, but there is no validation error to watch; "
-                f"expected fit(..., validation=...), or early_stopping=None"
-            )
-
-    @property
-    def model(self) -> Consistency:
-        """The consistency model, ``ESSP(2)`` where none was chosen."""
-        return ESSP() if self.consistency is None else self.consistency
 
     @property
     def item_access(self) -> Any:
@@ -137,33 +108,3 @@ class TrainingPlan:
         # round. The defaults stay below this for rows of two ratings and more; a large `regularization` would diverge.
         largest = math.sqrt(self.first_accumulator) / (4 * self.first_step)
         return self.constants.decay(counts, self.regularization, largest)
-
-
-def seed_of(random_state: Any, nodes: int) -> int:
-    """Return the seed that scikit-learn's `random_state` stands for: a number, None for another one each time.
-
-    A `RandomState` or `Generator` is asked for one, so that it gives another one next time.
-
-    Raises
-    ------
-    ConfigError
-        If it is something else, or None on several nodes: each would take another.
-    """
-    if random_state is None:
-        if nodes > 1:
-            raise ConfigError(f"random_state is None on {nodes} nodes, each of which would take another; give a number")
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31))
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31))
-    try:
-        return whole("random_state", random_state, 0)
-    except ConfigError as error:
-        raise ConfigError(f"{error}, None, or a RandomState or Generator of NumPy") from None
-
-
-def check_callbacks(callbacks: Any) -> None:
-    """Raise `ConfigError` if it is one function instead of a sequence of them."""
-    if callable(callbacks):
-        raise ConfigError(f"callbacks is {callbacks!r}; expected a sequence of callables, as in callbacks=[f]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nbps.models.mf.blocks import Partition
+from nbps.models.blocks import Partition
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]

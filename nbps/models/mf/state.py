@@ -117,23 +117,28 @@ class Factors:
         cosines = self.item_factors @ self.item_factors[item] / np.maximum(norms * norms[item], np.float32(1e-12))
         return _top(cosines, np.delete(np.arange(cosines.size), item), n)
 
-    def to_tables(self) -> dict[str, pa.Table]:
-        """Return the Arrow tables that a saved model consists of."""
+    def to_file(self) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        """Return the tables and numbers that a saved model consists of.
+
+        ``users`` and ``items`` have the columns id, factors (fixed-size list), bias, accumulator; ``seen`` has the
+        training pairs in any order, as codes, that is row numbers of those two.
+        """
 
         def side(ids: IdMap, factors: Floats, state: Floats) -> pa.Table:
             rows = pa.FixedSizeListArray.from_arrays(over(factors), factors.shape[1])
             bias, accumulator = map(over, np.ascontiguousarray(state.T))
             return pa.table({"id": ids.ids, "factors": rows, "bias": bias, "accumulator": accumulator})
 
-        return {
+        tables = {
             "users": side(self.user_ids, self.user_factors, self.user_state),
             "items": side(self.item_ids, self.item_factors, self.item_state),
             "seen": pa.table({"user": over(self.seen_users), "item": over(self.seen_items)}),
         }
+        return tables, {"mean": self.mean, "scale": self.scale}
 
     @classmethod
-    def from_tables(cls, tables: dict[str, pa.Table], mean: float, scale: float) -> Factors:
-        """Inverse of `to_tables`."""
+    def from_file(cls, tables: dict[str, pa.Table], manifest: dict[str, Any]) -> Factors:
+        """Inverse of `to_file`."""
         sides = []
         for name in ("users", "items"):
             table = tables[name].combine_chunks()
@@ -146,6 +151,7 @@ class Factors:
         for name, codes, ids in (("users", seen[0], user_ids), ("items", seen[1], item_ids)):
             if codes.size and not 0 <= codes.min() <= codes.max() < len(ids):
                 raise DataError(f"seen.arrow: names {name} that {name}.arrow does not have")
+        mean, scale = float(manifest["mean"]), float(manifest["scale"])
         return cls(user_factors, item_factors, user_state, item_state, user_ids, item_ids, mean, scale, *seen)
 
 

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import functools
 import math
-import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nbps.consistency import SSP, VAP
 from nbps.data import Ratings
-from nbps.errors import ConfigError, DataError, SharedMemoryError
+from nbps.errors import DataError
 from nbps.job.ahead import load_ahead
-from nbps.job.job import Job
-from nbps.job.report import Report
-from nbps.job.settings import default_workers
 from nbps.kernels.models.mf_layout import LANES, STATE_WIDTH
-from nbps.memory.segments import FOLDER, shared_memory_usage
+from nbps.models.blocks import Partition, deal_out
 from nbps.models.mf import worker as mf_worker
-from nbps.models.mf.blocks import Partition, deal_out
 from nbps.models.mf.history import EpochRecord
 from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors
 from nbps.models.mf.worker import TrainingInputs
 from nbps.models.phases import Phases
+from nbps.models.trainer import Trainer, Values
 from nbps.tables.definition import Table
 from nbps.tables.init import Initializer
 
@@ -48,11 +44,10 @@ def warm_up(plan: TrainingPlan) -> None:
     load_ahead(kinds, isinstance(plan.model, VAP), plan.nodes.count > 1, loads)
 
 
-class Trainer:
-    """A job that trains `factors` on `data` epoch by epoch; a context manager.
+class FactorizationTrainer(Trainer[Factors, EpochRecord]):
+    """A job that trains `factors` on `data`, an epoch for each step size."""
 
-    `watched` is whether somebody looks at the model after each epoch; what takes time adds to `phases`.
-    """
+    record = EpochRecord
 
     def __init__(
         self,
@@ -63,22 +58,17 @@ class Trainer:
         watched: bool,
         phases: Phases,
     ) -> None:
-        nodes = plan.nodes
-        self.phases = phases
-        local = default_workers(nodes) if plan.workers is None else plan.workers
-        self._workers = local * nodes.count
-        consistency = plan.model
+        self._start = factors
+        self._train, self._test = data, test
+        workers, consistency = plan.all_workers, plan.model
         width = -(-factors.rank // LANES) * LANES
-        per_worker = _blocks_per_worker(consistency.staleness, self._workers, factors, width, len(data))
+        per_worker = _blocks_per_worker(consistency.staleness, workers, factors, width, len(data))
         if plan.schedule == "rotate" and isinstance(consistency, SSP):
             # With so many blocks this bound keeps them apart; it is no looser than what was asked for.
             consistency = replace(consistency, staleness=min(consistency.staleness, per_worker - 1))
-        self._watched = watched  # here, and once they have told each other, on any node
-        self._start = factors
-        self._train, self._test = data, test
         counts = data.user_counts, data.item_counts
         known = counts if len(data) == len(factors.seen_users) else factors.seen_counts  # with those of earlier fits
-        self._rotation = rotation = deal_out(*counts, self._workers, per_worker, plan.seed)
+        self._rotation = rotation = deal_out(*counts, workers, per_worker, plan.seed)
         access = plan.item_access
         users, items = rotation.users, rotation.items
         self._inputs = TrainingInputs(
@@ -91,46 +81,33 @@ class Trainer:
         )
         units = _units(factors.scale)
         # A user's rows are read and changed by one worker only: they stay on its node.
-        firsts = [int(first) for first in users.starts[local : self._workers : local]]
-        self._job = Job(
-            [
-                _table("user_factors", factors.user_factors, units[0], width, users, "exclusive", firsts),
-                _table("user_state", factors.user_state, units[1], STATE_WIDTH, users, "exclusive", firsts),
-                _table("item_factors", factors.item_factors, units[0], width, items, access),
-                _table("item_state", factors.item_state, units[1], STATE_WIDTH, items, access),
-            ],
-            workers=local,
-            nodes=nodes,
-            consistency=consistency,
-            seed=plan.seed,
-            preload=functools.partial(mf_worker.preload, access),
+        firsts = [int(first) for first in users.starts[plan.local_workers : workers : plan.local_workers]]
+        tables = [
+            _table("user_factors", factors.user_factors, units[0], width, users, "exclusive", firsts),
+            _table("user_state", factors.user_state, units[1], STATE_WIDTH, users, "exclusive", firsts),
+            _table("item_factors", factors.item_factors, units[0], width, items, access),
+            _table("item_state", factors.item_state, units[1], STATE_WIDTH, items, access),
+        ]
+        super().__init__(plan, tables, consistency, functools.partial(mf_worker.preload, access), watched, phases)
+
+    @property
+    def task(self) -> str:
+        """Size of the problem."""
+        factors = self._start
+        return (
+            f"training on {len(self._train):,} ratings of {len(factors.item_ids):,} items by "
+            f"{len(factors.user_ids):,} users at rank {factors.rank}"
         )
 
-    def __enter__(self) -> Self:
-        try:
-            return self._enter()
-        except SharedMemoryError as error:
-            raise self._too_large() from error
+    @property
+    def input_bytes(self) -> int:
+        """Of what all workers get, and of the ratings that they are shown at a time."""
+        return self._inputs.nbytes + _RATING_BYTES * min(len(self._train), _PART)
 
-    def _enter(self) -> Self:
-        with self.phases("start"):
-            self._job.__enter__()
-        try:
-            if self._job.size != self._workers:
-                raise ConfigError(
-                    f"workers is {self._job.settings.workers} on this node, {self._job.size} on all "
-                    f"{self._job.settings.nodes.count} nodes together; expected as many on each node"
-                )
-            with self.phases("schedule"):
-                self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
-                self._deal()
-        except BaseException:
-            self._job.close()
-            raise
-        return self
-
-    def _deal(self) -> None:
+    def deal(self) -> None:
         """Have every worker take its ratings."""
+        # On any node: all nodes then gather after each epoch.
+        self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
         mean, scale = self._start.mean, self._start.scale
         self._hand_out("train", self._train, self._train.values, mean, 1.0 / scale)
         if self._test is not None:
@@ -146,82 +123,42 @@ class Trainer:
         for part in parts:
             self._job.run(mf_worker.place, share, data.users[part], data.items[part], values[part], mean, scale)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._job.close()
+    def train(self, epoch: int, setting: float) -> tuple[float, float]:
+        """Train on every rating once with the step size `setting`; return it and the sum of squared errors."""
+        return setting, self._job.run(mf_worker.train_epoch, setting)[0]  # the same of every worker
 
-    def _too_large(self) -> SharedMemoryError:
-        """Make the error for shared memory that does not hold tables and ratings."""
-        factors, usage = self._start, shared_memory_usage()
-        tables = sum(table.nbytes for table in self._job.settings.tables)
-        needed = tables + self._inputs.nbytes + _RATING_BYTES * min(len(self._train), _PART)
-        size = -(-(usage.total_bytes - usage.free_bytes + needed) * 5 // (4 << 20))  # a quarter more, in MiB
-        return SharedMemoryError(
-            f"training on {len(self._train):,} ratings of {len(factors.item_ids):,} items by {len(factors.user_ids):,} "
-            f"users at rank {factors.rank} needs {needed:,} bytes of shared memory; free are {usage.free_bytes:,} of "
-            f"{usage.total_bytes:,} in {FOLDER}. Enlarge it (docker run --shm-size={size}m, mount -o "
-            f"remount,size={size}m {FOLDER}), remove what is left over (nbps doctor --clean), or lower rank"
-        )
-
-    def report(self) -> Report:
-        """Return what the job measured so far."""
-        return self._job.report()
-
-    def epoch(self, number: int, step: float) -> EpochRecord:
-        """Train for one epoch and measure the test error after it.
-
-        Raises
-        ------
-        DataError
-            If training diverges.
-        """
-        before = self._job.report()
-        start = time.perf_counter()
-        error = self._job.run(mf_worker.train_epoch, step)[0]  # the same of every worker
-        seconds = time.perf_counter() - start
-        self.phases.add({"train": seconds})
-        after = self._job.report()
+    def measure(self, found: tuple[float, float], **timing: Any) -> EpochRecord:
+        """Measure the validation error."""
+        step, error = found
         if not math.isfinite(error):
             raise DataError(
-                f"training diverged in epoch {number}: the error is {error}; lower learning_rate (now {step:g})"
+                f"training diverged in epoch {timing['epoch']}: the error is {error}; lower learning_rate "
+                f"(now {step:g})"
             )
-        if self._watched:
-            self._gather_users()
         scale = self._start.scale
         validation = None
         if self._test is not None:
             with self.phases("evaluate"):
                 validation = scale * math.sqrt(self._job.run(mf_worker.evaluate)[0] / len(self._test))
         return EpochRecord(
-            epoch=number,
+            **timing,
             train_rmse=scale * math.sqrt(error / len(self._train)),
             validation_rmse=validation,
-            seconds=seconds,
-            ratings_per_second=len(self._train) / seconds,
-            wait_share=(after.wait_seconds - before.wait_seconds) / (seconds * self._job.settings.workers),
+            ratings_per_second=len(self._train) / timing["seconds"],
         )
 
-    def _gather_users(self) -> None:
+    def gather(self) -> None:
         """Have every node told of the rows of all users; all nodes call this."""
-        if self._job.settings.nodes.count > 1:
+        if self._plan.nodes.count > 1:
             self._job.run(mf_worker.give_users)
 
-    def finish(self) -> None:
-        """End training: from now on `factors` is whole on every node. All nodes call this after the last epoch."""
-        if not self._watched:
-            self._gather_users()
-
-    def factors(self) -> Factors:
-        """Return a copy of the state as it is now.
-
-        Rows of other nodes' users are as of the last epoch if somebody watches, else as of `finish`.
-        """
+    def state(self, values: Values | None = None) -> Factors:
+        """Return a copy of the factors; rows of other nodes' users are as of the last epoch or as of `finish`."""
         users, items, rank = self._rotation.users.place, self._rotation.items.place, self._start.rank
         root, bias_unit = _units(self._start.scale)
 
         def taken(name: str, places: npt.NDArray[np.int64], width: int, unit: Floats) -> Floats:
-            rows = self._job.table(name).rows(places)[:, :width]
+            rows = self.rows(values, name, places)[:, :width]
             rows *= unit
             return np.ascontiguousarray(rows)
 
@@ -232,6 +169,15 @@ class Trainer:
             item_factors=taken("item_factors", items, rank, root),
             item_state=taken("item_state", items, STATE_WIDTH, bias_unit),
         )
+
+    def digest(self) -> dict[str, Any]:
+        """Return checksums of the ratings to train on and to test with."""
+        columns = [column for data in (self._train, self._test) if data is not None for column in _columns(data)]
+        return {"ratings": [len(self._train), *map(zlib.crc32, columns)]}
+
+
+def _columns(data: Ratings) -> tuple[npt.NDArray[Any], ...]:
+    return data.users, data.items, data.values
 
 
 def _units(scale: float) -> tuple[Floats, Floats]:

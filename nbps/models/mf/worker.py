@@ -1,6 +1,6 @@
 """Matrix factorization inside a worker: what it is given, and what it does in an epoch.
 
-Three schedules over the same blocks (`nbps.models.mf.blocks`):
+Three schedules over the same blocks (`nbps.models.blocks`):
 
 - ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
 - ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the deltas.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nbps.models.mf.blocks import Partition, Rotation
+from nbps.models.blocks import Partition, Rotation
 from nbps.models.mf.share import Share
 
 if TYPE_CHECKING:
