@@ -1,4 +1,4 @@
-"""The options of ``nbps train mf``: one name each, with its help and the range that typer checks."""
+"""The options of ``nbps train``: one name each, with its help and the range that typer checks."""
 
 from __future__ import annotations
 
@@ -150,6 +150,16 @@ Staleness = Annotated[
 ]
 ScheduleOption = Annotated[
     ScheduleName, typer.Option("--schedule", help="How the item factors are shared.", rich_help_panel=_RUN)
+]
+
+CheckpointFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FOLDER",
+        help="Save training there after each epoch; the same command goes on from there if it was cut off.",
+        rich_help_panel=_RUN,
+    ),
 ]
 
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder to save the model in.", rich_help_panel=_OUTPUT)]

@@ -15,6 +15,7 @@ _WORDS = {
     "start": "of the workers, beside reading; what is left of it",
     "train": "",
     "evaluate": "on the test ratings",
+    "checkpoint": "after each epoch",
     "save": "the model",
     "other": "",
 }

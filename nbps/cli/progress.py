@@ -49,6 +49,6 @@ class TrainingProgress:
     def __call__(self, model: Any, record: Any) -> None:
         """Show one epoch; `record` is a `Record`."""
         text = str(record)
-        self._bar.update(self._task, advance=1, description=text)
+        self._bar.update(self._task, completed=record.epoch, description=text)
         if not self._console.is_terminal:
             self._console.print(f"epoch {record.epoch}/{self._epochs}  {text}", soft_wrap=True)

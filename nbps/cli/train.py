@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from nbps.cli import options as o
 from nbps.cli.failure import Debug
+
+if TYPE_CHECKING:
+    from nbps.cli.training import RunOptions
 
 train = typer.Typer(name="train", no_args_is_help=True, help="Train a model.")
 
@@ -38,6 +44,7 @@ def mf(
     consistency: o.ConsistencyOption = o.ConsistencyName.ESSP,
     staleness: o.Staleness = None,
     schedule: o.ScheduleOption = o.ScheduleName.ROTATE,
+    checkpoint: o.CheckpointFolder = None,
     out: o.OutFolder = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -45,38 +52,43 @@ def mf(
     debug: Debug = False,
 ) -> None:
     """Factorize a matrix of ratings."""
+    start(context, nodes, workers, transport)
+    from nbps.cli.factorization import FactorizationTraining, ModelOptions
+    from nbps.cli.training import run
+    from nbps.cli.training_data import DataOptions
+
+    options = run_options(
+        out, json, quiet, workers, consistency=consistency, staleness=staleness, seed=seed,
+        early_stopping=early_stopping, checkpoint=checkpoint, profiled=profile,
+    )  # fmt: skip
+    ratings = DataOptions(data, format, delimiter, columns, test, test_fraction, seed)
+    model = ModelOptions(rank, epochs, learning_rate, regularization, optimizer, schedule)
+    run(FactorizationTraining(ratings, model, options), options)
+
+
+def start(context: typer.Context, nodes: int, workers: int | None, transport: str) -> None:
+    """Start the nodes if there are to be several, which does not return; on each, what takes longest."""
     from nbps.cli.nodes import play
 
     if nodes > 1:
         play(context, nodes, workers, transport)
     from nbps.runtime import forkserver
 
-    forkserver.current()  # starts while everything else is imported, and the ratings are read
+    forkserver.current()  # starts while everything else is imported, and the data is read
+
+
+def run_options(out: Path | None, json: bool, quiet: bool, workers: int | None, **chosen: Any) -> RunOptions:
+    """Return the options of the run, for this node: all nodes have the same model, and the first one tells of it."""
+    from nbps.cli.console import Output
+    from nbps.cli.training import RunOptions
     from nbps.job.settings import default_workers
     from nbps.nodes.nodes import Nodes
 
     here = Nodes.from_environment()
-    is_reporter = here.rank == 0  # all nodes have the same model
-    from nbps.cli.console import Output
-    from nbps.cli.factorization import ModelOptions, run
-    from nbps.cli.training_data import DataOptions
-
-    run(
-        DataOptions(data, format, delimiter, columns, test, test_fraction, seed),
-        ModelOptions(
-            rank=rank,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            regularization=regularization,
-            optimizer=optimizer,
-            early_stopping=early_stopping,
-            workers=default_workers(here) if workers is None else workers,
-            consistency=consistency,
-            staleness=staleness,
-            schedule=schedule,
-            seed=seed,
-        ),
-        out if is_reporter else None,
-        Output(json=json and is_reporter, quiet=quiet or not is_reporter),
-        profile,
+    is_reporter = here.rank == 0
+    return RunOptions(
+        workers=default_workers(here) if workers is None else workers,
+        out=out if is_reporter else None,
+        output=Output(json=json and is_reporter, quiet=quiet or not is_reporter),
+        **chosen,
     )

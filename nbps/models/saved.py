@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nbps.checkpoint.progress import Progress
 from nbps.errors import CheckpointError
+from nbps.job.checkpoints import say
 from nbps.job.job import Job
 from nbps.models.history import Record
 from nbps.tables.definition import Table
@@ -68,6 +69,8 @@ class SavedTraining:
                     f"{path}: this is the checkpoint of a training with {name} {there!r}; expected {expected!r}. Train "
                     f"as that one did, or name another folder"
                 )
+        if job.settings.nodes.rank == 0:
+            say(f"training goes on after epoch {len(found['history'])}, from {path}")
         return job, found["history"]
 
     def save(self, job: Job, history: Sequence[Record]) -> None:

@@ -278,3 +278,21 @@ def test_interrupting_stops_cleanly(command, data_file):
     while leftover := [segment for segment in find_segments() if segment.pid == process.pid]:
         assert time.monotonic() < deadline, leftover
         time.sleep(0.05)
+
+
+def test_a_command_that_was_killed_goes_on(command, nbps, data_file, tmp_path):
+    """With --checkpoint the same command trains the epochs that are left, and says so."""
+    arguments = ["train", "mf", "--data", str(data_file), "--epochs", "100", "--rank", "2", "--workers", "2"]
+    arguments += ["--checkpoint", str(tmp_path), "--json"]
+    with subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not process.stderr.readline().startswith("epoch 3/"):
+            assert process.poll() is None
+        process.kill()
+    done = nbps(*arguments)
+    result = result_of(done)
+    assert [record["epoch"] for record in result["history"]] == [*range(1, 101)]
+    assert "epoch 1/" not in done.stderr
+    assert "epoch 100/100" in done.stderr
+    assert re.search(r"nbps: training goes on after epoch \d+, from ", done.stderr)

@@ -10,7 +10,7 @@ from nbps.models import MatrixFactorization
 
 rank = int(os.environ.get("NBPS_NODE_RANK", "0"))
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-watchers = options.pop("watchers")
+watchers, last = options.pop("watchers"), options.pop("last", None)
 seen = []
 
 
@@ -19,9 +19,16 @@ def watch(model, record):
     seen.append([model.user_factors.tolist(), model.item_factors.tolist(), model.user_biases.tolist()])
 
 
+def cut_off(model, record):
+    """End this node's script after epoch `last`."""
+    if record.epoch == last:
+        sys.exit()
+
+
+cut_off.needs_model = False
 train, test = generate_ratings(users=60, items=40, ratings=1500).split(0.1, 0)
 model = MatrixFactorization(
-    rank=4, epochs=3, random_state=0, callbacks=[watch] if rank in watchers else [], **options
+    rank=4, epochs=3, random_state=0, callbacks=[cut_off, *[watch] * (rank in watchers)], **options
 ).fit(train, validation=test)
 watch(model, None)
 told = {"seen": seen, "errors": [record.validation_rmse for record in model.history_]}

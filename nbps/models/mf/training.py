@@ -171,13 +171,15 @@ class FactorizationTrainer(Trainer[Factors, EpochRecord]):
         )
 
     def digest(self) -> dict[str, Any]:
-        """Return checksums of the ratings to train on and to test with."""
-        columns = [column for data in (self._train, self._test) if data is not None for column in _columns(data)]
-        return {"ratings": [len(self._train), *map(zlib.crc32, columns)]}
+        """Return counts and checksums of the ratings to train on and to test with."""
+        return {"ratings": _digest(self._train), "validation": None if self._test is None else _digest(self._test)}
 
 
-def _columns(data: Ratings) -> tuple[npt.NDArray[Any], ...]:
-    return data.users, data.items, data.values
+def _digest(data: Ratings) -> str:
+    checksum = 0
+    for column in (data.users, data.items, data.values):
+        checksum = zlib.crc32(column, checksum)
+    return f"{len(data):,} with checksum {checksum:08x}"
 
 
 def _units(scale: float) -> tuple[Floats, Floats]:
