@@ -73,7 +73,7 @@ class Trainer(ABC, Generic[S, R]):
         self.best: Best | None = None
         self._plan, self._tables, self._watched = plan, tables, watched
         self._saved: SavedTraining | None = None
-        self._options = {
+        self._options: dict[str, Any] = {
             "workers": plan.local_workers, "nodes": plan.nodes, "consistency": consistency, "seed": plan.seed,
             "preload": preload,
         }  # fmt: skip

@@ -178,7 +178,7 @@ class FactorizationTrainer(Trainer[Factors, EpochRecord]):
 def _digest(data: Ratings) -> str:
     checksum = 0
     for column in (data.users, data.items, data.values):
-        checksum = zlib.crc32(column, checksum)
+        checksum = zlib.crc32(column.data, checksum)
     return f"{len(data):,} with checksum {checksum:08x}"
 
 
