@@ -1,11 +1,12 @@
 """A data file as a stream of bytes: whether it can be read at all, and how it is compressed.
 
-Everything that opens a file of ratings goes through here, so that each compression works for every format.
+Everything that opens a data file goes through here, so that each compression works for every format.
 """
 
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import io
 import re
@@ -32,10 +33,12 @@ _MAGIC_BYTES = 10
 _ROW_BYTES = 16  # of a rating in memory, and of the column that is being coded
 
 
-def data_error(path: Path, what: str, *, line: int | None = None, row: int | None = None) -> DataError:
+def data_error(
+    path: Path, what: str, *, line: int | None = None, row: int | None = None, subject: str = "ratings"
+) -> DataError:
     """Make the error about a data file: which file, which line or row (from 1), and what is wrong there."""
     place = f", line {line}" if line is not None else f", row {row}" if row is not None else ""
-    return DataError(f"cannot read ratings from {str(path)!r}{place}: {what}")
+    return DataError(f"cannot read {subject} from {str(path)!r}{place}: {what}")
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,11 @@ class Source:
     path: Path
     compression: str | None  # "gzip", "bz2", "zstd", or None for a plain file
     head: bytes  # the first HEAD_BYTES of the content, decompressed
+    subject: str = "ratings"  # what is read from it, as errors call it
 
     def error(self, what: str, *, line: int | None = None, row: int | None = None) -> DataError:
         """Make the error about this file."""
-        return data_error(self.path, what, line=line, row=row)
+        return data_error(self.path, what, line=line, row=row, subject=self.subject)
 
     def open(self) -> pa.NativeFile:
         """Open the content as a stream, decompressed."""
@@ -61,7 +65,7 @@ class Source:
 
     def damage(self, error: Exception, *, line: int | None = None) -> DataError | None:
         """Make the error for a compressed file that ends early or does not decompress; None if `error` is another."""
-        return _damage(self.path, self.compression, error, line)
+        return _damage(self.path, self.compression, error, self.subject, line)
 
     def check_fits(self, rows: int, known: bool = True) -> None:
         """Raise `OutOfMemoryError` if so many ratings do not fit the memory; `known` unless they were estimated."""
@@ -88,7 +92,7 @@ class Source:
             return pa.py_buffer(stream.read())
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, subject: str = "ratings") -> Source:
     """Look at a file before anything is read from it.
 
     Raises
@@ -97,26 +101,27 @@ def open_source(path: str | Path) -> Source:
         If the file is missing, a folder, not a regular file, not readable, empty, or damaged in its compression.
     """
     path, compression = Path(path), None
+    fail = functools.partial(data_error, path, subject=subject)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise data_error(path, "expected a file, found a folder. Name one of the files in it.")
+            raise fail("expected a file, found a folder. Name one of the files in it.")
         if not stat.S_ISREG(mode):
-            raise data_error(path, "expected a regular file, found a pipe or device. Save it first.")
+            raise fail("expected a regular file, found a pipe or device. Save it first.")
         with path.open("rb") as file:
             start = file.read(_MAGIC_BYTES)
         compression = next((name for name, magic in _MAGIC.items() if magic.match(start)), None)
         with _open(path, compression) as stream:
             head = stream.read(HEAD_BYTES)
     except FileNotFoundError:
-        raise data_error(path, f"there is no such file (looked in {path.absolute().parent}).") from None
+        raise fail(f"there is no such file (looked in {path.absolute().parent}).") from None
     except (EOFError, OSError, zlib.error) as error:
-        damage = _damage(path, compression, error)
+        damage = _damage(path, compression, error, subject)
         what = error.strerror if isinstance(error, OSError) else None
-        raise damage or data_error(path, f"the file cannot be opened: {what or error}.") from None
+        raise damage or fail(f"the file cannot be opened: {what or error}.") from None
     if not head:
-        raise data_error(path, "expected ratings, found an empty file.")
-    return Source(path, compression, head)
+        raise fail(f"expected {subject}, found an empty file.")
+    return Source(path, compression, head, subject)
 
 
 def _open(path: Path, compression: str | None) -> BinaryIO:
@@ -127,10 +132,14 @@ def _open(path: Path, compression: str | None) -> BinaryIO:
     return cast(BinaryIO, (gzip if compression == "gzip" else bz2).open(path))
 
 
-def _damage(path: Path, compression: str | None, error: Exception, line: int | None = None) -> DataError | None:
+def _damage(
+    path: Path, compression: str | None, error: Exception, subject: str, line: int | None = None
+) -> DataError | None:
     # What the system says has a number; what a decompressor says has none.
     if compression is None or (isinstance(error, OSError) and error.errno is not None):
         return None
     early = isinstance(error, EOFError) or "Truncated" in str(error)
     found = "a file that ends early" if early else f"damaged data ({error})"
-    return data_error(path, f"expected a whole {compression} file, found {found}. Copy it again.", line=line)
+    return data_error(
+        path, f"expected a whole {compression} file, found {found}. Copy it again.", line=line, subject=subject
+    )

@@ -6,10 +6,16 @@ import doctest
 
 import pytest
 
+from nbps.data.documents import documents, text
+from nbps.data.documents import generation as generated_documents
 from nbps.data.ratings import generation, ids, ratings
 
 
-@pytest.mark.parametrize("module", [generation, ids, ratings], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [generation, ids, ratings, documents, generated_documents, text],
+    ids=lambda module: module.__name__,
+)
 def test_examples(module):
     """Each module has at least one example, and all of them hold."""
     result = doctest.testmod(module)

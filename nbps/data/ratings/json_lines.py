@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from nbps.data.lines import SHOWN_CHARACTERS, first_bad_line, not_text
 from nbps.data.ratings.columns import ROLES, Columns, locate
-from nbps.data.ratings.diagnosis import SHOWN_CHARACTERS, first_bad_line, not_text
 from nbps.data.ratings.formats import first_line
 from nbps.data.source import Source
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from nbps.data.lines import first_bad_line
 from nbps.data.ratings.columns import ROLES
-from nbps.data.ratings.diagnosis import first_bad_line, what_is_wrong
+from nbps.data.ratings.diagnosis import what_is_wrong
 from nbps.data.ratings.formats import is_quoted
 from nbps.data.ratings.layout import MISSING, WHOLE_NUMBER, Layout
 from nbps.data.source import Source

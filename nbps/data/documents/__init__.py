@@ -1,0 +1,1 @@
+"""Documents: as counts of words, from the files that people have, from text, and generated."""
