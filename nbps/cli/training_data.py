@@ -90,7 +90,9 @@ def load(options: DataOptions, phases: Phases) -> TrainingData:
         with phases("read"):
             table = [read_table(options.data, options.format, columns, delimiter)]
         with phases("ids"):
-            ratings = Ratings.from_table(table.pop())  # nobody else may hold the table, whose memory it gives back
+            ratings = Ratings.from_table(
+                table.pop(), in_place=True
+            )  # nobody else may hold the table, whose memory it gives back
     if options.test is not None:
         # --format is about both files; a test file in another format is detected by leaving it out.
         with phases("read"):

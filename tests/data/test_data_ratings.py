@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from nbps.data import IdMap, Ratings, arrays
@@ -45,6 +46,33 @@ def test_columns_are_gone_through_in_parts(ratings, monkeypatch):
                 assert part.users.tolist() == expected.users.tolist()
                 assert part.items.tolist() == expected.items.tolist()
                 assert part.values.tolist() == expected.values.tolist()
+
+
+def test_a_table_that_was_given_stays_as_it_is():
+    """Codes take the memory of what was read from a file, not of what somebody keeps."""
+    columns = {"user": np.array([3, 9, 3], np.int32), "item": np.array([7, 7, 5], np.int32)}
+    table = pa.table({**{name: pa.array(ids) for name, ids in columns.items()}, "rating": np.ones(3, np.float32)})
+    kept = Ratings.from_arrow(table)
+    kept.values[:] = 2
+    assert table.to_pydict() == {"user": [3, 9, 3], "item": [7, 7, 5], "rating": [1, 1, 1]}
+    taken = Ratings.from_table(table, in_place=True)
+    assert taken.users.tolist() == kept.users.tolist() == table["user"].to_pylist() == [0, 1, 0]
+    assert taken.items.tolist() == kept.items.tolist() == table["item"].to_pylist() == [1, 1, 0]
+
+
+def test_work_on_all_cores_is_all_done_or_fails():
+    """By as many threads as Arrow has; what one of them raises is raised."""
+    done = np.zeros(50, int)
+
+    def work(task: int) -> None:
+        done[task] += 1
+        if done.sum() == 60:
+            raise RuntimeError("the tenth of the second fifty")
+
+    arrays.on_all_cores(work, range(50))
+    assert done.tolist() == [1] * 50
+    with pytest.raises(RuntimeError, match="the tenth"):
+        arrays.on_all_cores(work, range(50))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])

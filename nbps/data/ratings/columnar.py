@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nbps.buffers import numbers, over
 from nbps.data.ratings.columns import ROLES, Columns, Fail, locate
 from nbps.data.ratings.formats import ARROW_FILE_MAGIC
 from nbps.data.ratings.ids import as_type, is_text, type_name
 from nbps.data.source import Source
 
-_BATCH_ROWS = 1 << 20  # of a Parquet file: what is read at a time before it is put into less memory
+_BATCH_ROWS = 1 << 18  # of a Parquet file: what is decoded at a time, in some 5 MiB, before it is put into less memory
 
 
 def read_columnar(source: Source, format_name: str, columns: Columns | None) -> pa.Table:
@@ -84,26 +87,52 @@ def _read_parquet(source: Source, content: pa.Buffer, columns: Columns | None) -
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(pa.BufferReader(content)) as file:
-        names = file.schema_arrow.names
-        wanted = [names[position] for position in locate(source.error, names, columns)]
-        source.check_fits(file.metadata.num_rows)
-        tables = [file.schema_arrow.empty_table().select(wanted)]
+        schema = file.schema_arrow
+        wanted = [schema.names[position] for position in locate(source.error, schema.names, columns)]
+        rows = file.metadata.num_rows
+        source.check_fits(rows)
+        filled = [_Filled(schema.field(name).type, rows, is_id=n < 2) for n, name in enumerate(wanted)]
         for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-            tables.append(_narrow(pa.Table.from_batches([batch]).select(wanted)))
-        return pa.concat_tables(tables[1:] or tables, promote_options="permissive")
+            table = pa.Table.from_batches([batch]).select(wanted)
+            for column, found in zip(filled, table.columns, strict=True):
+                column.add(found.chunk(0))
+        return pa.table([column.chunks for column in filled], names=wanted)
 
 
-def _narrow(table: pa.Table) -> pa.Table:
-    """Return the columns in the least memory in which they are used, where they are as they should be."""
-    for position, field in enumerate(table.schema):
-        column, kind = table.column(position), pa.int32() if position < 2 else pa.float32()
-        is_usual = pa.types.is_floating(field.type)
-        if position < 2:  # other batches may have ids that fit uint64 alone, which has no type in common with int32
-            is_usual = pa.types.is_integer(field.type) and not pa.types.is_uint64(field.type)
-        if is_usual and field.type != kind:
-            with contextlib.suppress(pa.ArrowInvalid):  # an id that takes 64 bits
-                table = table.set_column(position, field.name, column.cast(kind, safe=position < 2))
-    return table
+class _Filled:
+    """A column that is read batch by batch: in one array of 4 bytes an entry while that holds them."""
+
+    def __init__(self, kind: pa.DataType, rows: int, is_id: bool) -> None:
+        # Of other integers int32 may be a part; with uint64 it has no type in common.
+        is_usual = pa.types.is_integer(kind) and not pa.types.is_uint64(kind) if is_id else pa.types.is_floating(kind)
+        self._kind = kind
+        self._values: npt.NDArray[Any] = np.empty(rows * is_usual, np.int32 if is_id else np.float32)
+        self._end = 0
+        self._later: list[pa.Array] = []
+
+    def add(self, batch: pa.Array) -> None:
+        """Take the next entries."""
+        end = self._end + len(batch)
+        if self._later or end > self._values.size or batch.null_count or not self._fits(numbers(batch)):
+            self._later.append(batch)
+            return
+        with np.errstate(over="ignore"):  # an infinite rating is refused when all are there
+            self._values[self._end : end] = numbers(batch)
+        self._end = end
+
+    def _fits(self, found: npt.NDArray[Any]) -> bool:
+        if self._values.dtype != np.int32 or not found.size:
+            return True
+        bounds = np.iinfo(np.int32)
+        return bool(bounds.min <= found.min() and found.max() <= bounds.max)
+
+    @property
+    def chunks(self) -> pa.ChunkedArray:
+        """The column."""
+        first = over(self._values[: self._end])
+        if not self._later:
+            return pa.chunked_array([first])
+        return pa.chunked_array([first.cast(self._kind), *self._later] if self._end else self._later)
 
 
 def _read_arrow(source: Source, content: pa.Buffer, columns: Columns | None) -> pa.Table:

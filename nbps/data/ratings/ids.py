@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nbps.buffers import numbers, over
-from nbps.data.arrays import flat, in_parts
+from nbps.data.arrays import cached_parts, flat, in_parts, on_all_cores, own_memory
 from nbps.errors import ConfigError
 
 # Enough to see what is wrong with a list of ids without filling the screen.
@@ -72,7 +72,7 @@ class IdMap:
         self._sorted: npt.NDArray[np.int64] | None = numbers(ids) if self.is_integer else None
 
     @classmethod
-    def of(cls, column: Any, name: str = "ids") -> tuple[IdMap, npt.NDArray[np.int32]]:
+    def of(cls, column: Any, name: str = "ids", in_place: bool = False) -> tuple[IdMap, npt.NDArray[np.int32]]:
         """Map of the ids in `column`, and the code of each entry.
 
         Parameters
@@ -81,6 +81,8 @@ class IdMap:
             Shape ``[n]``. Not kept.
         name : str
             What errors call it.
+        in_place : bool
+            The codes may take the memory of an Arrow column, which is not to be used any more then.
 
         Returns
         -------
@@ -102,7 +104,7 @@ class IdMap:
         if pa.types.is_integer(chunks.type):
             lowest, highest = (value.as_py() for value in pc.min_max(chunks).values())
             if highest - lowest < len(chunks) // 2 + _NARROW:
-                return cls._of_range(chunks, lowest, highest + 1)
+                return cls._of_range(chunks, lowest, highest + 1, in_place)
         if chunks.num_chunks > 1 and chunks.nbytes < _ONE_PIECE:
             # A dictionary for each of many chunks takes ten times as long to unify as one takes to make.
             chunks = pa.chunked_array([chunks.combine_chunks()])
@@ -119,16 +121,27 @@ class IdMap:
         return cls(seen.take(order).cast(_wide(seen.type))), codes
 
     @classmethod
-    def _of_range(cls, chunks: pa.ChunkedArray, start: int, end: int) -> tuple[IdMap, npt.NDArray[np.int32]]:
+    def _of_range(
+        cls, chunks: pa.ChunkedArray, start: int, end: int, in_place: bool
+    ) -> tuple[IdMap, npt.NDArray[np.int32]]:
         """Map integers from `start` to `end` - 1, hardly fewer than which there are: without hashing."""
         is_there = np.zeros(end - start, bool)
-        for _, found in in_parts(chunks):
-            is_there[found - start] = True
+        codes = own_memory(chunks) if in_place else None
+        if codes is None:
+            codes = np.empty(len(chunks), np.int32)
+
+        def mark(task: tuple[slice, npt.NDArray[Any]]) -> None:
+            part, found = task
+            np.subtract(found, start, out=codes[part], casting="unsafe")
+            is_there[codes[part]] = True
+
+        def encode(part: slice) -> None:
+            np.take(code_of, codes[part], out=codes[part], mode="clip")  # others would have it copied: none is outside
+
+        on_all_cores(mark, in_parts(chunks))
         code_of = np.cumsum(is_there, dtype=np.int32)
         code_of -= 1
-        codes = np.empty(len(chunks), np.int32)
-        for part, found in in_parts(chunks):
-            codes[part] = code_of[found - start]
+        on_all_cores(encode, cached_parts(codes.size))
         return cls(over(np.flatnonzero(is_there) + np.int64(start))), codes
 
     @property

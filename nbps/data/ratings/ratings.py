@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nbps.buffers import over
-from nbps.data.arrays import flat, parts, release_unused
+from nbps.data.arrays import cached_parts, flat, on_all_cores, own_memory, parts, release_unused
 from nbps.data.ratings.columns import ROLES, Columns
 from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap
@@ -141,23 +141,27 @@ class Ratings:
         return cls.from_table(rating_columns(table, columns))
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> Ratings:
+    def from_table(cls, table: pa.Table, in_place: bool = False) -> Ratings:
         """Make ratings from what a file or frame was read as.
 
         Parameters
         ----------
         table : pyarrow.Table
             The columns user, item (each integers or strings) and rating (float32), without nulls; all values finite.
+        in_place : bool
+            The ratings may take the memory of the table, which is not to be used any more then.
         """
         columns = [table.column(role) for role in ROLES]
         del table  # each column is let go of when it has been converted, if nobody else holds it
         release_unused()
-        users, user_codes = IdMap.of(columns.pop(0), "users")
+        users, user_codes = IdMap.of(columns.pop(0), "users", in_place)
         release_unused()
-        items, item_codes = IdMap.of(columns.pop(0), "items")
+        items, item_codes = IdMap.of(columns.pop(0), "items", in_place)
         release_unused()
-        values = flat(columns.pop(0), np.float32)
-        release_unused()
+        values = own_memory(columns[0]) if in_place else None
+        if values is None:
+            values = flat(columns.pop(0), np.float32)
+            release_unused()
         return cls(user_codes, item_codes, values, users, items)
 
     @classmethod
@@ -243,21 +247,15 @@ class Ratings:
             raise ConfigError(
                 f"test_fraction: expected a number between 0 and 1 (both excluded), found {test_fraction}."
             )
-        random, is_test = np.random.default_rng(seed), np.empty(len(self), bool)
-        for part in parts(len(self)):
-            is_test[part] = random.random(is_test[part].size) < test_fraction
-        count = int(is_test.sum())
+        is_test = _draw(len(self), test_fraction, seed)
+        count = np.count_nonzero(is_test)
         if count in (0, len(self)):
             raise ConfigError(
                 f"test_fraction {test_fraction} of {len(self)} ratings leaves {len(self) - count} to train "
                 f"and {count} to test; expected at least one of each. Use another fraction or more ratings."
             )
-        test = self.take(is_test)
-        np.logical_not(is_test, out=is_test)
-        if not in_place:
-            return self.take(is_test), test
-        users, items, values = (_kept(column, is_test) for column in (self.users, self.items, self.values))
-        return replace(self, users=users, items=items, values=values), test
+        train, test = _divided((self.users, self.items, self.values), is_test, in_place)
+        return Ratings(*train, self.user_ids, self.item_ids), Ratings(*test, self.user_ids, self.item_ids)
 
     def recode(self, user_ids: IdMap, item_ids: IdMap) -> tuple[Ratings, int]:
         """Return the same ratings in the codes of other maps, as a model trained on other data needs them.
@@ -283,14 +281,37 @@ class Ratings:
         return kept, len(self) - len(kept)
 
 
-def _kept(column: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """Return the entries of a column where `mask` is, moved to its beginning."""
-    end = 0
-    for part in parts(column.size):
-        found = column[part][mask[part]]
-        column[end : end + found.size] = found
-        end += found.size
-    return column[:end]
+def _draw(count: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Return ``np.random.default_rng(seed).random(count) < fraction``."""
+    drawn = np.empty(count, bool)
+
+    def draw(part: slice) -> None:
+        source = np.random.PCG64(seed)
+        source.advance(part.start)  # a number of 64 bits for each entry before it
+        np.less(np.random.Generator(source).random(drawn[part].size), fraction, out=drawn[part])
+
+    on_all_cores(draw, cached_parts(count))
+    return drawn
+
+
+def _divided(columns: tuple[Any, Any, Any], mask: npt.NDArray[np.bool_], in_place: bool) -> tuple[list[Any], list[Any]]:
+    """Return the entries of columns where `mask` is not, in these columns' memory if `in_place`; and where it is."""
+    count = np.count_nonzero(mask)
+    others = [column if in_place else np.empty(mask.size - count, column.dtype) for column in columns]
+    chosen = [np.empty(count, column.dtype) for column in columns]
+
+    def divide(number: int) -> None:
+        end = chosen_end = 0
+        for part in cached_parts(mask.size):
+            found, is_chosen = columns[number][part], mask[part]
+            more = found[is_chosen]
+            rest = found[~is_chosen]
+            chosen[number][chosen_end : chosen_end + more.size] = more
+            others[number][end : end + rest.size] = rest
+            chosen_end, end = chosen_end + more.size, end + rest.size
+
+    on_all_cores(divide, range(len(columns)))
+    return [column[: mask.size - count] for column in others], chosen
 
 
 def _counts(codes: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int64]:

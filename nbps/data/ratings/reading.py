@@ -65,7 +65,7 @@ def read_ratings(
     ConfigError
         If `format`, `columns` or `delimiter` cannot be used.
     """
-    return Ratings.from_table(read_table(path, format, columns, delimiter))
+    return Ratings.from_table(read_table(path, format, columns, delimiter), in_place=True)
 
 
 def read_table(path: str | Path, format: str | None, columns: Columns | None, delimiter: str | None) -> pa.Table:  # noqa: A002

@@ -17,6 +17,7 @@ from nbps.data import Ratings
 from nbps.errors import DataError
 from nbps.job.ahead import load_ahead
 from nbps.kernels.models.mf_layout import LANES, STATE_WIDTH
+from nbps.memory.segments import Segment, attach
 from nbps.models.blocks import Partition, deal_out
 from nbps.models.mf import worker as mf_worker
 from nbps.models.mf.history import EpochRecord
@@ -33,7 +34,7 @@ _BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache 
 _LEAST_BLOCKS = 3  # for each worker: some slack costs nothing
 _MOST_SLACK = 15  # clocks; workers of a rotation are never that far apart
 _PART = 1 << 20  # ratings that workers are shown at a time: 12 MiB of shared memory
-_RATING_BYTES = 12  # of a user, an item and a value
+_RATING_BYTES = 4 * mf_worker.COLUMNS
 _ROWS_PART = 1 << 12  # rows that are copied into a table at a time
 
 
@@ -106,22 +107,32 @@ class FactorizationTrainer(Trainer[Factors, EpochRecord]):
 
     def deal(self) -> None:
         """Have every worker take its ratings."""
-        # On any node: all nodes then gather after each epoch.
-        self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched)[0]
-        mean, scale = self._start.mean, self._start.scale
-        self._hand_out("train", self._train, self._train.values, mean, 1.0 / scale)
-        if self._test is not None:
-            standardised = (self._test.values - np.float32(mean)) / np.float32(scale)
-            self._hand_out("test", self._test, standardised, 0.0, 1.0)
+        # One segment for all parts: memory that is made anew takes longer to clear and map than to fill.
+        window = Segment("ratings", _RATING_BYTES * min(len(self._train), _PART))
+        try:
+            # On any node: all nodes then gather after each epoch.
+            self._watched = self._job.run(mf_worker.set_up, self._inputs, self._watched, window.name)[0]
+            mean, scale = self._start.mean, self._start.scale
+            columns = attach(window.name).view(np.int32).reshape(mf_worker.COLUMNS, -1)
+            self._hand_out(columns, "train", self._train, self._train.values, mean, 1.0 / scale)
+            if self._test is not None:
+                standardised = (self._test.values - np.float32(mean)) / np.float32(scale)
+                self._hand_out(columns, "test", self._test, standardised, 0.0, 1.0)
+        finally:
+            window.unlink()
         self._job.run(mf_worker.begin)
 
-    def _hand_out(self, share: str, data: Ratings, values: Floats, mean: float, scale: float) -> None:
+    def _hand_out(
+        self, window: npt.NDArray[np.int32], share: str, data: Ratings, values: Floats, mean: float, scale: float
+    ) -> None:
         """Show all ratings to the workers, each of which takes those of its users as ``(value - mean) * scale``."""
-        parts = [slice(first, first + _PART) for first in range(0, len(data), _PART)]
-        for part in parts:
-            self._job.run(mf_worker.count, share, data.users[part], data.items[part])
-        for part in parts:
-            self._job.run(mf_worker.place, share, data.users[part], data.items[part], values[part], mean, scale)
+        columns = data.users, data.items, values.view(np.int32)
+        parts = [slice(first, first + window.shape[1]) for first in range(0, len(data), window.shape[1])]
+        for function, shown, more in ((mf_worker.count, columns[:2], ()), (mf_worker.place, columns, (mean, scale))):
+            for part in parts:
+                for place, column in zip(window, shown, strict=False):
+                    place[: column[part].size] = column[part]
+                self._job.run(function, share, columns[0][part].size, *more)
 
     def train(self, epoch: int, setting: float) -> tuple[float, float]:
         """Train on every rating once with the step size `setting`; return it and the sum of squared errors."""

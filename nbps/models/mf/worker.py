@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from nbps.memory.segments import attach
 from nbps.models.blocks import Partition, Rotation
 from nbps.models.mf.share import Share
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
+COLUMNS = 3  # of ratings that workers are shown: users, items, values
 TABLES = ("user_factors", "user_state", "item_factors", "item_state")
 
 
@@ -63,8 +65,12 @@ class TrainingInputs:
         return sum(value.nbytes for part in parts for value in vars(part).values() if isinstance(value, np.ndarray))
 
 
-def set_up(worker: Worker, inputs: TrainingInputs, watched: bool) -> bool:
-    """Keep the inputs in this worker; return whether any node wants to see the model after each epoch."""
+def set_up(worker: Worker, inputs: TrainingInputs, watched: bool, window: str) -> bool:
+    """Keep the inputs in this worker; return whether any node wants to see the model after each epoch.
+
+    The segment called `window` is where ratings will be shown part by part: int32[COLUMNS, n] of users, of items, and
+    of the bits of values.
+    """
     rotation = inputs.rotation
     item_rows = int(np.diff(rotation.items.starts).max())
     width = worker.table("item_factors").shape[1]
@@ -72,6 +78,7 @@ def set_up(worker: Worker, inputs: TrainingInputs, watched: bool) -> bool:
     every_item = Partition(rotation.items.place, np.array([0, rotation.items.place.size]))
     worker.state.update(
         inputs=inputs,
+        window=attach(window, writable=False).view(np.int32).reshape(COLUMNS, -1),
         train=Share(rotation.users, rotation.items, worker.rank),
         test=Share(rotation.users, every_item, worker.rank),
         norms=np.empty(item_rows, np.float32),
@@ -80,18 +87,21 @@ def set_up(worker: Worker, inputs: TrainingInputs, watched: bool) -> bool:
     return bool(worker.sum(watched))
 
 
-def count(worker: Worker, share: str, users: Int32s, items: Int32s) -> None:
-    """Count this worker's ratings among a part of those to train on, or to test with; `share` says which."""
+def count(worker: Worker, share: str, size: int) -> None:
+    """Count this worker's ratings among so many to train on, or to test with, in the window; `share` says which."""
+    users, items, _ = worker.state["window"][:, :size]
     worker.state[share].count(users, items)
 
 
-def place(worker: Worker, share: str, users: Int32s, items: Int32s, ratings: Floats, mean: float, scale: float) -> None:
-    """Take this worker's ratings among such a part."""
-    worker.state[share].place(users, items, ratings, mean, scale)
+def place(worker: Worker, share: str, size: int, mean: float, scale: float) -> None:
+    """Take this worker's ratings among these."""
+    users, items, values = worker.state["window"][:, :size]
+    worker.state[share].place(users, items, values.view(np.float32), mean, scale)
 
 
 def begin(worker: Worker) -> None:
     """Bring the ratings that were placed into the order in which they are trained on."""
+    del worker.state["window"]
     draws = np.zeros(worker.size, np.int64)
     draws[worker.rank] = worker.state["train"].draws
     skipped = int(worker.sum(draws)[: worker.rank].sum())
