@@ -62,7 +62,11 @@ class _Cache(FunctionCache):
 
 
 def kernel(
-    function: Callable[..., Any] | None = None, *, fastmath: bool = False, inline: bool = False, early: bool = False
+    function: Callable[..., Any] | None = None,
+    *,
+    fastmath: bool | set[str] = False,
+    inline: bool = False,
+    early: bool = False,
 ) -> Any:
     """Compile `function` without the GIL, cached in `cache_folder`; ``.py_func`` is the plain Python form.
 

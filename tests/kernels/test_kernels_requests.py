@@ -16,7 +16,7 @@ from numba.core.serialize import dumps
 from nbps import kernels
 from nbps.kernels import board, checksum, copies, presence, ring, rows, shards
 from nbps.kernels.jit import code_file
-from nbps.kernels.models import cells, mf
+from nbps.kernels.models import cells, lasso, mf
 
 REQUESTS = [
     *board.requests(bounded=True),
@@ -27,6 +27,8 @@ REQUESTS = [
     *mf.requests("direct"),
     *mf.requests("exclusive"),
     *cells.requests(),
+    *lasso.requests("float32", is_sparse=False),
+    *lasso.requests("float64", is_sparse=True),
     *(
         request
         for dtype in ("float32", "int64")
