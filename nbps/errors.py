@@ -98,3 +98,7 @@ class AbortedError(BaseException):
     It may appear between any two lines of the user's function and ends the worker. Like `KeyboardInterrupt` it is not
     an `Exception`, so that a loop with ``except Exception`` does not go on; ``finally`` blocks run.
     """
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver ended before it was as precise as it was asked to be."""

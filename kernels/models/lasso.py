@@ -73,32 +73,36 @@ def rebuild(design, columns, coefficients, start, residual):
 
 
 @kernel
-def values(design, y, columns, coefficients, residual, largest, l1, l2):
+def weigh(square, product, ones, squares, largest, l1, l2):
     """Return the objective, the best dual value along the residual, and the factor s that gives it.
 
     Parameters
     ----------
-    y : float64[n]
-        Centred, where columns are.
-    columns : int32[c]
-        All that have a coefficient, and maybe others.
+    square, product : float
+        Sums of the squares of the residual, and of its products with the target.
+    ones, squares : float
+        Sums of the coefficients' sizes, and of their squares.
     largest : float
         The strongest pull of all columns.
     """
-    ones, squares = 0.0, 0.0
-    for k in range(columns.size):
-        coefficient = coefficients[columns[k]]
-        ones += abs(coefficient)
-        squares += coefficient * coefficient
-    square = square_sum(design, residual)
-    primal = 0.5 * square + l1 * ones + 0.5 * l2 * squares
-    product, length = product_sum(design, y, residual), square + l2 * squares
+    primal, length = 0.5 * square + l1 * ones + 0.5 * l2 * squares, square + l2 * squares
     shrink = 0.0
     if product > 0.0 and length > 0.0:
         shrink = product / length
         if largest * shrink > l1:
             shrink = l1 / largest
     return primal, shrink * product - 0.5 * shrink * shrink * length, shrink
+
+
+@kernel
+def values(design, y, columns, coefficients, residual, largest, l1, l2):
+    """Do what `weigh` says, for coefficients that are 0 outside `columns`; `y` is centred, where columns are."""
+    ones, squares = 0.0, 0.0
+    for k in range(columns.size):
+        coefficient = coefficients[columns[k]]
+        ones += abs(coefficient)
+        squares += coefficient * coefficient
+    return weigh(square_sum(design, residual), product_sum(design, y, residual), ones, squares, largest, l1, l2)
 
 
 @kernel
@@ -288,6 +292,8 @@ def requests(dtype: str, is_sparse: bool) -> list[Request]:
         (screen, (design, 0.0, columns, 0, vector, *penalties, 0.0, 0.0, *known)),
         (choose, (design, 0.0, columns, 0, vector, *penalties, 0.0, 0, *known, vector, columns)),
         (rebuild, (design, columns, vector, residual, residual)),
+        (product_sum, (design, y, residual)),
+        (weigh, (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
         (values, (design, y, columns, vector, residual, 0.0, *penalties[:2])),
         (descend, (design, columns, 0, *penalties, vector, residual)),
         (solve, (design, y, columns, *penalties, 1.0, 0, vector, residual, scratch)),

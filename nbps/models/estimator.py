@@ -99,12 +99,17 @@ class Estimator(Parameters, Generic[S, R]):
                     print(f"epoch {record.epoch:3}  {record}")  # noqa: T201
                 if self._is_shown:
                     self._become(trainer.state(), records, record.epoch, trainer)
-                if any([callback(self, record) is True for callback in self.callbacks]):  # noqa: C419  (all are called)
+                ends = [callback(self, record) is True for callback in self.callbacks]
+                if any(ends) or self._is_solved(record):
                     break
             trainer.finish()
             epoch = records[-1].epoch if best is None else best.epoch
             final = trainer.state(None if best is None else best.values)
         self._become(final, records, epoch, trainer)
+
+    def _is_solved(self, record: R) -> bool:
+        """Whether training has come to its end before all epochs."""
+        return False
 
     def _become(self, state: S, records: Sequence[R], epoch: int, trainer: Trainer[S, R]) -> None:
         """Take over what training gave, as of `epoch`."""

@@ -134,19 +134,23 @@ def _read_table(path: Path, expected: str) -> pa.Table:
 
 
 def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return an estimator's parameters as JSON; callbacks, sources of random numbers and `checkpoint` are left out."""
+    """Return an estimator's parameters as JSON; callbacks, `checkpoint` and what splits rows or draws are left out."""
     plain = {name: value for name, value in parameters.items() if name not in ("callbacks", "checkpoint")}
-    if isinstance(plain["random_state"], np.random.RandomState | np.random.Generator):
+    if isinstance(plain.get("random_state"), np.random.RandomState | np.random.Generator):
         plain["random_state"] = None
-    model = plain["consistency"]
-    plain["consistency"] = None if model is None else [type(model).__name__, _parameter(model)]
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in plain.items()}
+    if not isinstance(plain.get("cv"), int):
+        plain.pop("cv", None)
+    model = plain.get("consistency")
+    if model is not None:
+        plain["consistency"] = [type(model).__name__, _parameter(model)]
+    arrays = (np.generic, np.ndarray)
+    return {name: value.tolist() if isinstance(value, arrays) else value for name, value in plain.items()}
 
 
 def parameters_from_json(plain: dict[str, Any]) -> dict[str, Any]:
     """Inverse of `parameters_to_json`, for what it kept."""
-    model = plain["consistency"]
-    return plain | {"consistency": None if model is None else _consistency(*model)}
+    model = plain.get("consistency")
+    return plain if model is None else plain | {"consistency": _consistency(*model)}
 
 
 def _parameter(model: Consistency) -> float | None:
