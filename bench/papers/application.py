@@ -1,110 +1,97 @@
-"""The application of both papers: matrix factorization by plain stochastic gradient descent, in compiled code.
+"""What an application is to the experiments: tables, what a worker does in a clock, and an objective.
 
-The objective is the mean over ratings of ``(r - p_u . q_i)^2 + decay (|p_u|^2 + |q_i|^2)``, where ``r`` is centred. The
-step goes along half the gradient, with one constant step size. Users are dealt out to the workers; a user's factors are
-that worker's alone, the items' factors are shared by all. A worker goes through its ratings in one shuffled order,
-the same in each epoch; a clock is a fixed fraction of them.
+Data are dealt out to the workers. Each worker learns from its own against copies of the ``cached`` tables, so that
+staleness is real; what only its own data need (factors of users, topics of tokens, coefficients of columns) is in
+``exclusive`` tables, each row with one writer. A worker goes through its data in the same order in each epoch; a clock
+is a fixed fraction of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from nbps.data import Ratings
+import nbps
 
-DECAY = 0.05
-INIT_SD = 0.1  # of the factors at the start: products are then small beside the ratings' deviation of about 1.1
-SAMPLE = 200_000  # ratings on which the objective of curves is computed; the same for all runs
+Values = Mapping[str, npt.NDArray[Any]]  # of tables, by name
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Ratings, dealt out to workers.
+class Share(Protocol):
+    """What a worker has of an application."""
+
+    def advance(self, clock: int) -> None:
+        """Do the work of one clock, on the worker's copies of shared tables as they are."""
+
+
+class Application(abc.ABC):
+    """What is trained, dealt out to some number of workers.
 
     Attributes
     ----------
     name : str
-    users, items : ndarray of int32, shape (n,)
-        Sorted by worker, shuffled within; shared by all workers, read-only.
-    values : ndarray of float32, shape (n,)
-        Centred ratings.
-    bounds : ndarray of int64, shape (workers + 1,)
-        Worker w has the ratings from ``bounds[w]`` to ``bounds[w + 1]``.
-    shape : (int, int)
-        Users and items.
+        Of the data.
+    shared : str
+        The table whose staleness is reported; all workers read and change it.
+    observed : tuple of str
+        The tables from which the objective follows.
+    quantity : str
+        What the objective is, for axes of figures.
+    rising : bool
+        Whether training makes the objective larger.
     """
 
     name: str
-    users: npt.NDArray[np.int32]
-    items: npt.NDArray[np.int32]
-    values: npt.NDArray[np.float32]
-    bounds: npt.NDArray[np.int64]
-    shape: tuple[int, int]
+    shared: ClassVar[str]
+    observed: ClassVar[tuple[str, ...]]
+    quantity: ClassVar[str]
+    rising: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def tables(self, access: str) -> list[nbps.Table]:
+        """Return the tables with their first values, those that all workers change with this access."""
 
     @staticmethod
-    def of(name: str, ratings: Ratings, workers: int) -> Problem:
-        """Deal the users out: in random order, cut so that workers have equally many ratings, give or take a user's."""
-        random = np.random.default_rng(0)
-        counts = np.bincount(ratings.users, minlength=ratings.shape[0])
-        order = random.permutation(counts.size)
-        owner = np.empty(counts.size, np.int64)
-        middle = np.cumsum(counts[order]) - counts[order] / 2
-        owner[order] = np.minimum((middle * workers / len(ratings)).astype(np.int64), workers - 1)
-        shuffled = random.permutation(len(ratings))
-        by_worker = shuffled[np.argsort(owner[ratings.users[shuffled]], kind="stable")]
-        bounds = np.searchsorted(owner[ratings.users[by_worker]], np.arange(workers + 1))
-        values = ratings.values[by_worker] - ratings.values.mean(dtype=np.float64).astype(np.float32)
-        return Problem(name, ratings.users[by_worker], ratings.items[by_worker], values, bounds, ratings.shape)
+    @abc.abstractmethod
+    def preload() -> None:
+        """Compile the loops for the arrays that workers will give them."""
 
-    def sample(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Return users, items and values of `SAMPLE` ratings drawn without replacement, or all if there are fewer."""
-        # Drawn in an order that does not depend on the number of workers, so that all meet the same sample.
-        order = np.lexsort((self.values, self.items, self.users))
-        chosen = np.random.default_rng(1).permutation(order)[:SAMPLE]
-        return self.users[chosen], self.items[chosen], self.values[chosen]
+    @abc.abstractmethod
+    def share(self, worker: Any, step: float, clocks_per_epoch: int, seed: int) -> Share:
+        """Return the share of `worker`, in memory of its own, and touch what the first clock will touch.
 
+        Parameters
+        ----------
+        worker : nbps.Worker
+        step : float
+            Size of steps, where the application has any.
+        clocks_per_epoch : int
+            A clock is this fraction of a worker's data.
+        seed : int
+            Of random numbers, where the application draws any.
+        """
 
-@njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy", cache=True)
-def descend(user_table, item_table, users, items, values, step, decay):
-    """Go over some ratings once, in order.
+    @abc.abstractmethod
+    def objective(self, values: Values) -> float:
+        """Return the objective at these values of the tables observed."""
 
-    Parameters
-    ----------
-    user_table, item_table : nbps.kernels.TableKernel
-        Float32 factors, shape (users, rank) and (items, rank), changed in place: the caller sees to it that nobody else
-        writes these rows, or does not mind.
-    users, items : ndarray of int32, shape (n,)
-    values : ndarray of float32, shape (n,)
-    step, decay : float32
-    """
-    P, Q = user_table.values, item_table.values
-    keep = np.float32(1) - step * decay
-    for n in range(users.size):
-        p, q = P[users[n]], Q[items[n]]
-        error = values[n]
-        for k in range(p.size):
-            error -= p[k] * q[k]
-        error *= step
-        for k in range(p.size):
-            x, y = p[k], q[k]
-            p[k] = keep * x + error * y
-            q[k] = keep * y + error * x
+    @abc.abstractmethod
+    def check(self, values: Values) -> None:
+        """Raise `AssertionError` unless the values of all tables after the last clock fit each other."""
 
 
-@njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy", cache=True)
-def objective(P, Q, users, items, values, decay):
-    """Return the mean objective over the ratings given; infinite or NaN if the factors are."""
-    total = 0.0
-    for n in range(users.size):
-        p, q = P[users[n]], Q[items[n]]
-        dot = norm = np.float32(0)
-        for k in range(p.size):
-            dot += p[k] * q[k]
-            norm += p[k] * p[k] + q[k] * q[k]
-        error = values[n] - dot
-        total += error * error + decay * norm
-    return total / users.size
+def deal(weights: npt.NDArray[np.int64], workers: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Deal things out, in random order: return the worker of each, equally much for all, give or take a thing's."""
+    order = random.permutation(weights.size)
+    owner = np.empty(weights.size, np.int64)
+    middle = np.cumsum(weights[order]) - weights[order] / 2
+    owner[order] = np.minimum((middle * workers / weights.sum()).astype(np.int64), workers - 1)
+    return owner
+
+
+def cuts(count: int, parts: int) -> npt.NDArray[np.int64]:
+    """Return where `count` things in order are cut into `parts` of equal size, shape (parts + 1,)."""
+    return np.linspace(0, count, parts + 1).astype(np.int64)

@@ -7,33 +7,26 @@ import gc
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 from measure import console
 
-from nbps.data import Ratings
 from papers import plan, real, simulated
-from papers.application import Problem
 from papers.costs import Costs
+from papers.experiments import Deal
 from papers.records import RunRecord, Setting
 
-Problems = Callable[[int], Problem]  # by the number of workers
-_problems: list[Problems] = []  # in a process that simulates: whence its problems come
-
-
-def problems_of(name: str, ratings: Ratings) -> Problems:
-    """Return a function that deals the ratings out, once for each number of workers."""
-    return functools.cache(lambda workers: Problem.of(name, ratings, workers))
+_deals: list[Deal] = []  # in a process that simulates: whence its ratings come
 
 
 class Backend:
     """Runs settings on real processes, and says so line by line."""
 
-    def __init__(self, problems: Problems, size: plan.Size) -> None:
+    def __init__(self, deal: Deal, size: plan.Size) -> None:
         self._size = size
-        self._problems = problems
+        self._deal = deal
         self._turns: dict[Any, int] = {}
 
     def candidates(self, settings: Mapping[Any, Setting], clocks: int) -> dict[Any, Any]:
@@ -44,9 +37,9 @@ class Backend:
         seed = self._turns[key] = self._turns.get(key, -1) + 1
         began = time.perf_counter()
         size = self._size
-        problem = self._problems(setting.workers)
+        application = self._deal(setting.workers, size.rank)
         snapshots = size.snapshots * clocks // size.clocks
-        record = real.run(problem, setting, size.rank, clocks, size.clocks_per_epoch, snapshots, seed)
+        record = real.run(application, setting, clocks, size.clocks_per_epoch, snapshots, seed)
         whole = time.perf_counter() - began
         text = f"objective {record.final_objective:.4f} after {record.seconds:.2f} s ({whole:.1f} s with start and end)"
         console().print(f"{seed + 1}. {key}: {text}", highlight=False, soft_wrap=True)
@@ -73,15 +66,15 @@ def tasks_of(settings: Mapping[Any, Setting], size: plan.Size, clocks: int, cost
     return found
 
 
-def simulate(problems: Problems, tasks: Mapping[Any, Task], smoke: bool) -> dict[Any, RunRecord]:
+def simulate(deal: Deal, tasks: Mapping[Any, Task], smoke: bool) -> dict[Any, RunRecord]:
     """Carry out simulated runs, in the order given unless in several processes; say so line by line."""
     processes = 1 if smoke else len(os.sched_getaffinity(0))
-    _problems[:] = [problems]
+    _deals[:] = [deal]
     if processes == 1:
         done = {key: _told(key, *_simulate(task)) for key, task in tasks.items()}
     else:
-        for workers in {task.setting.workers for task in tasks.values()}:
-            problems(workers)  # before the fork: then the processes have it
+        for workers, rank in {(task.setting.workers, task.size.rank) for task in tasks.values()}:
+            deal(workers, rank)  # before the fork: then the processes have it
         context = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(processes, context) as pool:
             keys = {pool.submit(_simulate, task): key for key, task in tasks.items()}
@@ -94,8 +87,8 @@ def _simulate(task: Task) -> tuple[RunRecord, float]:
     began = time.perf_counter()
     setting, size, clocks, seed, cluster = task
     snapshots = max(1, size.snapshots * clocks // size.clocks)
-    problem = _problems[0](setting.workers)
-    record = simulated.run(problem, setting, size.rank, clocks, size.clocks_per_epoch, snapshots, seed, cluster)
+    problem = _deals[0](setting.workers, size.rank)
+    record = simulated.run(problem, setting, clocks, size.clocks_per_epoch, snapshots, seed, cluster)
     gc.collect()  # a simulation is one big cycle
     return record, time.perf_counter() - began
 

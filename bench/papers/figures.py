@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 
@@ -20,6 +21,48 @@ from papers.plan import HEADLINE
 
 Numbers = dict[str, Any]
 Grid = dict[str, dict[str, Numbers]]
+
+
+class Scale(NamedTuple):
+    """The axis of an objective.
+
+    Attributes
+    ----------
+    quantity : str
+        What the objective is.
+    rising : bool
+        Whether training makes it larger.
+    span : float
+        From the first objective to the best.
+    """
+
+    quantity: str
+    rising: bool
+    span: float
+
+    @staticmethod
+    def of(quantity: str, rising: bool, grid: Grid) -> Scale:
+        """Return the scale of the curves in a grid."""
+        of_all = [one for by_label in grid.values() for one in by_label.values()]
+        first = float(of_all[0]["curve"]["objective"][0])
+        best = Scale(quantity, rising, 0.0).best([one["final_objective"] for one in of_all])
+        return Scale(quantity, rising, abs(best - first))
+
+    def best(self, spreads: Iterable[Numbers], key: str | None = None) -> float:
+        """Return the best of objectives, by default of all repeats; what diverged is left out."""
+        known = [spread[key or ("max" if self.rising else "min")] for spread in spreads]
+        found = [value for value in known if value is not None]
+        return max(found) if self.rising else min(found)
+
+    def limit(self, ax: Axes, best: float, above: float, worst: float) -> None:
+        """Show what lies between `worst` and `best`, and a share `above` of the span beyond that."""
+        ends = worst, best + above * self.span * (1 if self.rising else -1)
+        ax.set_ylim(min(ends), max(ends))
+
+    def worse(self, objective: float, share: float) -> float:
+        """Return what is worse than `objective` by a share of the span."""
+        return objective + share * self.span * (-1 if self.rising else 1)
+
 
 COLORS = {
     "BSP": "black",
@@ -73,14 +116,14 @@ def _drawn(bound: float | None, model: str, bounds: set[float]) -> bool:
     return bound in chosen
 
 
-def draw_objective(grid: Grid, titles: dict[str, str], target: float) -> Image.Image:
+def draw_objective(grid: Grid, titles: dict[str, str], target: float, scale: Scale) -> Image.Image:
     """Figure 1: objective against time (above) and against clocks (below)."""
-    figure, axes = subplots(
-        2, [titles[name] for name in grid], "Which model lowers the objective soonest, and per clock?"
-    )
+    verb = "raises" if scale.rising else "lowers"
+    question = f"Which model {verb} the objective soonest, and per clock?"
+    figure, axes = subplots(2, [titles[name] for name in grid], question)
     for column, by_label in enumerate(grid.values()):
         bounds = {one["bound"] for one in by_label.values() if one["model"] == "ESSP"}
-        longest, lowest = 0.0, min(one["final_objective"]["min"] or math.inf for one in by_label.values())
+        longest, best = 0.0, scale.best([one["final_objective"] for one in by_label.values()])
         for label, one in by_label.items():
             if not _drawn(one["bound"], one["model"], bounds):
                 continue
@@ -96,10 +139,10 @@ def draw_objective(grid: Grid, titles: dict[str, str], target: float) -> Image.I
         for ax, name in ((axes[0, column], "seconds"), (axes[1, column], "clocks (mean of the workers)")):
             ax.axhline(target, color="lightgray", zorder=0)
             ax.set_xlabel(name)
-            ax.set_ylim(lowest - 0.01, target + 0.15)
+            scale.limit(ax, best, 0.025, scale.worse(target, 0.35))
         axes[1, column].legend(fontsize=6)
-    axes[0, 0].set_ylabel("training objective")
-    axes[1, 0].set_ylabel("training objective")
+    axes[0, 0].set_ylabel(scale.quantity)
+    axes[1, 0].set_ylabel(scale.quantity)
     return image(figure)
 
 
@@ -146,19 +189,20 @@ def _against_staleness(ax: Axes, by_label: dict[str, Numbers], key: str) -> None
     ax.set_xlabel("staleness s")
 
 
-def draw_quantity_quality(grid: Grid, titles: dict[str, str], clock: int) -> Image.Image:
+def draw_quantity_quality(grid: Grid, titles: dict[str, str], clock: int, scale: Scale) -> Image.Image:
     """Figure 3: clocks per second (above) and the objective at one clock (below) against s."""
     question = "More clocks per second for worse ones? (quantity above, quality below)"
     figure, axes = subplots(2, [titles[name] for name in grid], question, height=2.6)
     for column, by_label in enumerate(grid.values()):
         _against_staleness(axes[0, column], by_label, "clocks_per_second")
         _against_staleness(axes[1, column], by_label, "objective_at_clock")
-        best = min(one["objective_at_clock"]["median"] or math.inf for one in by_label.values())
+        best = scale.best([one["objective_at_clock"] for one in by_label.values()], "median")
         known = [one["objective_at_clock"]["median"] for one in by_label.values() if one["model"] in ("SSP", "ESSP")]
-        worst = max((value for value in known if value is not None), default=best)
-        axes[1, column].set_ylim(best - 0.002, best + min(max(worst - best, 0.02), 0.06))  # what diverged lies outside
+        range_ = max((abs(value - best) for value in known if value is not None), default=0.0)
+        share = min(max(range_ / scale.span, 0.05), 0.15)  # what diverged lies outside
+        scale.limit(axes[1, column], best, 0.005, scale.worse(best, share))
     axes[0, 0].set_ylabel("clocks per second")
-    axes[1, 0].set_ylabel(f"objective after {clock} clocks")
+    axes[1, 0].set_ylabel(f"{scale.quantity}\nafter {clock} clocks")
     axes[0, 0].legend(fontsize=7)
     return image(figure)
 
@@ -191,7 +235,10 @@ def draw_staleness(grid: Grid, titles: dict[str, str]) -> Image.Image:
 
 
 def draw_divergence(cells: list[Numbers], titles: dict[str, str]) -> Image.Image:
-    """Figure 5: final objective over staleness and step size, one map for each condition and model."""
+    """Figure 5: final objective over staleness and step size, one map for each condition and model.
+
+    Only of objectives that fall to something above 0.
+    """
     steps = sorted({cell["step"] for cell in cells})
     bounds = sorted({cell["bound"] for cell in cells})
     maps = sorted({(cell["condition"], cell["model"]) for cell in cells}, key=lambda one: (one[0], len(one[1])))

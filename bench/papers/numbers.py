@@ -49,10 +49,10 @@ def objective(runs: Runs, target: float) -> dict[str, dict[str, Numbers]]:
     def describe(own: Sequence[RunRecord]) -> Numbers:
         middle = sorted(own, key=lambda run: run.seconds)[(len(own) - 1) // 2].curve
         return {
-            "seconds_to_target": spread([run.curve.first_below(target, run.curve.seconds) for run in own]),
-            "clocks_to_target": spread([run.curve.first_below(target, run.curve.clocks) for run in own]),
+            "seconds_to_target": spread([run.curve.first_at(target, run.curve.seconds) for run in own]),
+            "clocks_to_target": spread([run.curve.first_at(target, run.curve.clocks) for run in own]),
             "final_objective": spread([run.final_objective for run in own]),
-            "curve": {name: _thinned(values) for name, values in vars(middle).items()},
+            "curve": {name: _thinned(getattr(middle, name)) for name in ("seconds", "clocks", "objective")},
         }
 
     return each(runs, describe)

@@ -11,9 +11,10 @@ import nbps
 from papers.costs import Costs
 from papers.records import Setting, Straggler
 
-# The papers' regime: 8 workers that add up what each learnt from the same factors (BSP) must not overshoot. Computed
-# exactly, in one process, on ml-1m at rank 32: at a tenth of the data a clock BSP diverges from a step of 0.02 on, at a
-# twentieth from 0.04, at a fortieth from 0.06. One worker does best with 0.02 over 20 epochs, 0.03 over 8.
+# The papers' regime for factorization: 8 workers that add up what each learnt from the same factors (BSP) must not
+# overshoot. Computed exactly, in one process, on ml-1m at rank 32: at a tenth of the data a clock BSP diverges from a
+# step of 0.02 on, at a twentieth from 0.04, at a fortieth from 0.06. One worker does best with 0.02 over 20 epochs,
+# with 0.03 over 8.
 STEP = 0.02
 CLOCKS_PER_EPOCH = 40
 STEPS = (0.02, 0.04, 0.06, 0.08)  # of the map of divergence
@@ -23,11 +24,13 @@ HEADLINE = 4.0  # the staleness whose cases are printed and drawn first: chosen 
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of one run of the whole command.
+    """Sizes of all runs of one application on one backend; the defaults are those of factorization on real processes.
 
     Attributes
     ----------
-    rank, epochs, clocks_per_epoch, snapshots : int
+    rank : int
+        Columns of the shared table, where that is open: factors, topics.
+    epochs, clocks_per_epoch, snapshots : int
     step : float
         Step size of all but the map.
     target_epochs : float
@@ -51,6 +54,8 @@ class Size:
     vap_v0 : tuple of float
         Bounds of VAP. In one clock an element of ml-1m's items moves by 0.06 at most (computed exactly, BSP): 1 lets a
         worker have a clock in transit to the end of the run, 0.25 to clock 17 only; from then on it waits in each.
+    hogwild : bool
+        Whether Hogwild is run: where later additions make good those that it loses.
     """
 
     rank: int = 32
@@ -69,6 +74,7 @@ class Size:
     conditions: tuple[str, ...] = ("cores", "even", "constant", "random")
     map_conditions: tuple[str, ...] = ("even", "random")
     vap_v0: tuple[float, ...] = (0.25, 1.0)
+    hogwild: bool = True
 
     @property
     def clocks(self) -> int:
@@ -97,6 +103,42 @@ SMOKE = Size(
     map_conditions=("random",),
     vap_v0=(1.0,),
 )
+
+# LDA: a clock is a tenth of the documents, as in the papers. On kos with 50 topics that is 5,800 tokens and 0.5 ms of a
+# core, to which the exchange of all counts adds 0.4: at 12 ms two cores hold eight workers. The likelihood rises fast
+# for ten epochs, then slowly for hundreds: runs end before.
+LDA = Size(
+    rank=50,
+    epochs=16,
+    clocks_per_epoch=10,
+    snapshots=32,
+    target_epochs=8,
+    bounds=(0, 1, 4, 16),
+    steps=(),
+    pace_s=0.012,
+    conditions=("cores", "even", "random"),
+    map_conditions=(),
+    vap_v0=(),
+    hogwild=False,
+)
+# Lasso: eight workers that each explain the same residual explain it eight times. Computed exactly, in one process, on
+# 500 x 40,000: with whole steps and a fortieth of the columns a clock BSP first makes the objective worse, and lazy
+# copies of s = 1 diverge; with half steps and a hundredth those of s = 4 come as far as BSP, those of s = 16 diverge. A
+# clock takes 0.1 ms of a core with its exchange.
+LASSO = Size(
+    epochs=6,
+    clocks_per_epoch=80,
+    step=0.5,
+    bounds=(0, 1, 4, 16),
+    steps=(0.25, 0.5, 1.0),
+    pace_s=0.002,
+    conditions=("cores", "even", "random"),
+    map_conditions=("random",),
+    vap_v0=(),
+    hogwild=False,
+)
+SMOKE_LDA = replace(SMOKE, rank=5, steps=(), map_conditions=(), vap_v0=(), hogwild=False)
+SMOKE_LASSO = replace(SMOKE, step=0.5, steps=(0.5,), vap_v0=(), hogwild=False)
 
 # The papers' clusters, in virtual time: 64 nodes of 8 workers, with ml-1m: its users are 12 for each of 512 workers
 # (those of ml-100k less than 2), a clock 49 ratings of each. Rank 8: 512 copies of the items, kept twice, are 121 MB. A
@@ -195,7 +237,7 @@ def models(size: Size) -> list[tuple[str, float | None]]:
     found.append(("ASP", None))
     if hasattr(nbps, "VAP"):
         found += [("VAP", v0) for v0 in size.vap_v0]
-    if size.nodes == 1:  # one table that all write into is not to be had on several machines
+    if size.hogwild and size.nodes == 1:  # one table that all write into is not to be had on several machines
         found.append(("Hogwild", None))
     return [*found, (SINGLE, None)]
 

@@ -1,7 +1,7 @@
 """The backend of real processes: a run is one `nbps.Job` on this machine.
 
-Item factors are in a ``cached`` table: a worker reads its own copy, so that staleness is real. User factors are in an
-``exclusive`` table, each row with one writer. ``Hogwild`` and ``single`` have the items in an ``exclusive`` table too.
+What all workers change is in ``cached`` tables: a worker reads its own copy, so that staleness is real. ``Hogwild`` and
+``single`` have it in ``exclusive`` tables.
 
 The objective is computed after the run. A thread of the driver looks at how far the workers are, each millisecond, and
 copies the shared tables at equal distances of work; what it takes from the workers' cores it takes from all models.
@@ -9,7 +9,6 @@ copies the shared tables at equal distances of work; what it takes from the work
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import time
@@ -21,47 +20,43 @@ import numpy as np
 
 import nbps
 from nbps.consistency import consistency_named
-from nbps.kernels import TableKernel
-from papers.application import DECAY, INIT_SD, Problem, descend, objective
+from papers.application import Application, Values
 from papers.records import Curve, Differential, Floats, RunRecord, Setting, Straggler, Trace
 
 _POLL_S = 0.001
+_PROGRESS = "progress"
 _PLAIN = ("Hogwild", "single")  # models without a copy and without a gate
 
 
 def run(
-    problem: Problem, setting: Setting, rank: int, clocks: int, clocks_per_epoch: int, snapshots: int, seed: int
+    application: Application, setting: Setting, clocks: int, clocks_per_epoch: int, snapshots: int, seed: int
 ) -> RunRecord:
     """Train once.
 
     Parameters
     ----------
-    problem : Problem
+    application : Application
         Dealt out to as many workers as `setting` has.
     setting : Setting
-    rank : int
-        Columns of the factors.
     clocks : int
         For each worker.
     clocks_per_epoch : int
-        A clock is this fraction of a worker's ratings.
+        A clock is this fraction of a worker's data.
     snapshots : int
         Points of the objective's curve.
     seed : int
-        Of the injected sleeps; the initial factors are always the same.
+        Of the injected sleeps, and of what the application draws; first values are always the same.
     """
-    rows = dict(zip(("users", "items"), problem.shape, strict=True))
-    access = {"users": "exclusive", "items": "exclusive" if setting.model in _PLAIN else "cached"}
-    init = nbps.init.normal(0.0, INIT_SD)
-    tables = [nbps.Table(name, rows[name], rank, access=access[name], init=init) for name in rows]
-    # Beside the papers' two tables: how many clocks each worker has completed, for the driver's snapshots.
-    tables.append(nbps.Table("progress", setting.workers, 1, dtype="int64", access="exclusive"))
-    with nbps.Job(tables, setting.workers, consistency=_consistency(setting), preload=_compile) as job:
-        job.run(_prepare, problem.users, problem.items, problem.values, problem.bounds)
+    tables = application.tables("exclusive" if setting.model in _PLAIN else "cached")
+    # Beside those of the papers: how many clocks each worker has completed, for the driver's snapshots.
+    tables.append(nbps.Table(_PROGRESS, setting.workers, 1, dtype="int64", access="exclusive"))
+    with nbps.Job(tables, setting.workers, consistency=_consistency(setting), preload=application.preload) as job:
+        job.run(_prepare, application, setting.step, clocks_per_epoch, seed)
         before = job.report()
-        with _snapshots(job, clocks, snapshots) as taken:
-            results = job.run(_train, setting.step, setting.straggler, clocks, clocks_per_epoch, setting.pace_s, seed)
+        with _snapshots(job, application.observed, clocks, snapshots) as taken:
+            results = job.run(_train, application.shared, setting.straggler, clocks, setting.pace_s, seed)
         after = job.report()
+        application.check({table.name: job.table(table.name).to_numpy() for table in tables})
     starts, raw = zip(*results, strict=True)
     began = min(starts)
     times = np.stack(raw)  # workers, 5, clocks
@@ -73,7 +68,7 @@ def run(
         setting,
         trace,
         np.array([now.wait_seconds - then.wait_seconds for now, then in waits]),
-        _curve(problem, taken, trace, began),
+        _curve(application, taken, trace, began),
         Differential.from_counts(counts),
     )
 
@@ -82,40 +77,22 @@ def _consistency(setting: Setting) -> Any:
     return consistency_named("ASP" if setting.model in _PLAIN else setting.model, setting.bound)
 
 
-def _compile() -> None:
-    """Compile the loop for the arrays that workers will give it."""
-    table = TableKernel(np.zeros((1, 2), np.float32), 0)
-    codes = np.zeros(0, np.int32)
-    descend(table, table, codes, codes, np.zeros(0, np.float32), np.float32(0), np.float32(0))
-
-
-def _prepare(worker: Any, users: Any, items: Any, values: Any, bounds: Any) -> None:
-    """Copy this worker's ratings into memory of its own, and touch what the first clock will touch."""
-    own = slice(bounds[worker.rank], bounds[worker.rank + 1])
-    worker.state["ratings"] = users[own].copy(), items[own].copy(), values[own].copy()
-    # A step of size 0 without decay changes nothing.
-    descend(_kernel(worker, "users"), _kernel(worker, "items"), *worker.state["ratings"], np.float32(0), np.float32(0))
-
-
-def _kernel(worker: Any, table: str) -> TableKernel:
-    return worker.table(table).kernel
+def _prepare(worker: Any, application: Application, step: float, clocks_per_epoch: int, seed: int) -> None:
+    worker.state["share"] = application.share(worker, step, clocks_per_epoch, seed)
 
 
 def _train(
-    worker: Any, step: float, straggler: Straggler, clocks: int, clocks_per_epoch: int, pace_s: float, seed: int
+    worker: Any, shared: str, straggler: Straggler, clocks: int, pace_s: float, seed: int
 ) -> tuple[float, Floats]:
     """Train in one worker; return when it began and the rows of `Trace`, ends as they are on the system's clock."""
-    ratings = worker.state["ratings"]
-    cuts = np.linspace(0, ratings[0].size, clocks_per_epoch + 1).astype(int)
-    parts = [[column[a:b] for column in ratings] for a, b in itertools.pairwise(cuts)]
+    share, table, progress = worker.state["share"], worker.table(shared), worker.table(_PROGRESS)
     sleeps = straggler.sleeps(worker.rank, worker.size, clocks, seed)
-    items, users, progress = worker.table("items"), worker.table("users"), worker.table("progress")
     times = np.zeros((5, clocks))
     began = time.perf_counter()
     for clock in range(clocks):
         start, start_cpu = time.perf_counter(), time.thread_time()
-        items.get(0)  # one read in each clock for the report: inside the loop it cannot see any
-        descend(users.kernel, items.kernel, *parts[clock % clocks_per_epoch], np.float32(step), np.float32(DECAY))
+        table.get(0)  # one read in each clock for the report: inside the loop it cannot see any
+        share.advance(clock)
         cpu = time.thread_time() - start_cpu
         rest = pace_s - (time.perf_counter() - start)
         if rest > 0:
@@ -132,18 +109,20 @@ def _train(
 
 
 @contextmanager
-def _snapshots(job: nbps.Job, clocks: int, count: int) -> Iterator[list[tuple[float, Any, Any]]]:
-    """While the body runs, copy the factors `count` times, and once before and after: (time, users, items)."""
-    taken: list[tuple[float, Any, Any]] = []
+def _snapshots(
+    job: nbps.Job, observed: tuple[str, ...], clocks: int, count: int
+) -> Iterator[list[tuple[float, Values]]]:
+    """While the body runs, copy tables `count` times, and once before and after, each with the time."""
+    taken: list[tuple[float, Values]] = []
     over = threading.Event()
 
     def take() -> None:
-        taken.append((time.perf_counter(), job.table("users").to_numpy(), job.table("items").to_numpy()))
+        taken.append((time.perf_counter(), {name: job.table(name).to_numpy() for name in observed}))
 
     def watch() -> None:
         due = clocks / count
         while not over.wait(_POLL_S):
-            done = float(job.table("progress").to_numpy().mean())
+            done = float(job.table(_PROGRESS).to_numpy().mean())
             if done >= due:
                 take()
                 due = (math.floor(done * count / clocks) + 1) * clocks / count
@@ -159,13 +138,12 @@ def _snapshots(job: nbps.Job, clocks: int, count: int) -> Iterator[list[tuple[fl
     take()
 
 
-def _curve(problem: Problem, taken: list[tuple[float, Any, Any]], trace: Trace, began: float) -> Curve:
+def _curve(application: Application, taken: list[tuple[float, Values]], trace: Trace, began: float) -> Curve:
     """Evaluate the snapshots."""
-    sample = problem.sample()
     ends = np.sort(trace.end_s, axis=None)
-    seconds = np.clip([at - began for at, _, _ in taken], 0.0, ends[-1])
+    seconds = np.clip([at - began for at, _ in taken], 0.0, ends[-1])
     clocks = np.searchsorted(ends, seconds, side="right") / trace.end_s.shape[0]
-    values = np.array([objective(P, Q, *sample, DECAY) for _, P, Q in taken])
+    objective = np.array([application.objective(values) for _, values in taken])
     # The last snapshot inside the run may have been taken after its end.
     inside = np.append(np.flatnonzero(seconds[:-1] < ends[-1]), seconds.size - 1)
-    return Curve(seconds[inside], clocks[inside], values[inside])
+    return Curve(seconds[inside], clocks[inside], objective[inside], application.rising)

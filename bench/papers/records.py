@@ -68,7 +68,7 @@ class Setting:
         Staleness of SSP and ESSP, v0 of VAP.
     workers : int
     step : float
-        Step size of SGD.
+        Size of steps, where the application has any.
     straggler : Straggler
     pace_s : float
         Least length of a clock's computation; the worker sleeps for the rest.
@@ -122,17 +122,18 @@ class Curve:
     seconds: Floats
     clocks: Floats
     objective: Floats
+    rising: bool = False  # whether training makes the objective larger
 
     def at_clock(self, clock: float) -> float:
         """Return the objective at `clock`, between snapshots by linear interpolation."""
         return float(np.interp(clock, self.clocks, self.objective))
 
-    def first_below(self, target: float, axis: Floats) -> float | None:
-        """Return where on `axis` (`seconds` or `clocks`) the objective first falls to `target`; None if never.
+    def first_at(self, target: float, axis: Floats) -> float | None:
+        """Return where on `axis` (`seconds` or `clocks`) the objective first comes to `target`; None if never.
 
         Between two snapshots the objective counts as linear.
         """
-        hits = np.flatnonzero(self.objective <= target)
+        hits = np.flatnonzero(self.objective >= target if self.rising else self.objective <= target)
         if hits.size == 0:
             return None
         n = int(hits[0])
@@ -195,18 +196,20 @@ class RunRecord:
 
     @property
     def final_objective(self) -> float:
-        """Objective after the last clock; infinite if it is not a number any more."""
+        """Objective after the last clock; infinitely bad if it is not a number any more."""
         return self.objective_at(math.inf)
 
     def objective_at(self, clock: float) -> float:
-        """Return the objective after `clock` clocks; infinite if it was no number then."""
+        """Return the objective after `clock` clocks; infinitely bad if it was not a number then."""
         value = self.curve.at_clock(clock)
-        return value if math.isfinite(value) else math.inf
+        worst = -math.inf if self.curve.rising else math.inf
+        return value if math.isfinite(value) else worst
 
     @property
     def diverged(self) -> bool:
-        """Whether the objective ended above its beginning, or is not a number."""
-        return bool(self.final_objective > self.curve.objective[0])
+        """Whether the objective ended worse than it began, or is not a number."""
+        final, first = self.final_objective, self.curve.objective[0]
+        return bool(final < first if self.curve.rising else final > first)
 
     def shares(self) -> dict[str, float]:
         """Return the shares of all workers' time that went into computing, sleeping, exchanging and waiting."""

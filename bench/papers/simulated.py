@@ -1,4 +1,4 @@
-"""The backend of simulated machines: a run is one `nbps.sim.Simulation`, in virtual time.
+"""The backend of simulated machines: a run of factorization is one `nbps.sim.Simulation`, in virtual time.
 
 Workers are those of `nbps.core`, as on real machines, and really learn: each goes over its ratings with the compiled
 loop of the real backend, on its private copy of the items' factors. Seconds are drawn (`Costs`), those of a flush and
@@ -23,8 +23,8 @@ from nbps.core.worker import Flush, Refresh
 from nbps.kernels import TableKernel
 from nbps.sim import Network, Scenario, Simulation, SimWorker
 from nbps.sim.worker import Compute
-from papers.application import DECAY, INIT_SD, Problem, descend, objective
 from papers.costs import Costs
+from papers.factorization import DECAY, INIT_SD, Factorization, descend, objective
 from papers.records import Curve, Differential, Floats, RunRecord, Setting, Trace
 from papers.rows import ArrayMemory
 
@@ -47,9 +47,8 @@ class _Training:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Factorization,
         setting: Setting,
-        rank: int,
         clocks: int,
         clocks_per_epoch: int,
         snapshots: int,
@@ -61,15 +60,15 @@ class _Training:
         self.simulation: Simulation | None = None
         self._problem = problem
         self._clocks, self._clocks_per_epoch, self._seed = clocks, clocks_per_epoch, seed
-        self._sample = problem.sample()
-        self._users = _factors("users", problem.shape[0], rank)
+        self._sample = problem.sample
+        self._users = _factors("users", problem.shape[0], problem.rank)
         self._done = 0
         self._due = self._every = clocks * setting.workers / snapshots
         self.costs: Costs | None = None
 
-    def start(self, cluster: Cluster, rank: int) -> None:
+    def start(self, cluster: Cluster) -> None:
         """Make the simulation in which this program runs."""
-        setting = self.setting
+        setting, rank = self.setting, self._problem.rank
         rows = math.ceil(self._problem.shape[1] / cluster.nodes)  # of a node; the last rows are nobody's
         items = np.zeros((rows * cluster.nodes, rank), np.float32)
         items[: self._problem.shape[1]] = _factors("items", self._problem.shape[1], rank)
@@ -152,9 +151,8 @@ class _Training:
 
 
 def run(
-    problem: Problem,
+    problem: Factorization,
     setting: Setting,
-    rank: int,
     clocks: int,
     clocks_per_epoch: int,
     snapshots: int,
@@ -162,8 +160,8 @@ def run(
     cluster: Cluster,
 ) -> RunRecord:
     """Train once in virtual time; arguments as of `papers.real.run`, and the machines."""
-    training = _Training(problem, setting, rank, clocks, clocks_per_epoch, snapshots, seed)
-    training.start(cluster, rank)
+    training = _Training(problem, setting, clocks, clocks_per_epoch, snapshots, seed)
+    training.start(cluster)
     simulation = training.simulation
     assert simulation is not None
     training.snapshot()

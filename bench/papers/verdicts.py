@@ -89,15 +89,23 @@ def _pairs(grid: Grid, left: str, right: str) -> list[tuple[str, float, Numbers,
     return found
 
 
-def _versus(
-    grid: Grid, name: str, read: Callable[[Numbers], Numbers], question: str, show: Callable[[Numbers], str] = shown
-) -> Verdict:
+def _versus(grid: Grid, name: str, read: Callable[[Numbers], Numbers], question: str) -> Verdict:
     """Compare ESSP with SSP at the same staleness in every condition."""
     cases = []
     for condition, s, eager, lazy in _pairs(grid, "ESSP", "SSP"):
-        text = f"{condition}, s = {s:g}: {name} ESSP {show(read(eager))}, SSP {show(read(lazy))}"
+        text = f"{condition}, s = {s:g}: {name} ESSP {shown(read(eager))}, SSP {shown(read(lazy))}"
         cases.append(Case(compare(read(eager), read(lazy)), text, s))
     return Verdict(question, cases)
+
+
+def _per_clock(grid: Grid, rising: bool) -> Verdict:
+    """Compare the objective of ESSP with that of SSP after equally many clocks."""
+    cases = []
+    for condition, s, eager, lazy in _pairs(grid, "ESSP", "SSP"):
+        pair = [one["objective_at_clock"] for one in (eager, lazy)]
+        text = f"{condition}, s = {s:g}: objective ESSP {shown_objective(pair[0])}, SSP {shown_objective(pair[1])}"
+        cases.append(Case(_better(*pair, rising), text, s))
+    return Verdict("Is ESSP's objective per clock better than SSP's?", cases)
 
 
 def _against(grid: Grid, key: str, models: tuple[str, ...], other: str, question: str) -> Verdict:
@@ -111,23 +119,36 @@ def _against(grid: Grid, key: str, models: tuple[str, ...], other: str, question
     return Verdict(question, cases)
 
 
+def _better(a: Numbers, b: Numbers, rising: bool) -> str:
+    """Tell whether objective `a` is better than `b`, as `compare` does; what diverged is worst."""
+    return compare(_negated(a), _negated(b)) if rising else compare(a, b)
+
+
 def _negated(spread: Numbers) -> Numbers:
-    samples = [-value for value in spread["samples"]]
-    return {"median": -spread["median"], "min": -spread["max"], "max": -spread["min"], "samples": samples}
+    def minus(value: float | None) -> float | None:
+        return None if value is None else -value
+
+    samples = [minus(value) for value in spread["samples"]]
+    ends = {"median": minus(spread["median"]), "min": minus(spread["max"]), "max": minus(spread["min"])}
+    return ends | {"samples": samples}
 
 
-def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, cells: list[Numbers]) -> list[Verdict]:
-    """Return the answers; a case is "yes" or "no" only where every repeat says so."""
+def all_verdicts(
+    objective: Grid, shares: Grid, quality: Grid, staleness: Grid, cells: list[Numbers], rising: bool
+) -> list[Verdict]:
+    """Return the answers; a case is "yes" or "no" only where every repeat says so.
+
+    Parameters
+    ----------
+    objective, shares, quality, staleness, cells
+        Numbers of the figures (`papers.numbers`).
+    rising : bool
+        Whether training makes the objective larger.
+    """
     found = [
         _versus(staleness, "staleness", lambda one: _negated(one["mean"]), "Is ESSP's mean staleness below SSP's?"),
         _versus(staleness, "variance", lambda one: one["variance"], "Is ESSP's variance of staleness below SSP's?"),
-        _versus(
-            quality,
-            "objective",
-            lambda one: one["objective_at_clock"],
-            "Is ESSP's objective per clock below SSP's?",
-            shown_objective,
-        ),
+        _per_clock(quality, rising),
         _versus(
             objective, "seconds", lambda one: one["seconds_to_target"], "Does ESSP reach the target sooner than SSP?"
         ),
@@ -152,9 +173,9 @@ def all_verdicts(objective: Grid, shares: Grid, quality: Grid, staleness: Grid, 
             objective, "seconds_to_target", ("ESSP",), "Hogwild", "Does ESSP reach the target sooner than Hogwild?"
         ),
         _waits(shares),
-        _diverges(cells),
+        _diverges(cells, rising),
     ]
-    return [verdict for verdict in found if verdict.cases]  # not every backend has every model
+    return [verdict for verdict in found if verdict.cases]  # not every application and backend has every model
 
 
 def _waits(shares: Grid) -> Verdict:
@@ -169,7 +190,7 @@ def _waits(shares: Grid) -> Verdict:
     return Verdict("Is the share of waiting below that of s = 0?", cases)
 
 
-def _diverges(cells: list[Numbers]) -> Verdict:
+def _diverges(cells: list[Numbers], rising: bool) -> Verdict:
     """Compare over steps and staleness; where both diverged in all repeats there is nothing to compare."""
     cases = []
     by_key = {(cell["condition"], cell["step"], cell["bound"], cell["model"]): cell for cell in cells}
@@ -177,6 +198,6 @@ def _diverges(cells: list[Numbers]) -> Verdict:
         lazy = by_key.get((condition, step, s, "SSP"))
         if model == "ESSP" and lazy is not None:
             texts = [f"{one['model']} {shown_objective(one['final_objective'])}" for one in (eager, lazy)]
-            answer = compare(eager["final_objective"], lazy["final_objective"])
+            answer = _better(eager["final_objective"], lazy["final_objective"], rising)
             cases.append(Case(answer, f"{condition}, s = {s:g}, step {step:g}: {'; '.join(texts)}", s))
-    return Verdict("Is ESSP's final objective below SSP's over steps and staleness?", cases)
+    return Verdict("Is ESSP's final objective better than SSP's over steps and staleness?", cases)
