@@ -15,7 +15,7 @@ class Links(dict[int, Link]):
 
     Those to the nodes in `connected`, by default to all, are up. At most `window` frames are on their way to a peer.
     What was received is acknowledged at once if it is `half_window`; less goes with the next frame, or waits for
-    `keep_alive`.
+    `keep_alive`. `due` are peers for which something may wait for room: who finds none puts them there.
     """
 
     def __init__(self, settings: Settings, now: float, connected: Collection[int] | None) -> None:
@@ -24,6 +24,7 @@ class Links(dict[int, Link]):
         super().__init__({node: Link(node, settings.run, now, node in up) for node in others})
         self.out: list[Action] = []
         self.now = now
+        self.due: set[int] = set()
         self.window = settings.window
         self.half_window = max(1, settings.window // 2)
         self._settings = settings

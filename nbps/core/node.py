@@ -98,7 +98,7 @@ class Node:
         self._enter(State.RUNNING)
         self.clock = settings.clock
         self.unsaved = 0
-        self._story: deque[tuple[float, Any]] = deque(maxlen=_STORY)
+        self._story: deque[Any] = deque(maxlen=2 * _STORY)  # times and events in turn
         self._memory = memory
         self._board = board
         self._bounded = settings.terms.v0 is not None
@@ -106,13 +106,11 @@ class Node:
         self.gone: set[int] = set()
         self._ended_at = 0.0
         self.links = links = Links(settings, now, connected)
-        self.replicas = {node: Replica(node, settings, memory, board, links.post, links.has_room) for node in links}
+        self.replicas = {node: Replica(node, settings, memory, board, links) for node in links}
         self.rounds = Rounds(settings, self.replicas, board)
         clocks = [settings.clock] * settings.nodes
         self.halting = Halting(settings.rank, clocks, self.replicas, board, links.post_to_all)
-        self.shard = Shard(
-            settings, memory, board, links.post, links.has_room, self.rounds.seen, self._save, self.halting
-        )
+        self.shard = Shard(settings, memory, board, links, self.rounds.seen, self._save, self.halting)
         self._on_message: dict[type, Callable[[int, Any], None]] = {
             Push: self.shard.push,
             Ship: self._on_ship,
@@ -139,7 +137,7 @@ class Node:
         links.now = now
         out: list[Action] = []
         links.out = out
-        self._story.append((now, event))
+        self._story += (now, event)  # no tuple is kept for each
         handler = self._handlers.get(type(event))
         try:
             if handler is None:
@@ -153,7 +151,8 @@ class Node:
 
     def story(self) -> str:
         """Say what the node was told last."""
-        lines = [f"  {now:.6f} {event}" for now, event in self._story]
+        told = list(self._story)
+        lines = [f"  {now:.6f} {event}" for now, event in zip(told[::2], told[1::2], strict=True)]
         return "\n".join([f"{self} was told last:", *lines])
 
     def __str__(self) -> str:
@@ -227,7 +226,7 @@ class Node:
                 link.give_back()  # it changed nothing, and may come again as it should be
             links.out.append(Refuse(source, str(error)))
             return
-        if (self._bounded or self.replicas[source].push_due or self.shard.ship_due[source]) and links.has_room(source):
+        if (self._bounded or source in links.due) and links.has_room(source):
             self._use_room(source)
         if link.received - link.told >= links.half_window:
             links.answer(link)
@@ -312,6 +311,7 @@ class Node:
 
     def _use_room(self, peer: int) -> None:
         """Send to `peer` what waited for room."""
+        self.links.due.discard(peer)
         if self._bounded:
             if self.rounds.due is not None:
                 self._start_round(self.rounds.due)

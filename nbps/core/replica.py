@@ -8,10 +8,9 @@ way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from nbps.core.links import Links
 from nbps.core.memory import Board, Memory, Rows
-from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe
+from nbps.core.messages import Confirm, Pull, Push, Ship, Subscribe, Unsubscribe
 from nbps.core.rules import FINISHED, is_checkpoint
 from nbps.core.settings import Settings
 from nbps.errors import LocalProtocolError, RemoteProtocolError
@@ -51,8 +50,7 @@ class Replica:
         settings: Settings,
         memory: Memory,
         board: Board,
-        post: Callable[[int, Message], None],
-        has_room: Callable[[int], bool],
+        links: Links,
     ) -> None:
         self.owner = owner
         self.number = 0
@@ -66,8 +64,9 @@ class Replica:
         self.halting = False
         self._memory = memory
         self._board = board
-        self._post = post
-        self._has_room = has_room
+        self._post = links.post
+        self._has_room = links.has_room
+        self._due = links.due
         self._window = settings.window
         self._window_bytes = settings.window_bytes
         self._checkpoint_every = settings.terms.checkpoint_every
@@ -77,6 +76,7 @@ class Replica:
         # What is not sent now stays in the replica: the next batch brings it.
         self.push_due = not self.can_push()
         if self.push_due:
+            self._due.add(self.owner)
             return
         self.number += 1
         exact = self.halting or clock == FINISHED or is_checkpoint(clock, self._checkpoint_every)
@@ -129,7 +129,8 @@ class Replica:
         number, clock, applied, answered, rows = ship
         unapplied = self.unapplied
         if rows is not None:
-            newer = [batch for batch_number, batch in unapplied if batch_number > applied]
+            has_newer = unapplied and unapplied[-1][0] > applied
+            newer = [batch for batch_number, batch in unapplied if batch_number > applied] if has_newer else []
             self._memory.install(self.owner, rows, newer, answered)
         self.ships = number
         while unapplied and unapplied[0][0] <= applied:

@@ -15,13 +15,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nbps.core.halting import Halting
+from nbps.core.links import Links
 from nbps.core.memory import Board, Memory, Rows
-from nbps.core.messages import Confirm, Message, Pull, Push, Ship, Subscribe, Unsubscribe, Visible
+from nbps.core.messages import Confirm, Pull, Push, Ship, Subscribe, Unsubscribe, Visible
 from nbps.core.rules import FINISHED, is_checkpoint
 from nbps.core.settings import Settings
 from nbps.errors import LocalProtocolError, RemoteProtocolError
-
-Post = Callable[[int, Message], None]
 
 
 class InTransit(NamedTuple):
@@ -66,8 +65,7 @@ class Shard:
         settings: Settings,
         memory: Memory,
         board: Board,
-        post: Post,
-        has_room: Callable[[int], bool],
+        links: Links,
         seen: Callable[[int, int], None],
         save: Callable[[int], bool],
         halting: Halting,
@@ -91,8 +89,9 @@ class Shard:
         self._others = [node for node in range(nodes) if node != rank]
         self._memory = memory
         self._board = board
-        self._post = post
-        self._has_room = has_room
+        self._post = links.post
+        self._has_room = links.has_room
+        self._due = links.due
         self._seen = seen
         self._save = save
         self._halting = halting
@@ -162,6 +161,7 @@ class Shard:
         """Ship to `node` what changed, or remember to do so when its link has room again."""
         if not self._has_room(node):
             self.ship_due[node] = True
+            self._due.add(node)
             return
         self.ship_due[node] = False
         wanted = self.wanted[node]

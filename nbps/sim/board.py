@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,14 +42,15 @@ class SimBoard:
         Ships that the node has taken in.
     """
 
-    def __init__(self, workers: int, nodes: int, copies: bool, terms: Terms, wake: Callable[[Any, Any], None]) -> None:
+    def __init__(
+        self, workers: int, nodes: int, copies: bool, terms: Terms, wake: Callable[[list[Any], bool], None]
+    ) -> None:
         self.workers = workers
         self.bounded = terms.v0 is not None
         self._shards = nodes if nodes > 1 else 0
         self._must_ask = nodes > 1 and not terms.pushes
         # Live rows are seen by all workers of a node at once: only copies, and other nodes, have to take them in.
         self._copies = workers if copies else 0
-        self._count = 0
         self._wake = wake
         self.reset(0)
 
@@ -67,7 +67,7 @@ class SimBoard:
         self._told = [clock, 0, 0]  # the lowest slot of the workers, by group
         self._at_told = [workers] * 3  # how many of them are there
         self._at_lowest = len(self.slots[Group.COMMITTED])
-        self._gates: list[tuple[int, int, Any]] = []  # heap of those that wait for the lowest committed slot
+        self._gates: dict[int, list[Any]] = {}  # those that wait for the lowest committed slot, by what it is to be
         self._waiting: list[tuple[Any, Await | Poll]] = []  # everybody else that waits
         self.installs = 0
         self._taken = [self.snapshot()] * workers  # the snapshot that each worker took in last
@@ -86,9 +86,8 @@ class SimBoard:
             if not self._at_lowest:
                 self.lowest = lowest = min(slots)
                 self._at_lowest = slots.count(lowest)
-                gates = self._gates
-                while gates and gates[0][0] <= lowest:
-                    self._wake(heapq.heappop(gates)[2], True)
+                for target in sorted(target for target in self._gates if target <= lowest):
+                    self._wake(self._gates.pop(target), True)
         if self._waiting:
             self._look_again()
 
@@ -176,8 +175,7 @@ class SimBoard:
     def park(self, who: Any, worker: int, wait: Await | Poll) -> None:
         """Wake `who` when what it waits for has come."""
         if type(wait) is Await and wait.group is Group.COMMITTED and wait.count == ALL:
-            self._count += 1
-            heapq.heappush(self._gates, (wait.target, self._count, who))
+            self._gates.setdefault(wait.target, []).append(who)
         else:
             self._waiting.append((who, wait))
 
@@ -186,9 +184,9 @@ class SimBoard:
         waiting, self._waiting = self._waiting, still
         for who, wait in waiting:
             if self.holds(who.local, wait):
-                self._wake(who, True)
+                self._wake([who], True)
             elif type(wait) is Poll and self.has_news(who.local):
-                self._wake(who, False)
+                self._wake([who], False)
             else:
                 still.append((who, wait))
 

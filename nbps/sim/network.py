@@ -37,8 +37,10 @@ class Connections:
 
     def arrivals(self, source: int, target: int, frame: Frame, now: float) -> list[float]:
         """Return when `frame` arrives: once, not at all, or twice."""
-        network = self._network
-        size = _HEADER_BYTES + _payload_bytes(frame)
+        network, message, size = self._network, frame.message, _HEADER_BYTES + 8
+        if type(message) is Ship or type(message) is Push:
+            rows = message.rows
+            size = _HEADER_BYTES + (len(rows) * (8 + int(rows[0][1].nbytes)) if rows else 0)
         self.frames += 1
         self.bytes += size
         start = self._free[source]
@@ -85,11 +87,3 @@ class Connections:
         """Let frames between two nodes vanish for a while."""
         until = max(until, self._silent.get((a, b), 0.0))
         self._silent[a, b] = self._silent[b, a] = until
-
-
-def _payload_bytes(frame: Frame) -> int:
-    message = frame.message
-    if type(message) is Ship or type(message) is Push:
-        rows = message.rows
-        return len(rows) * (8 + int(rows[0][1].nbytes)) if rows else 0
-    return 8

@@ -244,6 +244,12 @@ class Scenario:
         return sum(ends) + (limit_s <= 0)
 
     @property
+    def patience_s(self) -> float:
+        """So long after workers did something last nothing will happen any more."""
+        longest_s = max((fault.for_s for fault in self.faults), default=0.0)
+        return self.failure_timeout_s + longest_s + 30 + 100 * self.network.longest_s
+
+    @property
     def size(self) -> int:
         """Workers on all nodes."""
         return self.nodes * self.workers

@@ -8,6 +8,7 @@ time. Whatever happens is drawn from the scenario's seed, so the same scenario g
 from __future__ import annotations
 
 import functools
+import operator
 import random
 from collections.abc import Callable, Generator
 from typing import Any
@@ -36,7 +37,7 @@ _REST_S = 0.02  # at most, from the end of a run on a node to the next
 _RUNS_OF_A_LIFE = 1000  # numbers that a restarted job leaves free: its frames must not be taken for those before
 _PARKED = object()  # the answer of an action that waits or takes time
 _TIME_PASSED = Tick()
-_RESUME, _ARRIVE, _TICK, _CALL, _WRITTEN = range(5)  # kinds of events: the handler's index
+_RESUME, _ARRIVE, _TICK, _CALL, _WRITTEN, _WAKE = range(6)  # kinds of events: the handler's index
 
 
 class StuckError(Error, RuntimeError):
@@ -75,6 +76,7 @@ class Simulation(Timeline):
         self._depth = 0
         self._running = 0  # workers
         self._resting = 0  # machines without an agent between two runs
+        self._is_stuck = False  # nothing moves but the agents' clocks
         self._moved_at = 0.0  # when a worker did something last, or will have done computing
         self._restart_due = False
         self.connections = Connections(scenario.nodes, scenario.network, self._random)
@@ -91,7 +93,7 @@ class Simulation(Timeline):
             Compute: self._compute,
             Fetch: self._fetch,
         }
-        self.handlers = self._resume, self._arrive, self._tick, lambda function: function(), self._written
+        self.handlers = self._resume, self._arrive, self._tick, operator.call, self._written, self._resume_all
         self.nodes: list[SimNode] = []
         self._crews: list[list[SimWorker]] = []
         self._start(0, 0, [initial] * scenario.nodes)
@@ -111,15 +113,8 @@ class Simulation(Timeline):
         ProtocolError
             If the core was driven wrongly or breaks an invariant.
         """
-        patience_s = self.scenario.failure_timeout_s + max((f.for_s for f in self.scenario.faults), default=0.0) + 30
-        patience_s += 100 * self.scenario.network.longest_s
-        heap, step = self.heap, self.step
-        while heap:
-            if self._running == 0 and self._is_over():
-                return
-            step()
-            if self.now > self._moved_at + patience_s:
-                break
+        while (self._running or not self._is_over()) and not self._is_stuck and self.step():
+            pass
         if not self._is_over():
             raise StuckError(f"nothing moves any more after {self.now:.3f} virtual seconds: {self._waiting()}")
 
@@ -140,9 +135,9 @@ class Simulation(Timeline):
 
     def _pause(self) -> None:
         """Let others go on in the middle of an operation."""
-        if self._depth < _DEPTH and self.heap and self._random.random() < self.scenario.preemption:
+        if self._depth < _DEPTH and self.next_kind() is not None and self._random.random() < self.scenario.preemption:
             self._depth += 1
-            while self.heap and self.heap[0][2] in (_RESUME, _ARRIVE):
+            while self.next_kind() in (_RESUME, _ARRIVE, _WAKE):
                 self.step()
                 if self._random.random() < 0.2:
                     break
@@ -260,9 +255,16 @@ class Simulation(Timeline):
         usual = self._random.random() < 0.7
         return self._random.random() * (_INSTANT_S if usual else self.scenario.speed.mean_s)
 
-    def _wake(self, who: SimWorker, answer: bool) -> None:
-        who.wait_s += self.now - who.parked_at
-        self.schedule(self.now, _RESUME, (who, who.life, answer))
+    def _wake(self, crew: list[SimWorker], answer: bool) -> None:
+        """Have workers go on that waited: one after the other, together unless others may come in between."""
+        for who in crew:
+            who.wait_s += self.now - who.parked_at
+        for together in [[who] for who in crew] if self.scenario.preemption else [crew]:
+            self.schedule(self.now, _WAKE, (together, answer))
+
+    def _resume_all(self, argument: tuple[list[SimWorker], bool]) -> None:
+        for who in argument[0]:
+            self._resume((who, who.life, argument[1]))
 
     def _publish(self, who: SimWorker, action: worker.Publish) -> int:
         if who.node.board.publish_own(action.group, who.local, action.value):
@@ -286,8 +288,9 @@ class Simulation(Timeline):
         return _PARKED
 
     def _compute(self, who: SimWorker, action: Compute) -> Any:
-        self._moved_at = max(self._moved_at, self.now + action.seconds)
-        self.schedule(self.now + action.seconds, _RESUME, (who, who.life, None))
+        who.compute_s += action.seconds
+        self._moved_at = max(self._moved_at, until := self.now + action.seconds)
+        self.schedule(until, _RESUME, (who, who.life, None))
         return _PARKED
 
     def _fetch(self, who: SimWorker, action: Fetch) -> Any:
@@ -311,8 +314,11 @@ class Simulation(Timeline):
     def carry_out(self, node: SimNode, actions: list[Action]) -> None:
         """Carry out what the agent of a node asks for."""
         for action in actions:
-            if isinstance(action, Send):
-                self._send(node.rank, *action)
+            if type(action) is Send:
+                peer, frame = action
+                argument = (node.rank, peer, self.connections.epochs[node.rank][peer], frame)
+                for at in self.connections.arrivals(node.rank, peer, frame, self.now):
+                    self.schedule(at, _ARRIVE, argument)
             elif isinstance(action, messages.Save):
                 node.disk_free_at = max(self.now, node.disk_free_at) + self.scenario.disk_s * self._random.random()
                 self.schedule(node.disk_free_at, _WRITTEN, (node, action))
@@ -328,13 +334,7 @@ class Simulation(Timeline):
             node.runs.validate()
         if node.fetching:
             for row in [row for row in node.fetching if node.memory.readable(row)]:
-                for who in node.fetching.pop(row):
-                    self._wake(who, True)
-
-    def _send(self, source: int, target: int, frame: Frame) -> None:
-        epoch = self.connections.epochs[source][target]
-        for at in self.connections.arrivals(source, target, frame, self.now):
-            self.schedule(at, _ARRIVE, (source, target, epoch, frame))
+                self._wake(node.fetching.pop(row), True)
 
     def _arrive(self, argument: tuple[int, int, int, Frame]) -> None:
         source, target, epoch, frame = argument
@@ -343,6 +343,7 @@ class Simulation(Timeline):
             node.tell(Received(source, frame))
 
     def _tick(self, node: SimNode) -> None:
+        self._is_stuck = self.now > self._moved_at + self.scenario.patience_s
         if node.alive and node is self.nodes[node.rank]:
             node.tell(_TIME_PASSED)
             self.schedule(self.now + self._tick_s, _TICK, node)

@@ -58,6 +58,11 @@ class SimWorker:
         Reads for each clock differential, as the core reports them.
     """
 
+    __slots__ = (
+        "added", "alive", "compute_s", "copy", "core", "differentials", "done", "finished_at", "is_bounded", "life",
+        "local", "node", "parked_at", "random", "rank", "run", "size", "stopped_until", "visible", "wait_s",
+    )  # fmt: skip
+
     def __init__(self, rank: int, local: int, size: int, node: SimNode, core: Worker, seed: int, cached: bool) -> None:
         self.rank = rank
         self.local = local
@@ -65,6 +70,7 @@ class SimWorker:
         self.node = node
         self.run = node.run
         self.core = core
+        self.is_bounded = core.terms.v0 is not None
         self.random = random.Random(f"{seed}/{rank}")
         self.copy: SimCopy | None = None
         self.wait_s = self.compute_s = 0.0
@@ -103,7 +109,7 @@ class SimWorker:
         if self.copy is not None:
             self.copy.add(row, delta)
             return
-        if self.core.terms.v0 is not None:
+        if self.is_bounded:
             before = self.added.get(row)
             self.added[row] = delta.copy() if before is None else before + delta
         self.node.memory.add(row, delta)
@@ -118,7 +124,6 @@ class SimWorker:
 
     def compute(self, seconds: float) -> Generator[Any, Any, None]:
         """Work for so many virtual seconds."""
-        self.compute_s += seconds
         yield Compute(seconds)
 
     def flush(self) -> float:
@@ -135,5 +140,5 @@ class SimWorker:
         """Count a read."""
         now = self.core.now
         self.visible = visible = visible if visible < now else now  # of its own it has seen no more
-        differential = visible - now
-        self.differentials[differential] = self.differentials.get(differential, 0) + 1
+        differential, counts = visible - now, self.differentials
+        counts[differential] = counts.get(differential, 0) + 1

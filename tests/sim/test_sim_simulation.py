@@ -15,6 +15,8 @@ import pytest
 import nbps
 from nbps.core.worker import ALL, Await, Group
 from nbps.sim import Fault, Network, Scenario, Simulation, Speed, StuckError, random_scenario, simulate
+from nbps.sim.memory import SimMemory
+from nbps.sim.timeline import Timeline
 
 SCHEDULES = int(os.environ.get("NBPS_SCHEDULES", "2000"))
 
@@ -81,6 +83,36 @@ def test_many_workers_on_many_nodes():
     assert outcome.reads == outcome.adds == 12 * 10 * 12
     assert set(outcome.differentials) <= {0, -1}
     assert 0 < outcome.wait_share < 1
+
+
+@pytest.mark.parametrize(("fault", "word"), [("install", "at least"), ("apply", "at most")])
+def test_with_many_workers_wrong_reads_are_found(fault, word, monkeypatch):
+    """Values that are not taken in are missed at least once; additions that are made twice are seen before the end."""
+    original = SimMemory.apply
+    broken = {"install": lambda *_: None, "apply": lambda *arguments: [original(*arguments) for _ in range(2)]}
+    monkeypatch.setattr(SimMemory, fault, broken[fault])
+    found = simulate(Scenario(nodes=12, workers=10, clocks=12, consistency=nbps.ESSP(1))).violations
+    assert any(violation.property == "P1" and word in violation.message for violation in found)
+
+
+def test_events_of_one_time_happen_in_the_order_of_their_making():
+    """Also those that are made at that very time: they come after what was made for it before."""
+    timeline, seen = Timeline(), []
+
+    def happen(name):
+        seen.append((timeline.now, name))
+        if name == "b":
+            timeline.schedule(1.0, 0, "e")
+            timeline.schedule(0.5, 0, "f")
+            timeline.schedule(0.5, 0, "g")
+
+    timeline.handlers = (happen,)
+    for at, name in ((1.0, "a"), (0.5, "b"), (0.5, "c"), (1.0, "d")):
+        timeline.schedule(at, 0, name)
+    while timeline.next_kind() is not None:
+        assert timeline.step()
+    assert not timeline.step()
+    assert seen == [(0.5, "b"), (0.5, "c"), (0.5, "f"), (0.5, "g"), (1.0, "a"), (1.0, "d"), (1.0, "e")]
 
 
 @pytest.mark.parametrize("model", [nbps.SSP(2), nbps.ESSP(2)], ids=str)
