@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -92,10 +93,15 @@ def _read_parquet(source: Source, content: pa.Buffer, columns: Columns | None) -
         rows = file.metadata.num_rows
         source.check_fits(rows)
         filled = [_Filled(schema.field(name).type, rows, is_id=n < 2) for n, name in enumerate(wanted)]
-        for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-            table = pa.Table.from_batches([batch]).select(wanted)
-            for column, found in zip(filled, table.columns, strict=True):
-                column.add(found.chunk(0))
+        with ThreadPoolExecutor(len(wanted)) as pool:  # which fill, mostly new memory, while the next batch is decoded
+            taken: list[Future[None]] = []
+            for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+                for one in taken:
+                    one.result()
+                found = pa.Table.from_batches([batch]).select(wanted).columns
+                taken = [pool.submit(column.add, part.chunk(0)) for column, part in zip(filled, found, strict=True)]
+            for one in taken:
+                one.result()
         return pa.table([column.chunks for column in filled], names=wanted)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nbps.buffers import over
-from nbps.data.arrays import cached_parts, flat, on_all_cores, own_memory, parts, release_unused
+from nbps.data.arrays import added_up, cached_parts, flat, on_all_cores, own_memory, parts, release_unused
 from nbps.data.ratings.columns import ROLES, Columns
 from nbps.data.ratings.frames import rating_columns
 from nbps.data.ratings.ids import IdMap
@@ -315,7 +315,5 @@ def _divided(columns: tuple[Any, Any, Any], mask: npt.NDArray[np.bool_], in_plac
 
 
 def _counts(codes: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int64]:
-    counts = np.zeros(size, np.int64)
-    for part in parts(len(codes), size):
-        counts += np.bincount(codes[part], minlength=size)
+    counts: npt.NDArray[np.int64] = added_up(lambda part: np.bincount(codes[part], minlength=size), len(codes), size)
     return counts

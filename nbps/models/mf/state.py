@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nbps.buffers import over
 from nbps.data import IdMap, Ratings
-from nbps.data.arrays import parts
+from nbps.data.arrays import added_up
 from nbps.data.memory import check_fits
 from nbps.errors import DataError
 from nbps.kernels.models import mf_layout
@@ -191,12 +191,13 @@ def _check_fits(ratings: int, users: int, items: int, plan: TrainingPlan) -> Non
 
 def _deviation(values: Floats, mean: float) -> float:
     """Return the standard deviation of `values`."""
-    squares = 0.0
-    for part in parts(values.size):
+
+    def squares(part: slice) -> float:
         distances = values[part] - np.float64(mean)
         distances *= distances
-        squares += float(distances.sum())
-    return math.sqrt(squares / values.size)
+        return float(distances.sum())
+
+    return math.sqrt(added_up(squares, values.size) / values.size)
 
 
 def grown(factors: Factors, data: Ratings, plan: TrainingPlan) -> tuple[Factors, Ratings]:
@@ -254,12 +255,10 @@ def _extended(
 def _damped_means(
     codes: npt.NDArray[np.int32], counts: Ints, damping: float, values_of: Callable[[slice], npt.NDArray[Any]]
 ) -> npt.NDArray[np.float64]:
-    rows = np.arange(counts.size)
-    sums: npt.NDArray[Any] = np.zeros(counts.size)
-    for part in parts(codes.size, counts.size):
-        # What was added before comes first: the sums have the same bits in whatever parts they are made.
-        every, weights = np.concatenate([rows, codes[part]]), np.concatenate([sums, values_of(part)])
-        sums = np.bincount(every, weights, minlength=counts.size)
+    def sums_of(part: slice) -> npt.NDArray[np.float64]:
+        return np.bincount(codes[part], values_of(part), minlength=counts.size)
+
+    sums: npt.NDArray[np.float64] = added_up(sums_of, codes.size, counts.size)
     return sums / (np.maximum(counts, 1) + damping)  # the sum of none is 0
 
 
