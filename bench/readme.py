@@ -65,6 +65,15 @@ def kernels() -> str:
     return "\n".join([*lines, "", origin(*results)])
 
 
+def command() -> str | None:
+    """Return the table of `command.py`, without the phases; None where it has not been run."""
+    if not (RESULTS / "command.json").exists():
+        return None
+    result = load("command")
+    shown = [one for one in result["results"] if not one["name"].startswith("  of it")]
+    return "\n".join([*quantities({"results": shown}), "", origin(result)])
+
+
 def defaults() -> str:
     """Return the table of `defaults.py`."""
     result = load("defaults")
@@ -127,7 +136,10 @@ def nodes() -> str:
 
 def main() -> None:
     """Replace the tables, wherever their markers are."""
-    tables = {"mf": factorization(), "defaults": defaults(), "choice": choice(), "kernels": kernels(), "nodes": nodes()}
+    tables = {
+        "mf": factorization(), "command": command(), "defaults": defaults(), "choice": choice(), "kernels": kernels(),
+        "nodes": nodes(),
+    }  # fmt: skip
     page = _PAGE.read_text()
     for name, table in tables.items():
         if table is None:

@@ -16,7 +16,8 @@ from typing import Any
 
 from measure import Line, Options, in_turn, options, report
 
-_TARGET_IMPORT_S, _TARGET_WARM_S, _TARGET_COLD_S, _TARGET_SECOND_S = 0.12, 1.5, 20.0, 0.1
+TARGET_IMPORT_S = 0.12  # less than a user notices
+_TARGET_WARM_S, _TARGET_COLD_S, _TARGET_SECOND_S = 1.5, 20.0, 0.1
 
 _IMPORT = """
 import time
@@ -97,7 +98,7 @@ def measure(given: Options) -> list[Line]:
 
     ready = [run["first"] - run["prepared"] for run in warm]
     return [
-        Line("import nbps", "s", [run[0] for run in samples["import"]], target=_TARGET_IMPORT_S),
+        Line("import nbps", "s", [run[0] for run in samples["import"]], target=TARGET_IMPORT_S),
         Line("import nbps, and name Job and Table", "s", [run[1] for run in samples["import"]]),
         Line("job, 2 workers, warm: call to first line", "s", seconds(warm, "first"), target=_TARGET_WARM_S),
         Line("  of it: kernels imported and loaded", "s", seconds(warm, "prepared")),

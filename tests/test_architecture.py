@@ -18,7 +18,7 @@ import nbps
 # is its layer; those in one line stand beside each other, and know nothing of each other.
 ORDER = [
     ["nbps.errors"],
-    ["nbps.checks", "nbps.buffers", "nbps.kernels"],
+    ["nbps.checks", "nbps.buffers", "nbps.cgroup", "nbps.kernels"],
     ["nbps.core"],
     ["nbps.consistency", "nbps.memory"],
     ["nbps.transport", "nbps.runtime"],
@@ -35,7 +35,7 @@ ORDER = [
 LAYERS = {name: set().union(*ORDER[:height]) for height, names in enumerate(ORDER) for name in names}
 # The protocol, kernels and data need nothing of what lies below them but this.
 LAYERS["nbps.core"] = {"nbps.errors"}
-LAYERS["nbps.data"] = {"nbps.errors", "nbps.checks", "nbps.buffers"}
+LAYERS["nbps.data"] = {"nbps.errors", "nbps.checks", "nbps.buffers", "nbps.cgroup"}
 
 
 def layer(module: str) -> str:

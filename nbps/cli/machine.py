@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nbps.cgroup import memory_limit, quota_cores
 from nbps.cli.versions import version_of
 from nbps.kernels import cache, relaxed
 from nbps.memory import segments
-from nbps.runtime.cores import quota_cores, usable_cores
+from nbps.runtime.cores import usable_cores
 
-_CGROUP = Path("/sys/fs/cgroup")
 _PACKAGES = ("nbps", "numpy", "numba", "pyarrow")
 
 
@@ -63,12 +63,6 @@ def _processor_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def _cgroup_words(name: str) -> list[str]:
-    with contextlib.suppress(OSError):
-        return (_CGROUP / name).read_text().split()
-    return []
 
 
 def _compiler_cache(clean: bool) -> dict[str, Any]:
@@ -117,12 +111,11 @@ def _bytes_in(folder: Path) -> int:
 
 def _limits() -> dict[str, Any]:
     """Return the soft limits that a run can meet; None for no limit."""
-    memory = _cgroup_words("memory.max")
     return {
         "open_files": _soft_limit(resource.RLIMIT_NOFILE),
         "processes": _soft_limit(resource.RLIMIT_NPROC),
         "address_space_bytes": _soft_limit(resource.RLIMIT_AS),
-        "container_memory_bytes": int(memory[0]) if memory and memory[0].isdecimal() else None,
+        "container_memory_bytes": memory_limit(),
     }
 
 

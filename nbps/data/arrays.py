@@ -50,7 +50,7 @@ def on_all_cores(work: Callable[[Task], object], tasks: Iterable[Task]) -> None:
 
 
 def added_up(value_of: Callable[[slice], Any], size: int, least: int = 0) -> Any:
-    """Return the sum of what `value_of` gives for parts of `size` entries, in their order whichever thread is faster."""
+    """Return the sum of what `value_of` gives for parts of `size` entries: in the order of the parts."""
     threads, total, left = pa.cpu_count(), 0, parts(size, least)
     with ThreadPoolExecutor(threads) as pool:
         while some := list(itertools.islice(left, threads)):

@@ -5,22 +5,18 @@ Otherwise the system would end a process at some later moment, without a word.
 
 from __future__ import annotations
 
-import contextlib
 import resource
 from pathlib import Path
 
+from nbps.cgroup import memory_left
 from nbps.errors import OutOfMemoryError
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes() -> int:
     """Return how much memory this process can still get: of the machine, of its container, of its own limit."""
     free = [1024 * _numbers(Path("/proc/meminfo"))["MemAvailable:"]]
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
-        limit = int((_CGROUP / "memory.max").read_text())
-        cached = _numbers(_CGROUP / "memory.stat")["inactive_file"]  # given back when it is wanted
-        free.append(limit - int((_CGROUP / "memory.current").read_text()) + cached)
+    if (left := memory_left()) is not None:
+        free.append(left)
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         free.append(soft - 1024 * _numbers(Path("/proc/self/status"))["VmSize:"])

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from pathlib import Path
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-def quota_cores() -> float | None:
-    """Return how many cores' time the container may use; None without a quota."""
-    words: list[str] = []
-    with contextlib.suppress(OSError):
-        words = _QUOTA.read_text().split()  # microseconds in each period (or "max"), and the period
-    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdecimal() else None
+from nbps.cgroup import quota_cores
 
 
 def usable_cores() -> int:
