@@ -314,7 +314,7 @@ class Simulation(Timeline):
     def carry_out(self, node: SimNode, actions: list[Action]) -> None:
         """Carry out what the agent of a node asks for."""
         for action in actions:
-            if type(action) is Send:
+            if isinstance(action, Send):
                 peer, frame = action
                 argument = (node.rank, peer, self.connections.epochs[node.rank][peer], frame)
                 for at in self.connections.arrivals(node.rank, peer, frame, self.now):

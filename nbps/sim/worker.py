@@ -78,7 +78,7 @@ class SimWorker:
         self.stopped_until = 0.0
         self.alive = True
         self.done = False
-        self.life: Generator[Any, Any, None] | None = None  # the program, with all that it is in the middle of
+        self.life: Any = None  # the program, with all that it is in the middle of; None before its first step
         self.differentials: dict[int, int] = {}
         self.visible = 0
         self.added: dict[int, Any] = {}  # under VAP, what was added to live rows since the last commit
