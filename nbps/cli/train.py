@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ def start(context: typer.Context, nodes: int, workers: int | None, transport: st
         play(context, nodes, workers, transport)
     from nbps.runtime import forkserver
 
-    forkserver.current()  # starts while everything else is imported, and the data is read
+    # Starts while everything else is imported, and the data is read: with Numba, without which no worker starts.
+    forkserver.current().load((importlib.import_module, ("nbps.kernels.prepare",)))
 
 
 def run_options(out: Path | None, json: bool, quiet: bool, workers: int | None, **chosen: Any) -> RunOptions:

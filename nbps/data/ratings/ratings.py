@@ -254,8 +254,9 @@ class Ratings:
                 f"test_fraction {test_fraction} of {len(self)} ratings leaves {len(self) - count} to train "
                 f"and {count} to test; expected at least one of each. Use another fraction or more ratings."
             )
-        train, test = _divided((self.users, self.items, self.values), is_test, in_place)
-        return Ratings(*train, self.user_ids, self.item_ids), Ratings(*test, self.user_ids, self.item_ids)
+        divided = _divided((self.users, self.items, self.values), is_test, in_place)
+        train, test = (replace(self, users=users, items=items, values=values) for users, items, values in divided)
+        return train, test
 
     def recode(self, user_ids: IdMap, item_ids: IdMap) -> tuple[Ratings, int]:
         """Return the same ratings in the codes of other maps, as a model trained on other data needs them.

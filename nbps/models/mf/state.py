@@ -255,7 +255,7 @@ def _extended(
 def _damped_means(
     codes: npt.NDArray[np.int32], counts: Ints, damping: float, values_of: Callable[[slice], npt.NDArray[Any]]
 ) -> npt.NDArray[np.float64]:
-    def sums_of(part: slice) -> npt.NDArray[np.float64]:
+    def sums_of(part: slice) -> npt.NDArray[Any]:
         return np.bincount(codes[part], values_of(part), minlength=counts.size)
 
     sums: npt.NDArray[np.float64] = added_up(sums_of, codes.size, counts.size)
