@@ -134,11 +134,25 @@ def nodes() -> str:
     return "\n".join([*lines, "", origin(*results)])
 
 
+def lasso() -> str:
+    """Return the table of `lasso.py`: a row for each task, a column for each peer."""
+    result = load("lasso")
+    peers = list(dict.fromkeys(line["peer"] for line in result["lines"]))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for line in result["lines"]:
+        cell = f"{line['seconds']['median']:.3g} ({line['gap']:.0e})"
+        rows.setdefault((line["problem"], line["task"]), {})[line["peer"]] = cell
+    lines = [f"| problem | task | {' | '.join(peers)} |", "|---" * (len(peers) + 2) + "|"]
+    for (problem, task), cells in rows.items():
+        lines.append(f"| {problem} | {task} | {' | '.join(cells.get(peer, '-') for peer in peers)} |")
+    return "\n".join([*lines, "", origin(result).removesuffix(_MEDIANS) + " Medians; in brackets the gap at the end."])
+
+
 def main() -> None:
     """Replace the tables, wherever their markers are."""
     tables = {
         "mf": factorization(), "command": command(), "defaults": defaults(), "choice": choice(), "kernels": kernels(),
-        "nodes": nodes(),
+        "nodes": nodes(), "lasso": lasso(),
     }  # fmt: skip
     page = _PAGE.read_text()
     for name, table in tables.items():

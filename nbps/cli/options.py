@@ -59,6 +59,10 @@ def _check_penalty(value: float | None) -> float | None:
     return _checked(value, value is None or 0.0 <= value < math.inf, "a finite number >= 0")
 
 
+def _check_ratio(value: float | None) -> float | None:
+    return _checked(value, value is not None and 0.0 < value <= 1.0, "0 < x <= 1")
+
+
 def _checked(value: float | None, is_good: bool, expected: str) -> float | None:
     if not is_good:
         raise typer.BadParameter(f"expected {expected}, found {value:g}.")
@@ -177,4 +181,71 @@ Profile = Annotated[
     typer.Option(
         "--profile", help="Print where the time went, from the start of the process.", rich_help_panel=_OUTPUT
     ),
+]
+
+# --------------------------------------------------------------------------- nbps train lasso
+
+
+class LassoScheduleName(enum.StrEnum):
+    """Names of the schedules of linear models."""
+
+    WORKING_SETS = "working_sets"
+    CYCLIC = "cyclic"
+
+
+class TableFormatName(enum.StrEnum):
+    """Names of the formats of features; the same as `nbps.data.features.reading.FORMATS`, which a test checks."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    SVMLIGHT = "svmlight"
+    NPZ = "npz"
+
+
+TableFile = Annotated[Path, typer.Option("--data", help="File of features and a target.", rich_help_panel=_DATA)]
+TableFormat = Annotated[
+    TableFormatName | None, typer.Option("--format", help="Its format. Default: detected.", rich_help_panel=_DATA)
+]
+Target = Annotated[
+    str | None,
+    typer.Option("--target", help="Its column, by name or position. Default: the first.", rich_help_panel=_DATA),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        callback=_check_rate, help="Penalty, more than 0. Default: by cross-validation.", rich_help_panel=_MODEL
+    ),
+]
+L1Ratio = Annotated[
+    float,
+    typer.Option("--l1-ratio", callback=_check_ratio, help="Share of L1: 1 is the Lasso.", rich_help_panel=_MODEL),
+]
+Intercept = Annotated[bool, typer.Option("--intercept/--no-intercept", help="Fit one.", rich_help_panel=_MODEL)]
+Standardize = Annotated[
+    bool, typer.Option("--standardize", help="Penalise features as if all varied alike.", rich_help_panel=_MODEL)
+]
+Positive = Annotated[bool, typer.Option("--positive", help="No coefficient below 0.", rich_help_panel=_MODEL)]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        "--tol", callback=_check_penalty, help="Duality gap, in mean squares of the target.", rich_help_panel=_MODEL
+    ),
+]
+Iterations = Annotated[int, typer.Option("--max-iter", min=1, help="Passes at most.", rich_help_panel=_MODEL)]
+LassoSeed = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of the order of columns, for cyclic.", rich_help_panel=_MODEL)
+]
+LassoSchedule = Annotated[
+    LassoScheduleName,
+    typer.Option("--schedule", help="Working sets, or all columns dealt to workers.", rich_help_panel=_RUN),
+]
+Clocks = Annotated[int, typer.Option(min=1, help="Of cyclic: clocks in a pass over all columns.", rich_help_panel=_RUN)]
+LassoWorkers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Default: this process; for cyclic the cores.", rich_help_panel=_RUN),
+]
+LassoConsistency = Annotated[
+    ConsistencyName | None,
+    typer.Option("--consistency", help="Of cyclic: who waits for whom. Default: essp.", rich_help_panel=_RUN),
 ]

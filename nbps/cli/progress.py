@@ -14,20 +14,20 @@ class TrainingProgress:
 
     Parameters
     ----------
-    epochs : int
-        How many there will be at most.
+    epochs : int or None
+        How many there will be at most, if that says anything.
     console : rich.console.Console
         Where to show them.
     """
 
     needs_model = False
 
-    def __init__(self, epochs: int, console: Console) -> None:
+    def __init__(self, epochs: int | None, console: Console) -> None:
         self._epochs = epochs
         self._console = console
         self._bar = Progress(
             # 77 characters with two-digit epochs: a terminal of 80 shows all of it.
-            TextColumn("epoch {task.completed}/{task.total}"),
+            TextColumn("epoch {task.completed}" + ("" if epochs is None else "/{task.total}")),
             BarColumn(bar_width=8),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
@@ -51,4 +51,5 @@ class TrainingProgress:
         text = str(record)
         self._bar.update(self._task, completed=record.epoch, description=text)
         if not self._console.is_terminal:
-            self._console.print(f"epoch {record.epoch}/{self._epochs}  {text}", soft_wrap=True)
+            of_all = "" if self._epochs is None else f"/{self._epochs}"
+            self._console.print(f"epoch {record.epoch}{of_all}  {text}", soft_wrap=True)

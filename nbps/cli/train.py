@@ -67,6 +67,56 @@ def mf(
     run(FactorizationTraining(ratings, model, options), options)
 
 
+@train.command()
+def lasso(
+    context: typer.Context,
+    data: o.TableFile,
+    format: o.TableFormat = None,  # noqa: A002
+    target: o.Target = None,
+    alpha: o.Alpha = None,
+    l1_ratio: o.L1Ratio = 1.0,
+    intercept: o.Intercept = True,
+    standardize: o.Standardize = False,
+    positive: o.Positive = False,
+    tol: o.Tolerance = 1e-4,
+    max_iter: o.Iterations = 10_000,
+    schedule: o.LassoSchedule = o.LassoScheduleName.WORKING_SETS,
+    clocks: o.Clocks = 10,
+    seed: o.LassoSeed = 0,
+    workers: o.LassoWorkers = None,
+    nodes: o.NodeCount = 1,
+    transport: o.TransportOption = "tcp",
+    consistency: o.LassoConsistency = None,
+    staleness: o.Staleness = None,
+    checkpoint: o.CheckpointFolder = None,
+    out: o.OutFolder = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    profile: o.Profile = False,
+    debug: Debug = False,
+) -> None:
+    """Select features of a table by the Lasso, or the elastic net."""
+    is_cyclic = schedule == o.LassoScheduleName.CYCLIC
+    for name, value in (("--consistency", consistency), ("--staleness", staleness), ("--checkpoint", checkpoint)):
+        if value is not None and not is_cyclic:
+            raise typer.BadParameter(f"{name} is for --schedule cyclic; working sets have no clocks. Leave it out.")
+    if alpha is None and (is_cyclic or (workers or 1) > 1):
+        raise typer.BadParameter("--alpha is chosen in one process. Give it, or leave --workers and --schedule out.")
+    if nodes > 1 and not is_cyclic:
+        raise typer.BadParameter("--nodes is for --schedule cyclic; working sets are one node's. Leave it out.")
+    if is_cyclic:
+        start(context, nodes, workers, transport)
+    from nbps.cli.lasso import FileOptions, LassoTraining, ModelOptions
+    from nbps.cli.training import run
+
+    options = run_options(
+        out, json, quiet, workers if is_cyclic else workers or 1, consistency=consistency or "essp",
+        staleness=staleness, seed=seed, early_stopping=None, checkpoint=checkpoint, profiled=profile,
+    )  # fmt: skip
+    model = ModelOptions(alpha, l1_ratio, intercept, standardize, positive, tol, max_iter, str(schedule), clocks)
+    run(LassoTraining(FileOptions(data, format, target), model, options), options)
+
+
 def start(context: typer.Context, nodes: int, workers: int | None, transport: str) -> None:
     """Start the nodes if there are to be several, which does not return; on each, what takes longest."""
     from nbps.cli.nodes import play

@@ -74,11 +74,11 @@ class Training(ABC):
 
     Attributes
     ----------
-    epochs : int
-        How many there will be at most.
+    epochs : int or None
+        How many there will be at most, if that says anything.
     """
 
-    epochs: int
+    epochs: int | None
 
     @abstractmethod
     def build(self, run: RunOptions, callbacks: Sequence[Any]) -> Any:
@@ -158,12 +158,13 @@ def _save(model: Any, out: Path) -> None:
 
 
 def _rows(training: Training, model: Any, out: Path | None) -> Rows:
+    has_workers = hasattr(model, "report_")  # else it was trained in this process
     return [
         *training.rows(model),
         ("epochs", f"{len(model.history_)}, the model is of epoch {model.best_epoch_}"),
-        ("consistency", model.report_.consistency),
+        *([("consistency", model.report_.consistency)] if has_workers else []),
         ("training time", f"{model.train_seconds_:.2f} s"),
-        ("waiting", f"{_wait_share(model):.0%} of the workers' time"),
+        *([("waiting", f"{_wait_share(model):.0%} of the workers' time")] if has_workers else []),
         ("saved in", "not saved (--out)" if out is None else str(out)),
     ]
 
@@ -176,7 +177,7 @@ def _summary(training: Training, model: Any, options: RunOptions) -> dict[str, A
         "epochs": len(model.history_),
         "best_epoch": model.best_epoch_,
         "history": [asdict(record) for record in model.history_],
-        "report": model.report_.to_dict(),
+        "report": model.report_.to_dict() if hasattr(model, "report_") else None,
         "out": options.out,
     }
 

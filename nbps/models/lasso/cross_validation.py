@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.checks import whole
+from nbps.data.features.features import Features
 from nbps.errors import ConfigError, DataError
 from nbps.models.lasso.history import Round
-from nbps.models.lasso.inputs import Features
 from nbps.models.lasso.linear import LinearModel, read_data
 from nbps.models.lasso.path import alpha_grid, check_options, solutions
 from nbps.models.lasso.solver import Solution, Solver
@@ -125,7 +125,7 @@ class ElasticNetCV(LinearModel):
             whole_data = self._solver(features, target, weights)
             grids = [alpha_grid(whole_data, self.alphas, self.eps, ratio, self.positive) for ratio in ratios]
         errors = np.empty((len(ratios), grids[0].size, len(folds)))
-        with phases("validate"):
+        with phases("evaluate"):
             for fold, (train, test) in enumerate(folds):
                 solver = self._solver(features, target, _among(train, weights, target.size))
                 for k, (ratio, grid) in enumerate(zip(ratios, grids, strict=True)):

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nbps.data.features.features import Features
 from nbps.errors import ConfigError, DataError
 from nbps.models.estimator import Estimator
 from nbps.models.file import ModelFormat
 from nbps.models.lasso.history import Round
-from nbps.models.lasso.inputs import Features, as_features, as_target, as_weights
+from nbps.models.lasso.inputs import as_features, as_target, as_weights
 from nbps.models.lasso.state import LinearState
 
 Floats = npt.NDArray[np.float64]

@@ -63,14 +63,14 @@ class LinearPlan(Plan):
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
         if self.schedule == "working_sets":
+            if self.nodes.count > 1:
+                raise ConfigError(
+                    f"schedule='working_sets' on {self.nodes.count} nodes, but it is one node's; expected "
+                    f"schedule='cyclic', or one node"
+                )
             for name in ("checkpoint", "consistency"):
                 if getattr(self, name) is not None:
                     raise ConfigError(
                         f"{name} is {getattr(self, name)!r}, but schedule='working_sets' has no clocks; expected "
                         f"schedule='cyclic', or {name}=None"
                     )
-
-    @property
-    def has_job(self) -> bool:
-        """Whether there are workers."""
-        return self.schedule == "cyclic" or (self.workers or 1) > 1

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbps.consistency import SSP
+from nbps.data.features.features import Features
 from nbps.job.job import Job
 from nbps.models.lasso import worker as lasso_worker
-from nbps.models.lasso.inputs import Features
 from nbps.models.lasso.solver import OwnScans, Penalty, Solver
 from nbps.models.lasso.worker import Inputs
 from nbps.tables.definition import Table

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nbps.data.features.features import Features
 from nbps.errors import ConvergenceWarning
 from nbps.models.lasso.history import Round
-from nbps.models.lasso.inputs import Features
 
 Floats = npt.NDArray[np.float64]
 Int32s = npt.NDArray[np.int32]
@@ -50,6 +50,15 @@ class Scans(Protocol):
 
     def scan(self, solver: Solver, penalty: Penalty, candidates: Int32s, level: float) -> tuple[float, int]:
         """Do what `nbps.kernels.models.lasso_scan.scan` says, for all candidates."""
+
+
+@functools.cache
+def prepare_kernels(dtype: str, is_sparse: bool) -> None:
+    """Have the kernels for such columns compiled and loaded, once in a process: a millisecond otherwise, each time."""
+    from nbps.kernels.models import lasso
+    from nbps.kernels.prepare import prepare
+
+    prepare(lasso.requests(dtype, is_sparse))
 
 
 class OwnScans:
@@ -131,13 +140,12 @@ class Solver:
     ) -> None:
         from nbps.kernels.models import lasso
         from nbps.kernels.models.lasso_columns import UNWEIGHTED, make_design, measure, read_only, square_sum
-        from nbps.kernels.prepare import prepare
 
-        prepare(lasso.requests(features.values.dtype.name, features.is_sparse))
+        prepare_kernels(features.values.dtype.name, features.is_sparse)
         rows, count = features.shape
         self.scans: Scans = OwnScans()
         self.features, self.computed = features, count
-        self.design = make_design(features.columns(), UNWEIGHTED if weights is None else weights, rows)
+        self.design = make_design(_columns(features), UNWEIGHTED if weights is None else weights, rows)
         self._y_mean = float(np.average(y, weights=weights)) if fit_intercept else 0.0
         self.y = read_only(y - self._y_mean)
         self.start = np.append(self.y if weights is None else weights * self.y, 0.0)
@@ -268,6 +276,15 @@ class Solver:
         used = np.flatnonzero(coefficients)
         intercept = self._y_mean - float(self.design.means[used] @ coefficients[used])
         return Solution(coefficients, intercept, objective, gap, passes)
+
+
+def _columns(features: Features) -> Any:
+    """Return the columns as kernels take them."""
+    from nbps.kernels.models.lasso_columns import Dense, Sparse
+
+    if features.rows is None or features.starts is None:
+        return Dense(features.values.T)
+    return Sparse(features.values, features.rows, features.starts)
 
 
 def warn_of_gap(gap: float, limit: float, passes: int) -> None:

@@ -1,0 +1,1 @@
+"""Features and targets, from the files that people have."""
