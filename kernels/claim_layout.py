@@ -10,10 +10,9 @@ _SPARSE_BYTES = 1 << 22  # up to here four bytes a row, beyond at least one: in 
 _BYTES_A_ROW = 4
 
 # Entries of the buffer of a worker, at least; of a table with fewer rows, one for each. One is one row, and a worker
-# holds few claims at a time: more than a handful are put aside only where many workers were descheduled in the middle
+# holds one claim at a time: more than a handful are put aside only where many workers were descheduled in the middle
 # of an addition.
 CAPACITY = 64
-AT_ONCE = 4  # claims that a worker holds at most: four ratings of a factorization
 
 # Words of a buffer before the numbers of its rows: entries now, additions since the last retry, and how many additions
 # were put aside in all.
@@ -32,7 +31,7 @@ def capacity(sources: int, rows: int) -> int:
     More than they can claim at the same time, this worker included: whatever is stopped, one entry at least of a full
     buffer is of a row that is free or that one who runs will free. Or one for each row: then there is always room.
     """
-    return min(max(CAPACITY, AT_ONCE * sources + 1), rows)
+    return min(max(CAPACITY, sources + 1), rows)
 
 
 def has_claims(dtype: str, width: int) -> bool:

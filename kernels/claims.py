@@ -3,8 +3,8 @@
 Every row has a claim: a byte that is 0, or says who adds to the row right now. Who gets it by one compare-and-swap adds
 with plain loads and stores and gives it back by a store. Who finds it taken does not wait: the addition is put aside in
 a buffer of the worker's own, merged with what lies there for the same row, and is made after `EVERY` more additions,
-or when the worker's clock is published (`nbps.runtime.aside`) at the latest. Eight compare-and-swaps of 16 bytes, which
-a row of 32 floats takes without a claim, cost five times as much.
+or when the worker's clock is published or it comes to a barrier (`nbps.runtime.aside`), at the latest. Eight
+compare-and-swaps of 16 bytes, which a row of 32 floats takes without a claim, cost five times as much.
 
 The claims are of a job, not of a table: row r of every table with claims is claimed by the same byte, so that one claim
 is enough for what belongs together, as the factors of an item and its bias.

@@ -1,8 +1,10 @@
 """Sorting a worker's ratings by (item block, user), while all ratings pass by in parts: count, place, shuffle.
 
-A rating is the worker's own where its user has one of the worker's rows: ``0 <= user_place[u] - first < rows``. Its
-*cell* is ``item_part[i] * rows + row``. Every part is counted, then ``starts`` is cumulated, then every part is placed,
-which is a counting sort that needs no memory beside its output; and then each cell is shuffled.
+A rating is the worker's own where its user has one of the worker's rows: ``0 <= user_place[u] - first < rows``, and
+its item is in a block. Its *cell* is ``item_part[i] * rows + row``. Users and items may change places: then the cells
+are those of (part of the worker's users, item), and users of other workers are in no part. Every part is counted, then
+``starts`` is cumulated, then every part is placed, which is a counting sort that needs no memory beside its output; and
+then each cell is shuffled.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ def count_cells(users, items, user_place, first, rows, item_part, starts):
     first, rows : int
         Position of the worker's first user, and how many it has.
     item_part : int32[number of items]
-        Block of an item.
+        Block of an item, or -1.
     starts : int64[cells + 2]
         All zeros before the first part.
     """
     for n in range(users.size):
         row = user_place[users[n]] - first
         if 0 <= row < rows:
-            starts[item_part[items[n]] * rows + row + 2] += 1
+            part = item_part[items[n]]
+            if part >= 0:
+                starts[part * rows + row + 2] += 1
 
 
 @kernel
@@ -55,11 +59,13 @@ def place_in_cells(
     for n in range(users.size):
         row = user_place[users[n]] - first
         if 0 <= row < rows:
-            c = item_part[items[n]] * rows + row + 1
-            place = starts[c]
-            starts[c] = place + 1
-            rows_out[place] = item_row[items[n]]
-            ratings_out[place] = np.float32((ratings[n] - mean) * scale)
+            part = item_part[items[n]]
+            if part >= 0:
+                c = part * rows + row + 1
+                place = starts[c]
+                starts[c] = place + 1
+                rows_out[place] = item_row[items[n]]
+                ratings_out[place] = np.float32((ratings[n] - mean) * scale)
 
 
 @kernel

@@ -21,26 +21,12 @@ from ..jit import Request, kernel
 from ..rows import example_table
 from .mf_layout import ACCUMULATOR, BIAS, DECAY_WIDTH, FACTORS, LANES, STATE_WIDTH
 from .mf_lossless import sgd_block_lossless
-from .mf_states import advance4
-from .mf_steps import BIAS_RATE, item_step
-from .vectors import dot, dot4, update, update4
+from .mf_steps import BIAS_RATE, mean_squares, train_row
+from .vectors import dot
 
 __all__ = ["BIAS_RATE", "requests", "sgd_block", "sgd_block_lossless", "squared_error"]
 
-_ONE, _FOUR = np.float32(1), np.float32(4)
 
-
-@kernel(fastmath=True)
-def _item_step(state, decay, i, error, step, adapt, user_norm):
-    """Advance the state of item `i`; return the factors ``keep`` and ``gain`` of its row's update."""
-    bias, accumulator = state[i, BIAS], state[i, ACCUMULATOR]
-    keep, gain, to_bias, to_accumulator = item_step(bias, accumulator, decay, i, error, step, adapt, user_norm)
-    state[i, BIAS] = bias + to_bias
-    state[i, ACCUMULATOR] = accumulator + to_accumulator
-    return keep, gain
-
-
-# Long because it trains on four ratings at a time, and then on those that are left, in one block of registers.
 @kernel(fastmath=True)
 def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state, decay, norms, step, adapt):
     """Train on one block of ratings; the caller is the only writer of all rows in it.
@@ -67,44 +53,17 @@ def sgd_block(starts, items, ratings, users, user_state, user_decay, rows, state
         Sum of squared errors, each before its rating was trained on.
     """
     width = users.shape[1]
-    scale = _ONE / np.float32(width)
     p, q = users.reshape(users.size), rows.reshape(rows.size)
-    for i in range(rows.shape[0]):
-        norms[i] = dot(q, i * width, q, i * width, width) * scale
+    mean_squares(q, width, norms)
     total = 0.0
     for u in range(starts.size - 1):
         n, end = starts[u], starts[u + 1]
         if n == end:
             continue
-        at = u * width
-        bias, accumulator, squares = user_state[u, BIAS], user_state[u, ACCUMULATOR], np.float32(0)
-        norm = dot(p, at, p, at, width) * scale
-        bias_decay, factors_decay = user_decay[u, BIAS], user_decay[u, FACTORS]
-        while n + 4 <= end:
-            i, j, k, m = np.int64(items[n]), np.int64(items[n + 1]), np.int64(items[n + 2]), np.int64(items[n + 3])
-            products = dot4(p, at, q, i * width, j * width, k * width, m * width, width)
-            (ei, ej, ek, em), keeps, gains = advance4(
-                state, decay, (i, j, k, m), ratings, n, bias, products, step, BIAS_RATE, adapt * norm
-            )
-            rate = step / np.sqrt(accumulator)
-            update4(
-                p, at, q, i * width, j * width, k * width, m * width, width, _ONE - _FOUR * rate * factors_decay,
-                (rate * ei, rate * ej, rate * ek, rate * em), keeps, gains,
-            )  # fmt: skip
-            bias += BIAS_RATE * rate * (ei + ej + ek + em - _FOUR * bias_decay * bias)
-            squares += ei * ei + ej * ej + ek * ek + em * em
-            accumulator += adapt * (ei * ei * norms[i] + ej * ej * norms[j] + ek * ek * norms[k] + em * em * norms[m])
-            n += 4
-        while n < end:
-            i = np.int64(items[n])
-            rate = step / np.sqrt(accumulator)
-            error = ratings[n] - bias - state[i, BIAS] - dot(p, at, q, i * width, width)
-            keep, gain = _item_step(state, decay, i, error, step, adapt, norm)
-            update(p, at, q, i * width, width, _ONE - rate * factors_decay, rate * error, keep, gain)
-            bias += BIAS_RATE * rate * (error - bias_decay * bias)
-            squares += error * error
-            accumulator += adapt * error * error * norms[i]
-            n += 1
+        bias, accumulator, squares = train_row(
+            n, end, items, ratings, p, u * width, user_state[u, BIAS], user_state[u, ACCUMULATOR],
+            (user_decay[u, BIAS], user_decay[u, FACTORS]), q, state, decay, width, norms, step, adapt, False,
+        )  # fmt: skip
         user_state[u, BIAS], user_state[u, ACCUMULATOR] = bias, accumulator
         total += squares
     return total
@@ -135,6 +94,7 @@ def requests(access: str) -> list[Request]:
     if access == "direct":
         tables = [example_table("float32", is_claimed=True, width=array.shape[1]) for array in side[:2]]
         item_rows, item_state = (table.values for table in tables)
-        block = (*block[:6], item_rows, item_state, *block[8:], rows[0], 0, *(table.claimed for table in tables))
+        items_side = item_rows, item_state, decay
+        block = (*block[:3], *items_side, *side, *block[9:], rows[0], 0, *(table.claimed for table in tables))
     train = (sgd_block_lossless if access == "direct" else sgd_block, block)
     return [train, (squared_error, (items, items, ratings, rows, state, item_rows, item_state))]

@@ -113,12 +113,12 @@ def test_shares_hold_every_rating_once(seed, users, items, workers, per_worker, 
             for u in range(starts.size - 1):
                 place = rotation.users.starts[worker] + u
                 for n in range(starts[u], starts[u + 1]):
-                    item = rotation.items.starts[block] + share.item_rows[n]
+                    item = rotation.items.starts[block] + share.others[n]
                     found.append((place, item, share.ratings[n] * 2.0 + 3.0))
     expected = zip(rotation.users.place[data.users], rotation.items.place[data.items], data.values, strict=True)
     assert sorted(found) == sorted((int(u), int(i), float(v)) for u, i, v in expected)
     whole = _shares(data, rotation, [], seed)
-    assert all(np.array_equal(one.item_rows, other.item_rows) for one, other in zip(shares, whole, strict=True))
+    assert all(np.array_equal(one.others, other.others) for one, other in zip(shares, whole, strict=True))
 
 
 @given(seed=st.integers(0, 10**6), workers=st.integers(1, 5))
@@ -132,7 +132,7 @@ def test_workers_shuffle_as_one_that_shuffles_everything(seed, workers):
         sorted_only = Share(rotation.users, rotation.items, worker)
         sorted_only.count(data.users, data.items)
         sorted_only.place(data.users, data.items, data.values, 3.0, 0.5)
-        rows = sorted_only.item_rows
+        rows = sorted_only.others
         for block in range(rotation.blocks):
             for start, end in itertools.pairwise(share.starts_of(block).tolist()):
                 for last in range(end - 1, start, -1):
@@ -141,7 +141,29 @@ def test_workers_shuffle_as_one_that_shuffles_everything(seed, workers):
                     random ^= random << 17 & 2**64 - 1
                     other = start + ((random >> 32) * (last - start + 1) >> 32)
                     rows[last], rows[other] = rows[other], rows[last]
-        assert np.array_equal(rows, share.item_rows)
+        assert np.array_equal(rows, share.others)
+
+
+@given(seed=st.integers(0, 99), workers=st.integers(1, 4), user_parts=st.integers(1, 3))
+def test_shares_item_by_item_hold_every_rating_once(seed, workers, user_parts):
+    """Each in the cell of its item and of its user's part, whose users are the worker's own."""
+    data = _ratings(seed, 20, 12, 150)
+    rotation = _rotation(data, workers, 3, seed)
+    found = []
+    for worker in range(workers):
+        share = Share(rotation.users, rotation.items, worker, user_parts)
+        share.count(data.users, data.items)
+        share.place(data.users, data.items, data.values, 0.0, 1.0)
+        share.shuffle(seed, 0)
+        assert [share.user_starts[0], share.user_starts[-1]] == rotation.users.starts[worker : worker + 2].tolist()
+        for part, (first, end) in enumerate(itertools.pairwise(share.user_starts)):
+            for block in map(slice, rotation.items.starts, rotation.items.starts[1:]):
+                for item, cell in enumerate(itertools.pairwise(share.starts_of(part, block)), block.start):
+                    users = first + share.others[slice(*cell)]
+                    assert (users < end).all()
+                    found += zip(users.tolist(), itertools.repeat(item), share.ratings[slice(*cell)].tolist())
+    expected = zip(rotation.users.place[data.users], rotation.items.place[data.items], data.values, strict=True)
+    assert sorted(found) == sorted((int(u), int(i), float(v)) for u, i, v in expected)
 
 
 def test_test_ratings_keep_their_order_user_by_user():
@@ -157,7 +179,7 @@ def test_test_ratings_keep_their_order_user_by_user():
         own = rotation.users.part[data.users] == worker
         order = np.argsort(rotation.users.place[data.users[own]], kind="stable")
         assert share.user_places().tolist() == rotation.users.place[data.users[own]][order].tolist()
-        assert share.item_rows.tolist() == rotation.items.place[data.items[own]][order].tolist()
+        assert share.others.tolist() == rotation.items.place[data.items[own]][order].tolist()
         assert share.ratings.tolist() == data.values[own][order].tolist()
 
 

@@ -31,6 +31,7 @@ from nbps.tables.init import Initializer
 
 Floats = npt.NDArray[np.float32]
 _BLOCK_BYTES = 1 << 18  # of item rows: half of the smallest second-level cache in use
+_PART_BYTES = 1 << 19  # of users' rows, where items are trained on one by one
 _LEAST_BLOCKS = 3  # for each worker: some slack costs nothing
 _MOST_SLACK = 15  # clocks; workers of a rotation are never that far apart
 _PART = 1 << 20  # ratings that workers are shown at a time: 12 MiB of shared memory
@@ -79,6 +80,7 @@ class FactorizationTrainer(Trainer[Factors, EpochRecord]):
             item_decay=_ordered(plan.decay(known[1]), items),
             adapt=float(plan.adapts),
             seed=plan.seed,
+            user_parts=_user_parts(workers, factors, width, len(data)),
         )
         units = _units(factors.scale)
         # A user's rows are read and changed by one worker only: they stay on its node.
@@ -209,6 +211,13 @@ def _blocks_per_worker(staleness: float, workers: int, factors: Factors, width: 
     fitting = -(-item_bytes // (_BLOCK_BYTES * workers))
     worthwhile = ratings // (len(factors.user_ids) * workers)
     return max(_LEAST_BLOCKS, int(slack) + 1, min(fitting, worthwhile))
+
+
+def _user_parts(workers: int, factors: Factors, width: int, ratings: int) -> int:
+    """Return into how many parts a worker divides its users: a part fits the cache, and an item has ratings in it."""
+    user_bytes = len(factors.user_ids) * (width + STATE_WIDTH) * 4
+    worthwhile = ratings // (len(factors.item_ids) * workers)
+    return max(1, min(-(-user_bytes // (_PART_BYTES * workers)), worthwhile))
 
 
 def _ordered(rows: Floats, partition: Partition) -> Floats:

@@ -4,7 +4,8 @@ Three schedules over the same blocks (`nbps.models.blocks`):
 
 - ``rotate``: all tables ``exclusive``, plain SIMD; the staleness bound keeps a block from having two writers.
 - ``cached``: item tables ``cached``; each worker trains on its copy, and clocks exchange the deltas.
-- ``direct``: item tables ``direct``; several workers train on a block at the same time, and lose nothing.
+- ``direct``: item tables ``direct``; several workers train on a block at the same time, item by item where the others
+  go user by user, and lose nothing.
 
 The driver imports it, too, and needs no Numba, and workers need no Arrow; each takes a third of a second. So functions
 import what they need.
@@ -12,6 +13,7 @@ import what they need.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,7 +51,10 @@ def load(access: str) -> None:
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What all workers get before the first epoch, besides the ratings; arrays arrive in shared memory, once."""
+    """What all workers get before the first epoch, besides the ratings; arrays arrive in shared memory, once.
+
+    Where workers train item by item, `user_parts` is into how many parts each divides its users.
+    """
 
     rotation: Rotation
     access: str
@@ -57,6 +62,7 @@ class TrainingInputs:
     item_decay: Floats
     adapt: float
     seed: int
+    user_parts: int
 
     @property
     def nbytes(self) -> int:
@@ -72,17 +78,19 @@ def set_up(worker: Worker, inputs: TrainingInputs, watched: bool, window: str) -
     of the bits of values.
     """
     rotation = inputs.rotation
-    item_rows = int(np.diff(rotation.items.starts).max())
+    by_item = inputs.access == "direct"
+    train = Share(rotation.users, rotation.items, worker.rank, inputs.user_parts if by_item else None)
+    others = train.user_starts if by_item else rotation.items.starts
     width = worker.table("item_factors").shape[1]
     # To test with, all items are one block: the error needs no order of them.
     every_item = Partition(rotation.items.place, np.array([0, rotation.items.place.size]))
     worker.state.update(
         inputs=inputs,
         window=attach(window, writable=False).view(np.int32).reshape(COLUMNS, -1),
-        train=Share(rotation.users, rotation.items, worker.rank),
+        train=train,
         test=Share(rotation.users, every_item, worker.rank),
-        norms=np.empty(item_rows, np.float32),
-        delta=np.empty(width, np.float32),
+        norms=np.empty(int(np.diff(others).max()), np.float32),
+        copies=np.empty(2 * width, np.float32),
     )
     return bool(worker.sum(watched))
 
@@ -111,31 +119,39 @@ def begin(worker: Worker) -> None:
 
 def train_epoch(worker: Worker, step: float) -> float:
     """Train on every block once, a block a clock; return the sum of squared errors of all workers' ratings."""
+    rotation: Rotation = worker.state["inputs"].rotation
+    total = 0.0
+    for clock in range(rotation.blocks):
+        total += _train_block(worker, rotation.block_at(worker.rank, clock), step)
+        worker.clock()
+    return float(worker.sum(total))
+
+
+def _train_block(worker: Worker, block: int, step: float) -> float:
     from nbps.kernels.models import mf
 
     inputs: TrainingInputs = worker.state["inputs"]
     rotation, share = inputs.rotation, worker.state["train"]
-    users = slice(*rotation.users.starts[worker.rank : worker.rank + 2])
     user_factors, user_state, item_factors, item_state = _values(worker)
+    items = slice(*rotation.items.starts[block : block + 2])
+    item_side = item_factors[items], item_state[items], inputs.item_decay[items]
+    options = worker.state["norms"], np.float32(step), np.float32(inputs.adapt)
     claimed = [worker.table(name).kernel.claimed for name in TABLES[2:]]
     total = 0.0
-    for clock in range(rotation.blocks):
-        block = rotation.block_at(worker.rank, clock)
-        items = slice(*rotation.items.starts[block : block + 2])
-        arguments = (
-            share.starts_of(block), share.item_rows, share.ratings,
-            user_factors[users], user_state[users], inputs.user_decay[users],
-            item_factors[items], item_state[items], inputs.item_decay[items],
-            worker.state["norms"], np.float32(step), np.float32(inputs.adapt),
-        )  # fmt: skip
+    for part, bounds in enumerate(itertools.pairwise(share.user_starts)):
+        users = slice(*bounds)
+        user_side = user_factors[users], user_state[users], inputs.user_decay[users]
         if inputs.access == "direct":
-            total += mf.sgd_block_lossless(*arguments, worker.state["delta"], items.start, *claimed)
+            starts, copies = share.starts_of(part, items), worker.state["copies"]
+            total += mf.sgd_block_lossless(
+                starts, share.others, share.ratings, *item_side, *user_side, *options, copies, items.start, *claimed
+            )
         else:
-            total += mf.sgd_block(*arguments)
-        for name in TABLES[2:]:
-            worker.table(name).mark(items.start, items.stop)
-        worker.clock()
-    return float(worker.sum(total))
+            starts = share.starts_of(block)
+            total += mf.sgd_block(starts, share.others, share.ratings, *user_side, *item_side, *options)
+    for name in TABLES[2:]:
+        worker.table(name).mark(items.start, items.stop)
+    return total
 
 
 def give_users(worker: Worker) -> None:
@@ -152,7 +168,7 @@ def evaluate(worker: Worker) -> float:
     share: Share = worker.state["test"]
     user_factors, user_state, item_factors, item_state = _values(worker)
     total = mf.squared_error(
-        worker.state["test_users"], share.item_rows, share.ratings, user_factors, user_state, item_factors, item_state
+        worker.state["test_users"], share.others, share.ratings, user_factors, user_state, item_factors, item_state
     )
     return float(worker.sum(total))
 

@@ -11,13 +11,13 @@ f32 = np.float32
 
 @given(seed=st.integers(0, 10**6), cut=st.integers(0, 200), first=st.integers(0, 6), rows=st.integers(0, 6))
 def test_ratings_are_sorted_by_block_and_user_in_their_order(seed, cut, first, rows):
-    """Those of the worker's users alone, in one part or two; then shuffled within a cell only."""
+    """Those of the worker's users alone, of items in a block, in one part or two; then shuffled within a cell only."""
     random = np.random.default_rng(seed)
     users, items = random.integers(0, 12, 200).astype(np.int32), random.integers(0, 9, 200).astype(np.int32)
     ratings = random.integers(1, 6, 200).astype(f32)
-    user_place, item_part = random.permutation(12), random.integers(0, 3, 9).astype(np.int32)
+    user_place, item_part = random.permutation(12), random.integers(-1, 3, 9).astype(np.int32)
     item_row = random.permutation(9).astype(np.int32)
-    own = (user_place[users] >= first) & (user_place[users] < first + rows)
+    own = (user_place[users] >= first) & (user_place[users] < first + rows) & (item_part[items] >= 0)
     cell = (item_part[items] * rows + user_place[users] - first)[own]
     order = np.argsort(cell, kind="stable")
     starts = np.zeros(3 * rows + 2, np.int64)
