@@ -31,7 +31,7 @@ _NBPS = (sys.executable, "-m", "nbps")
 _SMALL = 1_000  # ratings of the run whose memory is the processes' own
 _SAMPLE_S = 0.02  # peaks last longer: that of workers beside the driver as long as training
 _TARGET_S = 1.0  # of a file as small as ml-1m, of which most is start-up: about what LIBMF's 0.73 s feel like
-_TARGET_RATIO = 0.35  # of LIBMF's time: training alone takes 0.15 to 0.25 of that, reading and start-up the rest
+_TARGET_RATIO = 0.35  # of LIBMF's time: training alone takes a seventh of that, reading and start-up the rest
 _TARGET_BYTES = 24.0  # a rating twice, 12 bytes with the driver and 8 with a worker, and what the model takes
 _TARGETS_S = {"nbps --help": 0.3, "nbps doctor": 0.8, "import nbps": TARGET_IMPORT_S}  # what users do not wait for
 _IMPORT = "import time; start = time.perf_counter(); import nbps; print(time.perf_counter() - start)"
