@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from nbps.models.lasso.cross_validation import ElasticNetCV, LassoCV
     from nbps.models.lasso.elastic_net import ElasticNet, Lasso
     from nbps.models.lasso.path import enet_path, lasso_path
+    from nbps.models.lda.allocation import LatentDirichletAllocation
+    from nbps.models.lda.history import PassRecord
     from nbps.models.mf.factorization import MatrixFactorization
     from nbps.models.mf.history import EpochRecord
 
@@ -19,12 +21,15 @@ _PLACES = {
     "EpochRecord": "mf.history",
     "Lasso": "lasso.elastic_net",
     "LassoCV": "lasso.cross_validation",
+    "LatentDirichletAllocation": "lda.allocation",
     "MatrixFactorization": "mf.factorization",
+    "PassRecord": "lda.history",
     "enet_path": "lasso.path",
     "lasso_path": "lasso.path",
 }
 __all__ = [
-    "ElasticNet", "ElasticNetCV", "EpochRecord", "Lasso", "LassoCV", "MatrixFactorization", "enet_path", "lasso_path",
+    "ElasticNet", "ElasticNetCV", "EpochRecord", "Lasso", "LassoCV", "LatentDirichletAllocation", "MatrixFactorization",
+    "PassRecord", "enet_path", "lasso_path",
 ]  # fmt: skip
 
 

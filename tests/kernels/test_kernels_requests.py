@@ -16,7 +16,7 @@ from numba.core.serialize import dumps
 from nbps import kernels
 from nbps.kernels import board, checksum, copies, presence, ring, rows, shards
 from nbps.kernels.jit import code_file
-from nbps.kernels.models import cells, lasso, mf
+from nbps.kernels.models import cells, dirichlet, folding, lasso, lda, mf, tokens, topic_lists
 
 REQUESTS = [
     *board.requests(bounded=True),
@@ -29,6 +29,8 @@ REQUESTS = [
     *cells.requests(),
     *lasso.requests("float32", is_sparse=False),
     *lasso.requests("float64", is_sparse=True),
+    *(each for wide in (False, True) for file in (lda, tokens, topic_lists, dirichlet) for each in file.requests(wide)),
+    *folding.requests(),
     *(
         request
         for dtype in ("float32", "int64")
