@@ -148,11 +148,50 @@ def lasso() -> str:
     return "\n".join([*lines, "", origin(result).removesuffix(_MEDIANS) + " Medians; in brackets the gap at the end."])
 
 
+_APPLICATIONS = {"factorization": "factorization", "lda": "LDA", "lasso": "Lasso"}
+
+
+def papers() -> str:
+    """Return the answers to the papers' questions, a column for each application and backend."""
+    results = {name: load(f"papers/{name}/papers") for name in _APPLICATIONS if _of_papers(name).exists()}
+    columns = {
+        f"{_APPLICATIONS[name]}, {backend}": {verdict["question"]: verdict for verdict in verdicts}
+        for name, result in results.items()
+        for backend, verdicts in result["verdicts"].items()
+    }
+    questions = list(dict.fromkeys(question for verdicts in columns.values() for question in verdicts))
+    lines = ["| yes / tie / no | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for question in questions:
+        found = [verdicts.get(question) for verdicts in columns.values()]
+        cells = ["" if one is None else f"{one['yes']} / {one['tie']} / {one['no']}" for one in found]
+        lines.append(f"| {question} | {' | '.join(cells)} |")
+    origins = [
+        f"*{_APPLICATIONS[name]}*: {_repeats(result)}, {result['data']}. {_measured(result)}"
+        for name, result in results.items()
+    ]
+    return "\n".join([*lines, "", *(f"- {line}" for line in origins)])
+
+
+def _of_papers(name: str) -> Path:
+    return RESULTS / "papers" / name / "papers.json"
+
+
+def _repeats(result: dict[str, Any]) -> str:
+    """Return how many times real runs were repeated."""
+    grid = next(iter(result["figures"]["2_shares"]["real"].values()))
+    count = max(len(one["shares"]["waiting"]["samples"]) for one in grid.values())
+    return "1 real run of each setting" if count == 1 else f"{count} real runs of each setting"
+
+
+def _measured(result: dict[str, Any]) -> str:
+    return origin(result).removesuffix(_MEDIANS)
+
+
 def main() -> None:
     """Replace the tables, wherever their markers are."""
     tables = {
         "mf": factorization(), "command": command(), "defaults": defaults(), "choice": choice(), "kernels": kernels(),
-        "nodes": nodes(), "lasso": lasso(),
+        "nodes": nodes(), "lasso": lasso(), "papers": papers(),
     }  # fmt: skip
     page = _PAGE.read_text()
     for name, table in tables.items():

@@ -2,8 +2,8 @@
 
 Data are dealt out to the workers. Each worker learns from its own against copies of the ``cached`` tables, so that
 staleness is real; what only its own data need (factors of users, topics of tokens, coefficients of columns) is in
-``exclusive`` tables, each row with one writer. A worker goes through its data in the same order in each epoch; a clock
-is a fixed fraction of them.
+``exclusive`` tables, each row with one writer. A worker goes through its data in each epoch, in the same order whatever
+the consistency model; a clock is a fixed fraction of them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,10 +90,11 @@ def save(images: list[Image.Image], path: Path) -> None:
 
 def image(figure: Figure) -> Image.Image:
     """Return the figure drawn, and close it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=_DPI)
+    figure.set_dpi(_DPI)
+    figure.canvas.draw()
+    drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     plt.close(figure)
-    return Image.open(buffer).convert("RGB")
+    return drawn
 
 
 def subplots(rows: int, titles: list[str], question: str, height: float = 3.2) -> tuple[Figure, Any]:
@@ -253,7 +253,7 @@ def draw_divergence(cells: list[Numbers], titles: dict[str, str]) -> Image.Image
         ax.set_facecolor("black")
         ax.imshow(values, cmap="viridis_r", vmin=best, vmax=1.25 * best, aspect="auto", origin="lower")
         for (row, column), value in np.ndenumerate(values):
-            text = "diverged" if math.isnan(value) else f"{value:.3f}"
+            text = "diverged" if math.isnan(value) else f"{value:.3f}" if value < 100 else f"{value:.0e}"
             color = "white" if math.isnan(value) or value > 1.12 * best else "black"
             ax.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
         ax.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])

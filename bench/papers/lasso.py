@@ -1,8 +1,9 @@
 """The Lasso as the first paper trains it: coordinate descent, columns dealt out to the workers, with a stale residual.
 
 The objective is ``|y - X b|^2 / (2 n) + alpha |b|_1``. All workers share the residual ``y - X b``; a worker's
-coefficients are its alone. It goes through its columns in one shuffled order, in each moves the coefficient `step` of
-the way to its best value beside the residual of its copy, and subtracts from that what the move changes. Several
+coefficients are its alone. It goes through its columns in random order, another one in each epoch (in the same, those
+visited first would take up the residual each time, and the others have nothing to do). It moves each coefficient `step`
+of the way to its best value beside the residual of its copy, and subtracts from that what the move changes. Several
 workers that explain the same residual at once overshoot: the more, the larger their steps and their staleness.
 
 A lost addition to the residual is never made good: there is no Hogwild here.
@@ -10,7 +11,6 @@ A lost addition to the residual is never made good: there is no Hogwild here.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -121,17 +121,18 @@ class Lasso(Application):
     def preload() -> None:
         """Compile the loop for the arrays that workers will give it."""
         numbers, codes, starts = np.zeros(0), np.zeros(0, np.int32), np.zeros(1, np.int64)
-        descend(numbers, codes, starts, numbers, numbers, np.zeros((1, 1)), 1.0, 1.0)
+        descend(np.zeros(0, np.int64), numbers, codes, starts, numbers, numbers, np.zeros((1, 1)), 1.0, 1.0)
 
     def share(self, worker: Any, step: float, clocks_per_epoch: int, seed: int) -> _Share:
-        """Return a worker's columns; nothing is drawn at random."""
+        """Return a worker's columns."""
         first, last = self.bounds[worker.rank], self.bounds[worker.rank + 1]
         starts = self.data.starts[first : last + 1] - self.data.starts[first]
         elements = slice(self.data.starts[first], self.data.starts[last])
         columns = self.data.values[elements].copy(), self.data.rows[elements].copy(), starts
         coefficients = worker.table("coefficients").kernel.values[first:last, 0]
         penalty = self.alpha * self.data.y.size
-        return _Share(worker, columns, self.squares[first:last].copy(), coefficients, penalty, step, clocks_per_epoch)
+        columns = *columns, self.squares[first:last].copy(), coefficients
+        return _Share(worker, columns, penalty, step, clocks_per_epoch, seed)
 
     def residual(self, coefficients: Floats) -> Floats:
         """Return ``y - X b``."""
@@ -158,38 +159,31 @@ class _Share:
     """The columns of a worker."""
 
     def __init__(
-        self,
-        worker: Any,
-        columns: tuple[Any, ...],
-        squares: Floats,
-        coefficients: Floats,
-        penalty: float,
-        step: float,
-        clocks_per_epoch: int,
+        self, worker: Any, columns: tuple[Any, ...], penalty: float, step: float, clocks_per_epoch: int, seed: int
     ) -> None:
-        self._residual = worker.table("residual")
-        values, rows, starts = columns
-        self._parts = [
-            (values, rows, starts[a : b + 1], squares[a:b], coefficients[a:b])
-            for a, b in itertools.pairwise(cuts(squares.size, clocks_per_epoch))
-        ]
-        self._penalty, self._step = penalty, step
+        self._residual, self._columns, self._penalty, self._step = worker.table("residual"), columns, penalty, step
+        self._cuts, self._seed = cuts(columns[-1].size, clocks_per_epoch), [seed, worker.rank]
+        self._order = np.zeros(0, np.int64)
 
     def advance(self, clock: int) -> None:
         """Go over the columns of a clock."""
-        part = self._parts[clock % len(self._parts)]
-        descend(*part, self._residual.kernel.values, self._penalty, self._step)
+        epoch, part = divmod(clock, self._cuts.size - 1)
+        if part == 0:
+            self._order = np.random.default_rng([*self._seed, epoch]).permutation(self._columns[-1].size)
+        order = self._order[self._cuts[part] : self._cuts[part + 1]]
+        descend(order, *self._columns, self._residual.kernel.values, self._penalty, self._step)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def descend(values, rows, starts, squares, coefficients, residual, penalty, step):
+def descend(order, values, rows, starts, squares, coefficients, residual, penalty, step):
     """Move the coefficients of some columns once, in order.
 
-    The product's coordinate descent takes whole steps on a working set; here all columns have their turn, as in the
-    paper, and steps may be shorter.
+    As in ``nbps.kernels.models.lasso``, but steps may be shorter than to the best value.
 
     Parameters
     ----------
+    order : ndarray of int64, shape (m,)
+        The columns.
     values, rows : ndarray of float64 and int32
         Elements.
     starts : ndarray of int64, shape (n + 1,)
@@ -203,7 +197,7 @@ def descend(values, rows, starts, squares, coefficients, residual, penalty, step
     step : float
         Of the way to the best value, more than 0, at most 1.
     """
-    for j in range(squares.size):
+    for j in order:
         if squares[j] == 0.0:
             continue
         pull = coefficients[j] * squares[j]

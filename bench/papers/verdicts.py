@@ -74,7 +74,11 @@ def shown(spread: Numbers) -> str:
 
 def shown_objective(spread: Numbers) -> str:
     """Format median and range of an objective."""
-    words = ["diverged" if spread[key] is None else f"{spread[key]:.4f}" for key in ("median", "min", "max")]
+
+    def word(value: float | None) -> str:
+        return "diverged" if value is None else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.1e}"
+
+    words = [word(spread[key]) for key in ("median", "min", "max")]
     return f"{words[0]} ({words[1]} to {words[2]})"
 
 
