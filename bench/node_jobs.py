@@ -18,7 +18,7 @@ from measure import Line, Options, in_turn
 from nbps.testing.chaos.cluster import Cluster
 
 PROGRAMS = Path(__file__).with_name("node_programs.py")
-_CLOCK_US = {2: 100.0, 4: 250.0}  # by nodes, over TCP
+_CLOCK_US = {2: 60.0, 4: 200.0}  # by nodes, over TCP
 _SAME_BYTES = 1.05  # of as many changed rows in a table ten times the size
 _MF_SHARE = 0.7  # of the ratings per second of one node
 _RMSE_APART = 0.002

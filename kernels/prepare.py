@@ -14,6 +14,7 @@ from collections.abc import Collection
 from . import board, copies, presence, rows, shards
 from .cache import cache_folder, compile_lock
 from .jit import Request, argument_types, is_compiled
+from .turns import loop
 
 Kind = tuple[str, str, bool, bool]  # of a table: dtype, access, whether its rows are claimed, check_finite
 
@@ -43,17 +44,14 @@ def _compile(requests: Collection[Request]) -> None:
     print(f"nbps: compiled {compiled} in {seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def prepare_job(tables: set[Kind], bounded: bool, agent: bool) -> None:
-    """Prepare the clock, with a value bound or without, and tables.
-
-    With `agent` what exchanges them with other nodes, too.
-    """
-    prepare(_job_requests(tables, bounded, agent))
+def prepare_job(tables: set[Kind], bounded: bool, agents: int) -> None:
+    """Prepare the clock, with a value bound or without, tables, and what `agents` do: one for each node, or none."""
+    prepare(_job_requests(tables, bounded, agents))
 
 
-def load_job(tables: set[Kind], bounded: bool, agent: bool) -> None:
+def load_job(tables: set[Kind], bounded: bool, agents: int) -> None:
     """Load what `prepare_job` prepares into this process, as far as it is compiled."""
-    load(_job_requests(tables, bounded, agent))
+    load(_job_requests(tables, bounded, agents))
 
 
 def load(requests: Collection[Request]) -> None:
@@ -64,13 +62,15 @@ def load(requests: Collection[Request]) -> None:
             kernel(*args)
 
 
-def _job_requests(tables: set[Kind], bounded: bool, agent: bool) -> list[Request]:
+def _job_requests(tables: set[Kind], bounded: bool, agents: int) -> list[Request]:
     requests = board.requests(bounded)
     for dtype, access, is_claimed, check_finite in sorted(tables):
         requests += rows.requests(dtype, access, is_claimed, check_finite)
         if access == "cached":
             requests += copies.requests(dtype, is_claimed)
-    if agent:
+    if agents > 1:
+        requests += loop.requests()
+    if agents:
         requests += board.agent_requests() + presence.requests()
         for dtype, is_claimed in sorted({(dtype, is_claimed) for dtype, _, is_claimed, _ in tables}):
             requests += shards.requests(dtype, is_claimed)

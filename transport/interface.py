@@ -24,6 +24,7 @@ import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,24 @@ class Options:
             raise ConfigError(
                 f"user_timeout_s is {self.user_timeout_s}; expected seconds from 0.001 to {_LONGEST_TIMEOUT_S:,}"
             )
+
+
+class Lent(NamedTuple):
+    """Where a connection stands that is lent: a socket with frames as `nbps.transport.carriers.header` has them.
+
+    Attributes
+    ----------
+    descriptor : int
+    frames_sent, frames_received : int
+        Modulo 2**32.
+    bytes_sent, bytes_received : int
+    """
+
+    descriptor: int
+    frames_sent: int
+    frames_received: int
+    bytes_sent: int
+    bytes_received: int
 
 
 class Connection(abc.ABC):
@@ -152,6 +171,17 @@ class Connection(abc.ABC):
             If the connection has ended, or what arrived is not a frame: says what was found. Every later call of any
             method but `close` raises the same.
         """
+
+    def lend(self) -> Lent | None:
+        """Lend what the connection is made of to a compiled loop, until `take_back`; None if that is not possible now.
+
+        Never, if frames go another way than through a socket as they are; nor where anything is on its way.
+        """
+        return None
+
+    def take_back(self, lent: Lent, unsent: Bytes, unread: Bytes, error: int) -> None:
+        """Go on where the loop stands, which has not sent and not taken these bytes, and met this error if not 0."""
+        raise NotImplementedError(f"{type(self).__name__} lends nothing")
 
     @abc.abstractmethod
     def close(self, linger: bool = True) -> None:

@@ -27,8 +27,8 @@ class AgentBoard:
         self._workers = workers
         self._sources = workers + nodes
         self._watch = Watch(workers, bounded, self._summands_of)
-        self._seen = np.zeros(layout.survey_words(workers), np.int64)  # as looked at last
-        self._told = self._seen.copy()  # as of the last call of `news`
+        self.seen = np.zeros(layout.survey_words(workers), np.int64)  # as looked at last
+        self.told = self.seen.copy()  # what the core knows of it
         self._is_new = False  # whether they differ
         self.wanted = False  # whether workers want rows; whatever asks for them takes it back
 
@@ -75,9 +75,9 @@ class AgentBoard:
     def begin(self, clock: int) -> None:
         """Forget the run before; the driver has reset the board to `clock`."""
         first = layout.SURVEY_HEAD
-        self._told[:] = 0
-        self._told[layout.SURVEY_LOWEST] = clock
-        self._told[first : first + self._workers] = clock
+        self.told[:] = 0
+        self.told[layout.SURVEY_LOWEST] = clock
+        self.told[first : first + self._workers] = clock
         self._watch.begin(clock)
 
     def news(self) -> list[Event]:
@@ -85,15 +85,24 @@ class AgentBoard:
         if not self._is_new:
             return []
         self._is_new = False
-        seen, workers, first = self._seen.tolist(), self._workers, layout.SURVEY_HEAD
-        self.wanted |= seen[layout.SURVEY_WANTED] != int(self._told[layout.SURVEY_WANTED])
-        self._told[:] = self._seen
+        self.wanted |= bool(self.seen[layout.SURVEY_WANTED] != self.told[layout.SURVEY_WANTED])
+        self.told[:] = self.seen
+        return self._look(self.seen)
+
+    def catch_up(self, is_new: bool) -> None:
+        """Go on after compiled turns, which have changed `told`, or `seen` if something else `is_new`."""
+        self._look(self.told)
+        self._is_new = is_new
+
+    def _look(self, survey: npt.NDArray[np.int64]) -> list[Event]:
+        """Return what a survey says that none before did."""
+        workers, first, words = self._workers, layout.SURVEY_HEAD, survey.tolist()
         return self._watch.news(
-            seen[layout.SURVEY_LOWEST],
-            seen[layout.SURVEY_ARRIVED],
-            seen[first : first + workers],
-            seen[first + workers : first + 2 * workers],
-            seen[first + 2 * workers :],
+            words[layout.SURVEY_LOWEST],
+            words[layout.SURVEY_ARRIVED],
+            words[first : first + workers],
+            words[first + workers : first + 2 * workers],
+            words[first + 2 * workers :],
         )
 
     def _summands_of(self, count: int) -> Bytes | None:
@@ -114,12 +123,12 @@ class AgentBoard:
 
     def has_news(self) -> bool:
         """Whether `news` would say something."""
-        self._is_new = board.differs(self.words, self._workers, self._sources, self._told, self._seen)
+        self._is_new = board.differs(self.words, self._workers, self._sources, self.told, self.seen)
         return self._is_new
 
     def doze(self) -> bool:
         """Announce that the agent sleeps; False if there is news."""
-        self._is_new = not board.doze(self.words, self._workers, self._sources, self._told, self._seen)
+        self._is_new = not board.doze(self.words, self._workers, self._sources, self.told, self.seen)
         return not self._is_new
 
     def wake(self) -> None:

@@ -69,6 +69,14 @@ class NodeMemory:
             + [table.shape._replace(encoding=LARGEST, kept=table.share.kept) for table in self._tables]
         )
 
+    def changes(self) -> list[tuple[int, int, int, int]]:
+        """Return of each table addresses and sizes of int64 words that are 0 unless rows were changed.
+
+        Words of marks, and words that sum up which rows are pending.
+        """
+        words = [(table.eights, table.summary) for table in self._tables]
+        return [(one.ctypes.data, one.size, other.ctypes.data, other.size) for one, other in words]
+
     def collect(self, owner: int, exact: bool) -> Bytes | None:
         """Take what local workers added to replica rows of `owner`; all of it if `exact`."""
         chosen, rounded = [], []

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from nbps.core.messages import Frame, LinkDown, LinkUp
 from nbps.errors import ConnectionLostError, RemoteProtocolError
-from nbps.transport.interface import Connection
+from nbps.transport.interface import Bytes, Connection, Lent
 from nbps.transport.mesh.mesh import Mesh
 from nbps.transport.wire import decode, encode
 
@@ -106,6 +106,23 @@ class Peers:
             _log.warning("the connection to node %d is closed, and made again: %s", rank, reason)
             self._drop(rank)
             self._reconnect(rank)
+
+    def lend(self, count: int) -> dict[int, Lent] | None:
+        """Lend the connections to all `count` other nodes, by rank, until `take_back`; None if one cannot be now."""
+        if len(self._connections) < count or any(self._backlog.values()) or self.changes:
+            return None
+        lent = {rank: connection.lend() for rank, connection in self._connections.items()}
+        return None if None in lent.values() else lent  # type: ignore[return-value]
+
+    def take_back(self, rank: int, lent: Lent, unsent: Bytes, unread: Bytes, error: int) -> None:
+        """Go on with a connection as `Connection.take_back` says."""
+        self._connections[rank].take_back(lent, unsent, unread, error)
+        if unsent.size:
+            self._watch(rank, self._connections[rank].wants_write)
+
+    def descriptor(self, rank: int) -> int:
+        """Return the descriptor of the connection to node `rank`."""
+        return self._descriptors[rank]
 
     def traffic(self) -> tuple[int, int]:
         """Return the bytes sent and received on all connections that there ever were."""

@@ -27,6 +27,7 @@ from nbps.agent.peers import Peers
 from nbps.agent.saver import Saver
 from nbps.agent.share import share_of
 from nbps.agent.spec import AgentSpec, Ended, Fail, Joined, Run, RunDone, Terminate, Traffic
+from nbps.agent.turns import compiled_turns
 from nbps.checkpoint.format import later_life
 from nbps.core import messages
 from nbps.core.messages import Action, Begin, Event, Evicted, Received, Saved, Spare, Tick, Touched, WorkerLost
@@ -93,6 +94,7 @@ class Agent:
         self._tick_at = 0.0
         self._fetches = any(table.states is not None for table in spec.tables)
         self._let_go_at = 0
+        self._compiled = compiled_turns(spec, self._nodes, self._board, self._memory, self._peers)
         self._early_at = 0.0  # when additions were sent before their clock last, and by how much that was too much
         self._early_debt = 0
         self._missing: set[int] = set()  # nodes that are waited for
@@ -173,6 +175,8 @@ class Agent:
         board, ready = self._board, []
         if not self._is_running:
             ready = self._poll.poll(_SLEEP_MS)
+        elif (taken := self._take_compiled_turns()) is not None:
+            ready = taken
         elif not (ready := self._spin()) and board.doze():
             ready = self._poll.poll(_SLEEP_MS if self._spec.bandwidth_budget is None else _EARLY_MS)
             board.wake()
@@ -273,6 +277,14 @@ class Agent:
         while not (ready := self._poll.poll(0)) and not self._board.has_news() and time.monotonic() < until:
             os.sched_yield()  # to a worker, say, that this very wait is for
         return ready
+
+    def _take_compiled_turns(self) -> list[tuple[int, int]] | None:
+        """Have compiled code do what is common; return which descriptors are ready then, None if it cannot just now."""
+        if self._compiled is None or self._mesh is None:
+            return None
+        others = self._doorbell, self._driver.fileno(), self._mesh.fileno()
+        unread = self._compiled.take(self._runs, others, self._tick_at, _SPIN_S, _SLEEP_MS)
+        return None if unread is None else unread + self._poll.poll(0)
 
     def _look_at(self, descriptor: int) -> None:
         rank = self._peers.rank_of(descriptor)

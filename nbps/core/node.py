@@ -98,7 +98,7 @@ class Node:
         self._enter(State.RUNNING)
         self.clock = settings.clock
         self.unsaved = 0
-        self._story: deque[Any] = deque(maxlen=2 * _STORY)  # times and events in turn
+        self.told: deque[Any] = deque(maxlen=2 * _STORY)  # times of the last events, and these, in turn
         self._memory = memory
         self._board = board
         self._bounded = settings.terms.v0 is not None
@@ -137,7 +137,7 @@ class Node:
         links.now = now
         out: list[Action] = []
         links.out = out
-        self._story += (now, event)  # no tuple is kept for each
+        self.told += (now, event)  # no tuple is kept for each
         handler = self._handlers.get(type(event))
         try:
             if handler is None:
@@ -151,7 +151,7 @@ class Node:
 
     def story(self) -> str:
         """Say what the node was told last."""
-        told = list(self._story)
+        told = list(self.told)
         lines = [f"  {now:.6f} {event}" for now, event in zip(told[::2], told[1::2], strict=True)]
         return "\n".join([f"{self} was told last:", *lines])
 

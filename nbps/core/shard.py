@@ -40,6 +40,8 @@ class Shard:
         Clock of each node as it was heard; never falls.
     clock : int
         Their minimum, or the one before while `save_due`.
+    behind : int
+        Nodes whose clock is still `clock`.
     save_due : bool
         All nodes have come to a checkpoint, and there is no room for another copy of the rows yet.
     applied : list of int
@@ -75,7 +77,7 @@ class Shard:
         self.terms = terms = settings.terms
         self.clock = clock
         self.clocks = halting.clocks
-        self._behind = nodes  # clocks of nodes that are still `clock`
+        self.behind = nodes
         self.save_due = False
         self.applied = [0] * nodes
         self.waiting: list[deque[Rows | None]] = [deque() for _ in range(nodes)]
@@ -176,8 +178,8 @@ class Shard:
     def _hear(self, source: int, clock: int) -> None:
         before, self.clocks[source] = self.clocks[source], clock
         if before == self.clock < clock:
-            self._behind -= 1
-            if not self._behind:
+            self.behind -= 1
+            if not self.behind:
                 self._advance(min(self.clocks))
 
     def go_on(self) -> None:
@@ -201,7 +203,7 @@ class Shard:
         if clock <= self.clock:  # looked at in production, too: a comparison a clock
             raise LocalProtocolError(f"shard {self.rank} goes from clock {self.clock} to {clock}; clocks rise")
         self.clock = clock
-        self._behind = self.clocks.count(clock)
+        self.behind = self.clocks.count(clock)
         self._board.publish_shard(self.rank, clock)
         pushes = self._pushes
         for node in self._others:
@@ -246,7 +248,7 @@ class Shard:
         """Raise `LocalProtocolError` if a field breaks its invariant."""
         checks = {
             "the clock is the lowest of all nodes": self.save_due or self.clock == min(self.clocks),
-            "nodes at the clock are counted": self._behind == self.clocks.count(self.clock),
+            "nodes at the clock are counted": self.behind == self.clocks.count(self.clock),
             "the clock is below one that waits to be saved": not self.save_due or self.clock < min(self.clocks),
             "what is wanted has not come yet": all(
                 w is None or w > self.clock or due for w, due in zip(self.wanted, self.ship_due, strict=True)

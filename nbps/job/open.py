@@ -121,7 +121,7 @@ class OpenJob:
         self.board = board = Board(settings.workers, bounded, shards, doorbell)
         self._segments.append(board.segment)
         kinds = {(table.dtype, table.access, table.is_claimed, table.check_finite) for table in settings.tables}
-        kernels = kinds, bounded, agent is not None
+        kernels = kinds, bounded, 0 if agent is None else nodes.count
         prepared: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(remote.prepare, kernels)]
         if settings.preload is not None:
             prepared.append((settings.preload, ()))

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 _worker: Worker | None = None  # the one worker of this process
 
 
-def load(tables: set[tuple[str, str, bool, bool]], bounded: bool, agent: bool) -> None:
-    """Import what workers, and with `agent` an agent, need, and load kernels that are compiled; in the fork server."""
+def load(tables: set[tuple[str, str, bool, bool]], bounded: bool, agents: int) -> None:
+    """Import what workers, and agents if any, need, and load kernels that are compiled; in the fork server."""
     import nbps.job.worker
     from nbps.kernels.prepare import load_job
 
-    if agent:
+    if agents:
         import nbps.agent.process  # noqa: F401
-    load_job(tables, bounded, agent)
+    load_job(tables, bounded, agents)
 
 
-def prepare(tables: set[tuple[str, str, bool, bool]], bounded: bool, agent: bool) -> None:
+def prepare(tables: set[tuple[str, str, bool, bool]], bounded: bool, agents: int) -> None:
     """As `load`, and compile kernels where that is needed; in the supervisor."""
     import numba
 
@@ -43,8 +43,8 @@ def prepare(tables: set[tuple[str, str, bool, bool]], bounded: bool, agent: bool
     import nbps.job.worker
     from nbps.kernels.prepare import prepare_job
 
-    prepare_job(tables, bounded, agent)
-    if agent:
+    prepare_job(tables, bounded, agents)
+    if agents:
         import nbps.agent.process  # noqa: F401
 
 

@@ -17,6 +17,7 @@ from nbps import kernels
 from nbps.kernels import board, checksum, copies, presence, ring, rows, shards
 from nbps.kernels.jit import code_file
 from nbps.kernels.models import cells, dirichlet, folding, lasso, lda, mf, tokens, topic_lists
+from nbps.kernels.turns import loop
 
 REQUESTS = [
     *board.requests(bounded=True),
@@ -24,6 +25,7 @@ REQUESTS = [
     *presence.requests(),
     *ring.requests(),
     *checksum.requests(),
+    *loop.requests(),
     *mf.requests("direct"),
     *mf.requests("exclusive"),
     *cells.requests(),
@@ -61,8 +63,9 @@ def all_kernels():
 def called_by(kernel):
     """Return the kernels that `kernel` calls, or one of which the compiler chooses: they are compiled with it."""
     function = getattr(kernel, "py_func", kernel)
-    found = {function.__globals__.get(name) for name in function.__code__.co_names if name in function.__globals__}
-    chosen = {value for value in found if isinstance(value, types.FunctionType) and value.__module__ in NAMES}
+    found = [function.__globals__.get(name) for name in function.__code__.co_names if name in function.__globals__]
+    functions = {value for value in found if isinstance(value, types.FunctionType) and value.__module__ in NAMES}
+    chosen = functions - {function}  # what it calls of a module may have its own name
     return {value for value in found if isinstance(value, Dispatcher)}.union(*map(called_by, chosen))
 
 

@@ -158,9 +158,9 @@ def test_a_preload_is_seen_by_its_own_job_alone():
 def test_what_is_loaded_ahead_is_there_for_every_job():
     """What fails there, or a server that was killed meanwhile, keeps no job from starting."""
     assert ask(lambda worker: "colorsys" in sys.modules) == [False]
-    load_ahead({("float32", "exclusive", False)}, False, False, [(importlib.import_module, ("colorsys",))])
+    load_ahead({("float32", "exclusive", False)}, False, 0, [(importlib.import_module, ("colorsys",))])
     assert ask(lambda worker: "colorsys" in sys.modules) == [True]
-    load_ahead(set(), False, False, [(importlib.import_module, ("there_is_no_such_module",))])
+    load_ahead(set(), False, 0, [(importlib.import_module, ("there_is_no_such_module",))])
     assert ask(lambda worker: "colorsys" in sys.modules) == [True]
     server = forkserver.current()
     os.kill(server.pid, signal.SIGKILL)

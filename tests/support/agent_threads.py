@@ -18,6 +18,8 @@ from nbps.core.messages import Frame
 from nbps.core.terms import Terms
 from nbps.kernels import board, layout
 from nbps.kernels.claim_layout import claims_bytes
+from nbps.kernels.prepare import prepare
+from nbps.kernels.turns import loop
 from nbps.memory.arrow import create_table_segment
 from nbps.memory.segments import Segment
 from nbps.runtime.board import Board
@@ -36,6 +38,7 @@ class AgentThread:
     """The agent of one worker, which is played by the test."""
 
     def __init__(self, place: Any = None, terms: Terms = ESSP, **spec: Any) -> None:
+        prepare(loop.requests())  # as the supervisor of a job does: an agent that compiles hears nobody
         self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         nodes = 1 if place is None else place.nodes
         self.board = Board(1, terms.v0 is not None, nodes, self.doorbell)

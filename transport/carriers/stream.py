@@ -148,12 +148,16 @@ class StreamConnection(Connection):
         try:
             taken = self._write(buffers)
         except OSError as error:
-            self._broken = self._say(error)
-            self._drop_queue()
-            self._no_more_writing()
+            self._break(error)
             return 0
         self.bytes_sent += taken
         return taken
+
+    def _break(self, error: OSError) -> None:
+        """Write no more."""
+        self._broken = self._say(error)
+        self._drop_queue()
+        self._no_more_writing()
 
     def _drop_sent(self, taken: int) -> bool:
         """Take the first `taken` bytes off the queue; return whether less was taken than was offered."""

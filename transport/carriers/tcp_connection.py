@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
 import struct
 import termios
@@ -11,7 +12,7 @@ import time
 
 from nbps.errors import ConnectionLostError
 from nbps.transport.carriers.stream import StreamConnection
-from nbps.transport.interface import Options
+from nbps.transport.interface import Bytes, Lent, Options
 
 _LINGER_S, _LOOK_AGAIN_S = 0.2, 0.0002
 _DRAINING_READS = 1 << 10  # 64 MiB, more than a socket buffer holds: against an end that does not stop sending
@@ -33,6 +34,24 @@ class TcpConnection(StreamConnection):
         if self._lost is not None:
             raise ConnectionLostError(self._lost)
         return self._socket.fileno()
+
+    def lend(self) -> Lent | None:
+        """Lend the socket, unless something is queued or half received, or writing has failed."""
+        idle = not self._queue and self._payload is None and self._begin == self._end
+        if not idle or self._broken is not None or self._lost is not None:
+            return None
+        return Lent(self._socket.fileno(), self._sent, self._received, self.bytes_sent, self.bytes_received)
+
+    def take_back(self, lent: Lent, unsent: Bytes, unread: Bytes, error: int) -> None:
+        """Go on where the borrower stands."""
+        _, self._sent, self._received, self.bytes_sent, self.bytes_received = lent
+        self._begin, self._end, self._empty = 0, unread.size, False
+        self._array[: unread.size] = unread
+        if error:
+            self._break(OSError(error, os.strerror(error)))
+        elif unsent.size:
+            self._queue.append(unsent.copy().data)
+            self._queued = unsent.size
 
     def _write(self, buffers: list[memoryview]) -> int:
         try:

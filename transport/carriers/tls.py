@@ -70,6 +70,10 @@ class TlsConnection(TcpConnection):
         if not server_side:
             self.flush()  # the first word
 
+    def lend(self) -> None:
+        """Lend nothing: frames are encrypted on their way."""
+        return
+
     @property
     def wants_write(self) -> bool:
         """Whether something is queued that can be sent."""

@@ -43,7 +43,8 @@ def warm_up(plan: TopicsPlan) -> None:
         ("float64", "exclusive", False, False),
     }
     loads = [(lda_worker.load, (False,))]
-    load_ahead(kinds, isinstance(plan.model, VAP), plan.nodes.count > 1, loads)
+    agents = plan.nodes.count if plan.nodes.count > 1 else 0
+    load_ahead(kinds, isinstance(plan.model, VAP), agents, loads)
 
 
 class TopicsTrainer(Trainer[Topics, PassRecord]):

@@ -43,7 +43,8 @@ def warm_up(plan: TrainingPlan) -> None:
     """Start what the first training of this process waits for half a second; returns at once."""
     kinds = {("float32", access, access != "exclusive", False) for access in ("exclusive", plan.item_access)}
     loads = [(mf_worker.load, (plan.item_access,))]
-    load_ahead(kinds, isinstance(plan.model, VAP), plan.nodes.count > 1, loads)
+    agents = plan.nodes.count if plan.nodes.count > 1 else 0
+    load_ahead(kinds, isinstance(plan.model, VAP), agents, loads)
 
 
 class FactorizationTrainer(Trainer[Factors, EpochRecord]):
