@@ -1,4 +1,4 @@
-"""The command line: ``nbps train``, ``nbps recommend``, ``nbps run``, ``nbps sim``, ``nbps doctor``.
+"""The command line: ``nbps train``, ``nbps recommend``, ``nbps topics``, ``nbps run``, ``nbps sim``, ``nbps doctor``.
 
 Only typer is imported here. What a command needs beyond it is imported when the command runs, because NumPy,
 Numba and Arrow take longer than printing a help page should.
@@ -17,6 +17,7 @@ from nbps.cli.failure import FailureGroup
 from nbps.cli.recommend import recommend
 from nbps.cli.run import run
 from nbps.cli.simulate import sim
+from nbps.cli.topics import topics
 from nbps.cli.train import train
 
 __all__ = ["app"]
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(train)
 app.command()(recommend)
+app.command()(topics)
 app.command(context_settings={"allow_interspersed_args": False})(run)
 app.command()(sim)
 app.command()(doctor)

@@ -249,3 +249,72 @@ LassoConsistency = Annotated[
     ConsistencyName | None,
     typer.Option("--consistency", help="Of cyclic: who waits for whom. Default: essp.", rich_help_panel=_RUN),
 ]
+
+
+class DocumentsFormatName(enum.StrEnum):
+    """Names of the formats of documents; the same as `nbps.data.documents.reading.FORMATS`, which a test checks."""
+
+    UCI = "uci"
+    LDA_C = "lda-c"
+    TEXT = "text"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+
+
+class TopicsScheduleName(enum.StrEnum):
+    """Names of the schedules of LDA."""
+
+    ROTATE = "rotate"
+    CACHED = "cached"
+
+
+DocumentsFile = Annotated[Path, typer.Option("--data", help="File of documents.", rich_help_panel=_DATA)]
+VocabularyFile = Annotated[
+    Path | None,
+    typer.Option("--vocab", help="File with a word a line, where documents have their numbers.", rich_help_panel=_DATA),
+]
+DocumentsFormat = Annotated[
+    DocumentsFormatName | None,
+    typer.Option("--format", help="Its format. Default: detected; text must be said.", rich_help_panel=_DATA),
+]
+DocumentsColumn = Annotated[
+    str | None,
+    typer.Option("--column", help="Of Parquet and Arrow: texts or lists of words.", rich_help_panel=_DATA),
+]
+DocumentsFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--test-fraction",
+        callback=_check_fraction,
+        help="Part of the documents to test on: 0 for none, less than 1. Default: 0.1.",
+        rich_help_panel=_DATA,
+    ),
+]
+TopicCount = Annotated[int, typer.Option("--topics", min=1, help="Number of topics.", rich_help_panel=_MODEL)]
+Passes = Annotated[int, typer.Option("--max-iter", min=1, help="Passes over the tokens.", rich_help_panel=_MODEL)]
+TopicPrior = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        callback=_check_rate,
+        help="Prior of a topic in a document, at first. Default: 10 / topics.",
+        rich_help_panel=_MODEL,
+    ),
+]
+WordPrior = Annotated[
+    float, typer.Option("--beta", callback=_check_rate, help="Prior of a word in a topic.", rich_help_panel=_MODEL)
+]
+OptimizeEvery = Annotated[
+    int,
+    typer.Option(min=0, help="Passes after which alpha is learnt again; 0: it stays.", rich_help_panel=_MODEL),
+]
+TopicsSchedule = Annotated[
+    TopicsScheduleName,
+    typer.Option("--schedule", help="How the counts of words are shared.", rich_help_panel=_RUN),
+]
+TopicsConsistency = Annotated[
+    ConsistencyName | None,
+    typer.Option(
+        "--consistency", help="Who waits for whom. Default: bsp; essp for --schedule cached.", rich_help_panel=_RUN
+    ),
+]

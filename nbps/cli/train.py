@@ -68,6 +68,49 @@ def mf(
 
 
 @train.command()
+def lda(
+    context: typer.Context,
+    data: o.DocumentsFile,
+    vocab: o.VocabularyFile = None,
+    format: o.DocumentsFormat = None,  # noqa: A002
+    column: o.DocumentsColumn = None,
+    test_fraction: o.DocumentsFraction = None,
+    seed: o.Seed = 0,
+    topics: o.TopicCount = 10,
+    max_iter: o.Passes = 200,
+    alpha: o.TopicPrior = None,
+    beta: o.WordPrior = 0.01,
+    optimize_every: o.OptimizeEvery = 10,
+    early_stopping: o.Patience = None,
+    workers: o.Workers = None,
+    nodes: o.NodeCount = 1,
+    transport: o.TransportOption = "tcp",
+    consistency: o.TopicsConsistency = None,
+    staleness: o.Staleness = None,
+    schedule: o.TopicsSchedule = o.TopicsScheduleName.ROTATE,
+    checkpoint: o.CheckpointFolder = None,
+    out: o.OutFolder = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    profile: o.Profile = False,
+    debug: Debug = False,
+) -> None:
+    """Find topics of documents by latent Dirichlet allocation."""
+    start(context, nodes, workers, transport)
+    from nbps.cli.allocation import FileOptions, ModelOptions, TopicsTraining
+    from nbps.cli.training import run
+
+    default = "essp" if staleness is not None or schedule == o.TopicsScheduleName.CACHED else "bsp"
+    options = run_options(
+        out, json, quiet, workers, consistency=consistency or default, staleness=staleness, seed=seed,
+        early_stopping=early_stopping, checkpoint=checkpoint, profiled=profile,
+    )  # fmt: skip
+    documents = FileOptions(data, vocab, format, column, test_fraction, seed)
+    model = ModelOptions(topics, alpha, beta, max_iter, optimize_every or None, str(schedule))
+    run(TopicsTraining(documents, model, options), options)
+
+
+@train.command()
 def lasso(
     context: typer.Context,
     data: o.TableFile,

@@ -14,7 +14,7 @@ import what they need.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,7 @@ def load(is_wide: bool) -> None:
     load(_requests(is_wide))
 
 
-def _requests(is_wide: bool) -> list[object]:
+def _requests(is_wide: bool) -> list[Any]:
     from nbps.kernels.models import dirichlet, folding, lda, tokens, topic_lists
 
     by_width = (lda, tokens, topic_lists, dirichlet)
