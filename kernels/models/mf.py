@@ -88,7 +88,7 @@ def requests(access: str) -> list[Request]:
     decay = np.zeros((1, DECAY_WIDTH), np.float32)
     decay.flags.writeable = False  # as what arrives with a call
     side = (rows, state, decay)
-    starts, items, ratings = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    starts, items, ratings = np.zeros(2, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
     block = (starts, items, ratings, *side, *side, rows[0], np.float32(0), np.float32(0))
     item_rows, item_state = rows, state
     if access == "direct":
