@@ -21,7 +21,19 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 _BUSY = 0.5  # load average from which two workers no longer have two cores
-_PACKAGES = ("numpy", "numba", "llvmlite", "pyarrow", "nbps", "torch", "ray", "celer", "scikit-learn", "skglm")
+_PACKAGES = (
+    "numpy",
+    "numba",
+    "llvmlite",
+    "pyarrow",
+    "nbps",
+    "torch",
+    "ray",
+    "celer",
+    "scikit-learn",
+    "skglm",
+    "tomotopy",
+)
 
 
 @dataclass(frozen=True)

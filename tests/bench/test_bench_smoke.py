@@ -48,6 +48,16 @@ def test_the_lasso_is_timed_beside_its_peers(tmp_path):
 
 
 @pytest.mark.slow
+def test_topics_are_timed_beside_tomotopy(tmp_path):
+    """Both learn the same from the same documents, as far as so few passes go."""
+    pytest.importorskip("tomotopy")
+    run_program(tmp_path, "lda.py", "--topics", "5")
+    found = json.loads((tmp_path / "lda_generated_5.json").read_text())["results"]
+    lines = {line["name"]: line["median"] for line in found}
+    assert lines["nbps, held out"] == pytest.approx(lines["tomotopy, held out"], rel=0.1)
+
+
+@pytest.mark.slow
 def test_kernels_are_exact_under_contention(tmp_path):
     """Two processes that add to the same rows lose nothing, as the benchmark itself checks."""
     lines = run(tmp_path, "kernels")["results"]
