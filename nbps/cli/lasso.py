@@ -63,7 +63,9 @@ class LassoTraining(Training):
         if self._options.alpha is None:
             own = ("alpha", "schedule", "clocks")
             return ElasticNetCV(**{name: value for name, value in chosen.items() if name not in own})
-        cyclic = {"consistency": run.model, "checkpoint": run.checkpoint} if chosen["schedule"] == "cyclic" else {}
+        cyclic: dict[str, Any] = (
+            {"consistency": run.model, "checkpoint": run.checkpoint} if chosen["schedule"] == "cyclic" else {}
+        )
         return ElasticNet(**chosen, **cyclic, workers=run.workers, random_state=run.seed, callbacks=callbacks)
 
     def load(self, phases: Phases) -> None:
@@ -80,7 +82,7 @@ class LassoTraining(Training):
         n, p = self._features.shape
         used = np.flatnonzero(model.coef_)
         largest = used[np.argsort(-np.abs(model.coef_[used]), kind="stable")][:_SHOWN]
-        shown = ", ".join(f"{self._name(j)} {model.coef_[j]:.4g}" for j in largest)
+        shown = ", ".join(f"{self._name(int(j))} {model.coef_[j]:.4g}" for j in largest)
         return [
             ("data", str(self._file.data)),
             ("size", f"{n:,} rows, {p:,} features" + (" (sparse)" if self._features.is_sparse else "")),
@@ -100,7 +102,7 @@ class LassoTraining(Training):
             "objective": model.history_[-1].objective,
             "dual_gap": model.dual_gap_,
             "nonzeros": int(np.count_nonzero(model.coef_)),
-            "coefficients": {self._name(j): float(model.coef_[j]) for j in np.flatnonzero(model.coef_)},
+            "coefficients": {self._name(int(j)): float(model.coef_[j]) for j in np.flatnonzero(model.coef_)},
             "intercept": model.intercept_,
             "train_r2": model.score(self._features, self._target),
             "iterations": model.n_iter_,

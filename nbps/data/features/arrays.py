@@ -57,7 +57,8 @@ def _sparse(source: Source, arrays: dict[str, npt.NDArray[Any]], rows: int) -> F
     if values.shape != indices.shape or not ((indices >= 0) & (indices < shape[1 - lines])).all():
         raise source.error(f"expected a number in 'data' and a place below {shape[1 - lines]} in 'indices' for each.")
     where = np.repeat(np.arange(shape[lines]), sizes)
-    return by_columns(values, *((where, indices) if lines == 0 else (indices, where)), shape)
+    row_of, column_of = (where, indices) if lines == 0 else (indices, where)
+    return by_columns(values, row_of, column_of, shape)
 
 
 def by_columns(
