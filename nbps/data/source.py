@@ -83,6 +83,36 @@ class Source:
             size = size * len(self.head) // len(zlib.compress(self.head, 1))  # most compress better
         return size // longest
 
+    def read_content(self) -> bytes:
+        """Return the content in memory, decompressed, for code that takes it apart.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read to its end.
+        """
+        with self.open_python() as stream:
+            try:
+                return stream.read()
+            except (EOFError, OSError, zlib.error) as error:
+                raise self.damage(error) or self.error(f"it cannot be read: {error}.") from None
+
+    def read_lines(self) -> list[str]:
+        r"""Return the lines of UTF-8 text: they end at ``\n``, ``\r\n`` or ``\r``, not at other white space.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read, or is not UTF-8; names the line.
+        """
+        content = self.read_content()
+        try:
+            lines = io.StringIO(content.decode("utf-8-sig"), newline=None)
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise self.error("expected UTF-8 text, found other bytes. Convert the file.", line=line) from None
+        return [line.removesuffix("\n") for line in lines]
+
     def read_all(self) -> pa.Buffer:
         """Return the content in memory, for the binary formats, which seek; a plain file is mapped."""
         if self.compression is None:

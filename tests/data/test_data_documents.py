@@ -112,6 +112,16 @@ def test_words_are_chosen():
         Documents.from_texts(texts, min_documents=4)
 
 
+CODED = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1, 2]), pa.array(["ant", "bee", "cat"], pa.large_string()))
+
+
+def views(values, kind):
+    """Return texts, or lists of words, of the type as which Polars hands them out."""
+    if not hasattr(pa, "string_view"):
+        pytest.skip("this pyarrow does not know the strings of Polars")
+    return pa.array(values, kind(pa.string_view()))
+
+
 @pytest.mark.parametrize(
     "column",
     [
@@ -119,12 +129,15 @@ def test_words_are_chosen():
         pa.array(["bee ant bee", "cat"], pa.large_string()),
         pa.array([["bee", "ant", "bee"], ["cat"]]),
         pa.array([["bee", "ant", "bee"], ["cat"]], pa.large_list(pa.large_string())),
+        pa.LargeListArray.from_arrays([0, 3, 4], CODED),
+        lambda: views(["bee ant bee", "cat"], lambda text: text),
+        lambda: views([["bee", "ant", "bee"], ["cat"]], pa.large_list),
     ],
-    ids=["text", "large text", "lists", "large lists"],
+    ids=["text", "large text", "lists", "large lists", "lists of categories", "views", "lists of views"],
 )
 def test_columns_of_tables(column):
     """Texts and lists of words; other columns are left alone; it may come in chunks."""
-    table = pa.table({"id": [1, 2], "any": column})
+    table = pa.table({"id": [1, 2], "any": column() if callable(column) else column})
     for form in (table, pa.concat_tables([table.slice(0, 1), table.slice(1)]), table.to_reader()):
         assert dense(Documents.from_arrow(form)).tolist() == [[1, 2, 0], [0, 0, 1]]
 

@@ -132,6 +132,34 @@ def test_a_compressed_file_that_ends_early(tmp_path, content):
         read_documents(path)
 
 
+@pytest.mark.parametrize("form", ["lda-c", "text"])
+def test_a_compressed_file_that_is_damaged(tmp_path, form):
+    """In the middle, beyond what is looked at to find the format."""
+    digits = np.random.default_rng(0).integers(0, 10, 400_000)
+    packed = bytearray(gzip.compress("".join(map(str, digits)).encode()))
+    packed[100_000:103_000] = np.random.default_rng(1).bytes(3000)
+    path = written(tmp_path, bytes(packed))
+    with pytest.raises(DataError, match=r"expected a whole gzip file, found damaged data"):
+        read_documents(path, format=form)
+
+
+def test_a_vocabulary_that_ends_early(tmp_path):
+    """Said as such, with its name; beyond what is looked at before it is read."""
+    many = "".join(f"word{n}\n" for n in range(200_000))
+    names = written(tmp_path, gzip.compress(many.encode())[:-9], "names")
+    with pytest.raises(DataError, match="cannot read words from .*names.*found a file that ends early"):
+        read_documents(written(tmp_path, UCI), names)
+
+
+def test_lines_end_where_files_have_them_end(tmp_path):
+    """What Unicode separates lines with is white space within a document, or part of a word."""
+    text = "\ufeffant\x0cbee\u2028cat\r\nant\x85dog\n"
+    made = read_documents(written(tmp_path, text), format="text")
+    assert dense(made) == [[1, 1, 1, 0], [1, 0, 0, 1]]
+    coded = read_documents(written(tmp_path, UCI), written(tmp_path, "a\u2028b\nc\nd\x1ce\nf\n", "names"))
+    assert coded.vocabulary.to_pylist() == ["a\u2028b", "c", "d\x1ce", "f"]
+
+
 @pytest.mark.parametrize("content", [UCI, LDA_C], ids=["uci", "lda-c"])
 def test_words_beyond_the_vocabulary(tmp_path, content):
     """The vocabulary has to be the one that belongs to the file."""

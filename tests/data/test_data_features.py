@@ -170,6 +170,17 @@ def test_files_that_end_in_the_middle(tmp_path):
             read_features(path)
 
 
+def test_damaged_arrays(tmp_path):
+    """What does not decompress, as well as what has another checksum."""
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, y=np.zeros(9), X=np.random.default_rng(0).integers(0, 10, (9, 40_000)))
+    content = bytearray(path.read_bytes())
+    content[20_000:23_000] = np.random.default_rng(1).bytes(3000)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="expected NumPy arrays, found: Error"):
+        read_features(path)
+
+
 def test_options_that_cannot_be_used(tmp_path):
     """A format or a target that is not there, a target where the file says it."""
     path = write(tmp_path, "csv")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from nbps.buffers import numbers
 from nbps.data.documents.text import Counted, collected, counted
+from nbps.data.ratings.ids import is_text
 from nbps.data.source import Source
 from nbps.errors import ConfigError, DataError
 
@@ -78,7 +79,7 @@ def documents_of(table: Any, column: str | None, tokenizer: Callable[[str], Iter
     _refuse_missing(found, name, fail)
     if not len(found):
         raise fail("expected documents, found a table without rows.")
-    if _is_text(found.type):
+    if is_text(found.type):
         return counted(found.to_pylist(), tokenizer, None, 1, 1.0)
     words = found.flatten()
     _refuse_missing(words, f"{name} (within a list)", fail)
@@ -93,7 +94,7 @@ def documents_of(table: Any, column: str | None, tokenizer: Callable[[str], Iter
 
 def _located(schema: pa.Schema, column: str | None, fail: Fail) -> str:
     """Return the name of the column to read."""
-    names = [field.name for field in schema if _is_text(field.type) or _is_list_of_words(field.type)]
+    names = [field.name for field in schema if is_text(field.type) or _is_list_of_words(field.type)]
     if column is not None:
         if column not in names:
             raise fail(
@@ -113,15 +114,11 @@ def _shown(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name!r} ({field.type})" for field in schema) or "none"
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def _is_list_of_words(kind: pa.DataType) -> bool:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
     inner = kind.value_type
-    return _is_text(inner.value_type if pa.types.is_dictionary(inner) else inner)
+    return is_text(inner.value_type if pa.types.is_dictionary(inner) else inner)
 
 
 def _refuse_missing(column: pa.Array, name: str, fail: Fail) -> None:

@@ -30,12 +30,7 @@ def read_lda_c(source: Source) -> Entries:
     DataError
         If a line is wrong; names it.
     """
-    with source.open_python() as stream:
-        try:
-            content = stream.read()
-        except (EOFError, OSError) as error:
-            raise source.damage(error) or source.error(f"it cannot be read: {error}.") from None
-    lines = content.splitlines()
+    lines = source.read_content().splitlines()
     stated, found = np.empty(len(lines), np.int64), np.empty(len(lines), np.int64)
     pairs: list[npt.NDArray[np.int64]] = []
     try:

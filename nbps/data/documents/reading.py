@@ -74,7 +74,7 @@ def read_documents(
     if found in _CODED:
         return _read_coded(source, found, vocabulary)
     if found == "text":
-        return Documents(*counted(_lines(source), tokenizer, None, 1, 1.0))
+        return Documents(*counted(source.read_lines(), tokenizer, None, 1, 1.0))
     from nbps.data.documents.columnar import read_columnar
 
     return Documents(*read_columnar(source, found, column, tokenizer))
@@ -112,16 +112,3 @@ def _detected(source: Source) -> str:
         "document, say so: format='text', or --format text in a shell.",
         line=1,
     )
-
-
-def _lines(source: Source) -> list[str]:
-    with source.open_python() as stream:
-        try:
-            content = stream.read()
-        except (EOFError, OSError) as error:
-            raise source.damage(error) or source.error(f"it cannot be read: {error}.") from None
-    try:
-        return content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise source.error("expected UTF-8 text, found other bytes. Convert the file.", line=line) from None

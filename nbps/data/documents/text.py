@@ -86,7 +86,7 @@ def collected(
     counts : int64[n], optional
         Of each entry; 1 by default.
     """
-    seen, codes = coded.dictionary, numbers(coded.indices).astype(np.int64)
+    seen, codes = coded.dictionary.cast(pa.string()), numbers(coded.indices).astype(np.int64)
     size = max(len(seen), 1)
     keys = document * size + codes
     if counts is None:

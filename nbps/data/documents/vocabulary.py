@@ -58,13 +58,7 @@ def read_vocabulary(path: str | Path) -> pa.Array:
         If the file cannot be read, is not UTF-8, or a line is empty or repeats another one.
     """
     source = open_source(path, "words")
-    with source.open_python() as stream:
-        content = stream.read()
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        bad = content.count(b"\n", 0, error.start) + 1
-        raise source.error("expected UTF-8 text, found other bytes. Convert the file.", line=bad) from None
+    lines = source.read_lines()
     words = pa.array([line.strip() for line in lines], pa.string())
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def read_npz(source: Source) -> tuple[Features, npt.NDArray[np.float64]]:
     try:
         with np.load(io.BytesIO(source.read_all()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise source.error(f"expected NumPy arrays, found: {error}. Write it again, without objects.") from None
     found = ", ".join(arrays) or "nothing"
     if "y" not in arrays:
