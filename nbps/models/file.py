@@ -143,8 +143,11 @@ def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
     model = plain.get("consistency")
     if model is not None:
         plain["consistency"] = [type(model).__name__, _parameter(model)]
-    arrays = (np.generic, np.ndarray)
-    return {name: value.tolist() if isinstance(value, arrays) else value for name, value in plain.items()}
+    known = (type(None), str, bool, int, float)  # others are array_like: JSON has neither NumPy's types nor tuples
+    return {
+        name: value if name == "consistency" or type(value) in known else np.asarray(value).tolist()
+        for name, value in plain.items()
+    }
 
 
 def parameters_from_json(plain: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,17 @@ def test_a_training_goes_on_to_the_bit(tmp_path, documents, whole, stopping):
         LatentDirichletAllocation(**_SMALL | {"n_components": 4}, **options).fit(train, validation=test)
 
 
+def test_a_prior_of_any_form(tmp_path):
+    """A training with a prior as a tuple goes on, and a model with one of NumPy's numbers is saved."""
+    documents = generate_documents(documents=20, length=10, words=30, topics=2, seed=0)
+    for prior in ((0.5, 0.25), [np.float32(0.5), np.float32(0.25)]):
+        model = LatentDirichletAllocation(2, prior, max_iter=1, workers=1, checkpoint=tmp_path / type(prior).__name__)
+        once = bits(model.fit(documents))
+        assert bits(model.fit(documents)) == once
+        model.save(tmp_path / "model")
+        assert LatentDirichletAllocation.load(tmp_path / "model").doc_topic_prior == [0.5, 0.25]
+
+
 TEXTS = [["a", "b", "c", "a"], ["a", "b"], ["c", "d"], ["d", "a", "d"], ["b", "e"], ["e"], []]
 TOPS = [["a", "b", "c"], ["d", "e", "a"]]
 
