@@ -85,8 +85,10 @@ class Estimator(Parameters, Generic[S, R]):
         """
         patience = math.inf if self.early_stopping is None else self.early_stopping
         with trainer:
-            records, best = [*history, *trainer.earlier], trainer.best
-            for setting in settings[len(trainer.earlier) :]:
+            records = [*history, *trainer.earlier]
+            best = None if self.early_stopping is None else trainer.best
+            is_solved = bool(trainer.earlier) and self._is_solved(trainer.earlier[-1])
+            for setting in [] if is_solved else settings[len(trainer.earlier) :]:
                 if best is not None and records[-1].epoch - best.epoch >= patience:
                     break
                 record = trainer.epoch(len(records) + 1, setting)

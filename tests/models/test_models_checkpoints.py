@@ -98,7 +98,10 @@ def test_a_killed_process_goes_on(tmp_path, data, whole):
 
 
 def test_the_best_epoch_is_kept_over_a_cut(tmp_path):
-    """It lies before the cut: early stopping counts on from it, and its factors are those that remain."""
+    """It lies before the cut: early stopping counts on from it, and its factors are those that remain.
+
+    Without early stopping training goes on to the end, and the last factors remain.
+    """
     random = np.random.default_rng(0)  # noise: errors on the test part rise from some epoch on
     ratings = Ratings.from_columns(random.integers(0, 60, 900), random.integers(0, 40, 900), random.normal(size=900))
     data = ratings.split(0.3, seed=0)
@@ -109,6 +112,8 @@ def test_the_best_epoch_is_kept_over_a_cut(tmp_path):
     model, _ = go_on(data, tmp_path, **options)
     assert (model.best_epoch_, len(model.history_)) == (whole.best_epoch_, len(whole.history_))
     assert bits(model) == bits(whole)
+    to_the_end, _ = go_on(data, tmp_path, **options | {"early_stopping": None})
+    assert to_the_end.best_epoch_ == len(to_the_end.history_) == _SMALL["epochs"]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_scans_by_workers_change_nothing(problem, form):
         assert (model.coef_ == alone.coef_).all()
         assert [record.gap for record in model.history_] == [record.gap for record in alone.history_]
         assert model.report_.workers
+    assert not hasattr(models[1].set_params(workers=1).fit(X, y, weights), "report_")
     again = models[0].set_params(alpha=0.05).fit(X, y, weights)
     assert (again.coef_ == alone.set_params(alpha=0.05).fit(X, y, weights).coef_).all()
 
@@ -110,9 +111,24 @@ def test_training_goes_on_from_a_checkpoint(problem, tmp_path):
     Lasso(checkpoint=folder, callbacks=[lambda model, record: record.epoch == 3], **options).fit(X, y)
     with pytest.raises(CheckpointError, match="checksum"):
         Lasso(checkpoint=folder, **options).fit(X + 1, y)
-    resumed = Lasso(checkpoint=folder, **options).fit(X, y)
-    assert (resumed.coef_ == whole.coef_).all()
-    assert [record.gap for record in resumed.history_] == [record.gap for record in whole.history_]
+    for _ in range(2):  # what is solved is not trained any more
+        resumed = Lasso(checkpoint=folder, **options).fit(X, y)
+        assert (resumed.coef_ == whole.coef_).all()
+        assert [record.gap for record in resumed.history_] == [record.gap for record in whole.history_]
+
+
+def test_a_checkpoint_of_other_weights_or_places_is_refused(problem, tmp_path):
+    """Where values and target are the same."""
+    X, y, weights = problem
+    options = {"alpha": 0.1, "schedule": "cyclic", "workers": 1, "fit_intercept": False, "callbacks": [lambda *_: True]}
+    Lasso(checkpoint=tmp_path / "dense", **options).fit(X, y)
+    with pytest.raises(CheckpointError, match="sample_weight"):
+        Lasso(checkpoint=tmp_path / "dense", **options).fit(X, y, weights)
+    values, starts = np.ones(200), np.arange(201)
+    first, second = (sparse.csc_array((values, (starts[:-1] + k) % 90, starts), shape=X.shape) for k in (0, 1))
+    Lasso(checkpoint=tmp_path / "sparse", **options).fit(first, y)
+    with pytest.raises(CheckpointError, match="checksum"):
+        Lasso(checkpoint=tmp_path / "sparse", **options).fit(second, y)
 
 
 def test_divergence_is_told(problem):

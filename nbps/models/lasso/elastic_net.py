@@ -172,6 +172,7 @@ class ElasticNet(LinearModel):
         if plan.schedule == "cyclic":
             self._pass_by(plan, solver, phases)
         elif plan.workers is None or plan.workers == 1:
+            vars(self).pop("report_", None)  # of an earlier fit with workers
             self._solve(plan, solver, phases)
         else:
             with contextlib.ExitStack() as stack:

@@ -107,9 +107,12 @@ class CyclicTrainer(Trainer[LinearState, Round]):
         return LinearState(solution.coefficients, solution.intercept, math.nan, 0, solver.features.names)
 
     def digest(self) -> dict[str, Any]:
-        """Return sizes and checksums of data and target."""
-        checksum = zlib.crc32(np.ascontiguousarray(self._inputs.values).data)
+        """Return sizes and checksums of data, target and weights of rows."""
+        inputs, checksum = self._inputs, 0
+        for part in (inputs.values, inputs.rows, inputs.starts):
+            checksum = checksum if part is None else zlib.crc32(np.ascontiguousarray(part).data, checksum)
         return {
             "data": f"{self._solver.features.shape} with checksum {checksum:08x}",
-            "y": zlib.crc32(self._solver.y.data),
+            "y": zlib.crc32(inputs.y.data),
+            "sample_weight": zlib.crc32(inputs.weights.data),
         }
