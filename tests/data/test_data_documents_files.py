@@ -147,7 +147,7 @@ def test_a_vocabulary_that_ends_early(tmp_path):
     """Said as such, with its name; beyond what is looked at before it is read."""
     many = "".join(f"word{n}\n" for n in range(200_000))
     names = written(tmp_path, gzip.compress(many.encode())[:-9], "names")
-    with pytest.raises(DataError, match="cannot read words from .*names.*found a file that ends early"):
+    with pytest.raises(DataError, match=r"cannot read words from .*names.*found a file that ends early"):
         read_documents(written(tmp_path, UCI), names)
 
 
