@@ -245,6 +245,8 @@ def test_partial_fit_goes_on_and_adds_ids(data):
     user = train.user_ids.decode([500])[0]
     seen = set(train.item_ids.decode(train.items[train.users == 500]))
     assert not seen & set(model.recommend(user, n=50)[0])
+    with pytest.raises(DataError, match="partial_fit: expected at least one rating"):
+        model.partial_fit(train.take(train.users < 0))
 
 
 @pytest.mark.parametrize(

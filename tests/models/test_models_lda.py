@@ -295,6 +295,8 @@ def test_scikit_learns_tools_take_it(documents):
         ({"doc_topic_prior": [0.1, 0.2]}, "expected a finite number > 0, 4 of them"),
         ({"topic_word_prior": 0}, "topic_word_prior is 0; expected a finite number > 0"),
         ({"topic_word_prior": np.nan}, "topic_word_prior is nan"),
+        ({"topic_word_prior": 1e-46}, r"from 1e-46 to .*; expected numbers from 1e-12 to 1e\+12"),
+        ({"doc_topic_prior": 1e30}, r"from 0.01 to 1e\+30; expected numbers from 1e-12 to 1e\+12"),
         ({"max_iter": 0}, "max_iter is 0"),
         ({"optimize_every": 0}, "optimize_every is 0"),
         ({"schedule": "direct"}, "schedule is 'direct'; expected one of rotate, cached"),

@@ -73,7 +73,8 @@ class LatentDirichletAllocation(Estimator[Topics, PassRecord]):
         Print a line for each pass.
     checkpoint : str or Path, optional
         A folder, or the URI of one, to save training in after each pass. A `fit` with the same parameters, data and
-        number of workers that finds a training there goes on from its last pass, with ``rotate`` to the bit.
+        number of workers that finds a training there goes on from its last pass, with the default schedule and
+        consistency to the bit.
 
     Attributes
     ----------

@@ -16,6 +16,7 @@ from nbps.models.plan import Plan
 _WORD_ACCESS = {"rotate": "exclusive", "cached": "cached"}  # of the table of words, by schedule
 _MOST_TOPICS = 2**31 - 32
 _PRIOR_SUM = 10.0  # of the default prior of all topics together: few topics for each document
+_PRIORS = 1e-12, 1e12  # least and largest: topics are drawn by products of priors and counts in float32
 _CLOCKS = 10  # of a pass with copies: a clock was a tenth of the data in Ho et al. 2013
 _MOST_SLACK = 15  # clocks; workers of a rotation are never that far apart
 
@@ -49,6 +50,12 @@ class TopicsPlan(Plan):
                 whole(name, getattr(self, name), 1)
         real("topic_word_prior", self.topic_word_prior, "a finite number > 0", FINITE, positive=True)
         self._check_prior()
+        priors = np.append(self.prior, self.topic_word_prior)
+        if priors.min() < _PRIORS[0] or priors.max() > _PRIORS[1]:
+            raise ConfigError(
+                f"doc_topic_prior and topic_word_prior are from {priors.min():g} to {priors.max():g}; expected numbers "
+                f"from {_PRIORS[0]:g} to {_PRIORS[1]:g}"
+            )
         if self.schedule not in _WORD_ACCESS:
             raise ConfigError(f"schedule is {self.schedule!r}; expected one of {', '.join(_WORD_ACCESS)}")
         if self.schedule == "rotate" and isinstance(self.consistency, ASP | VAP):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nbps.checks import whole
 from nbps.consistency import Consistency
 from nbps.data import IdMap, Ratings
+from nbps.errors import DataError
 from nbps.models.estimator import Estimator
 from nbps.models.file import ModelFormat, parameters_to_json
 from nbps.models.mf.history import EpochRecord
@@ -198,6 +199,8 @@ class MatrixFactorization(Estimator[Factors, EpochRecord]):
         phases = Phases()
         with phases("schedule"):
             data = as_ratings(ratings, y)
+            if not len(data):
+                raise DataError("partial_fit: expected at least one rating, found none")
             check_magnitude(data)
             trainer = self._trainer(plan, *grown(self._state, data, plan), None, phases)
         self._run(trainer, [plan.last_step] * epochs, self.history_)
