@@ -1,4 +1,4 @@
-"""Whether ratings fit the memory that is free, asked before anything large is allocated.
+"""Whether data fit the memory that is free, asked before anything large is allocated.
 
 Otherwise the system would end a process at some later moment, without a word.
 """
@@ -29,7 +29,7 @@ def check_fits(what: str, needed_bytes: int) -> None:
     if needed_bytes > free:
         raise OutOfMemoryError(
             f"{what} at least {needed_bytes:,} bytes of memory; free are {free:,}. End other programs, raise the limit "
-            f"of the container or of the process (ulimit -v), use a larger machine, or a part of the ratings"
+            f"of the container or of the process (ulimit -v), use a larger machine, or a part of the data"
         )
 
 

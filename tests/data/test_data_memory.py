@@ -24,7 +24,7 @@ ROWS, FREE = 4_000_000, 20 << 20
 _LIMITED = r"""
 import re, resource, sys
 import pyarrow.csv, pyarrow.ipc, pyarrow.json, pyarrow.parquet
-from nbps.data import Ratings, generate_ratings, read_ratings
+from nbps.data import Ratings, generate_ratings, read_documents, read_ratings
 from nbps.models import MatrixFactorization
 from nbps.errors import OutOfMemoryError
 
@@ -35,6 +35,8 @@ resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_I
 try:
     if sys.argv[1] == "train":
         MatrixFactorization(epochs=1, rank=10**6, workers=1).fit(small)
+    elif sys.argv[1].endswith("documents"):
+        read_documents(sys.argv[1])
     else:
         read_ratings(sys.argv[1])
 except OutOfMemoryError as error:
@@ -106,3 +108,22 @@ def test_free_memory_is_less_than_the_machine_has():
     """And some of it is free."""
     total = 1024 * int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
     assert 0 < free_bytes() < total
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("3\n9000000\n1\n1 1 1\n", "a vocabulary of 9,000,000 numbers, .* needs at least 720,000,000 bytes"),
+        ("1 8999999:1\n", "a vocabulary of 9,000,000 numbers, .* needs at least 720,000,000 bytes"),
+        (
+            "9000000\n3\n1\n1 1 1\n",
+            "9,000,000 documents, as many as the first line says, need at least 144,000,000 bytes",
+        ),
+    ],
+    ids=["words", "largest word", "documents"],
+)
+def test_more_documents_or_words_than_fit_are_refused(tmp_path, content, words):
+    """A file of a few bytes may say that there are millions."""
+    path = tmp_path / "documents"
+    path.write_text(content)
+    assert re.search(words, refusal(path))

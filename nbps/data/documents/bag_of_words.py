@@ -15,6 +15,7 @@ import pyarrow.csv
 
 from nbps.data.arrays import flat
 from nbps.data.lines import SHOWN_CHARACTERS, first_bad_line, not_text
+from nbps.data.memory import check_fits
 from nbps.data.source import Source
 
 _HEADER = ("documents", "words", "entries")
@@ -46,6 +47,9 @@ def read_bag_of_words(source: Source) -> Entries:
             f"expected the numbers of documents, words and entries on the first three lines, found {lines}.", line=1
         ) from None
     rules = _Rules(documents, size)
+    if max(documents, size) > _LARGEST:
+        raise first_bad_line(source, rules) or source.error(f"expected numbers up to {_LARGEST:,}, found {lines}.")
+    check_fits(f"{documents:,} documents, as many as the first line says, need", 2 * 8 * documents)  # starts, counts
     try:
         with source.open() as stream:
             table = pyarrow.csv.read_csv(
@@ -93,8 +97,12 @@ class _Rules:
         if (wrong := not_text(line)) is not None:
             return wrong
         if number <= _HEADER_LINES:
-            good = line.strip().isdecimal()
-            return None if good else f"expected the number of {_HEADER[number - 1]}, found {shown}"
+            limit = None if number == _HEADER_LINES else _LARGEST  # entries may be more
+            digits = line.strip()
+            if digits.isdecimal() and (limit is None or (len(digits) <= len(str(limit)) and int(digits) <= limit)):
+                return None
+            most = "" if limit is None else f", at most {limit:,}"
+            return f"expected the number of {_HEADER[number - 1]}{most}, found {shown}"
         fields = line.split(" ")
         if len(fields) != len(_NAMES):
             return f"expected document, word and count separated by blanks, found {len(fields)} fields: {shown}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from nbps.data.documents.bag_of_words import is_bag_of_words, read_bag_of_words
 from nbps.data.documents.documents import Documents
@@ -62,6 +61,8 @@ def read_documents(
         or a document has words beyond the vocabulary.
     ConfigError
         If `format`, `vocabulary` or `column` cannot be used.
+    OutOfMemoryError
+        If memory does not hold as many documents or words as a file says there are.
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(f"format: expected one of {', '.join(FORMATS)}, found {format!r}.")
@@ -82,8 +83,9 @@ def read_documents(
 
 def _read_coded(source: Source, found: str, vocabulary: str | Path | None) -> Documents:
     starts, words, counts, size = _CODED[found](source)
-    names: Any = as_vocabulary(None, size)
-    if vocabulary is not None:
+    if vocabulary is None:
+        names = as_vocabulary(None, size)
+    else:
         names = read_vocabulary(vocabulary)
         # What lda-c states is only the largest word that it uses.
         if len(names) < size or (found == "uci" and len(names) != size):

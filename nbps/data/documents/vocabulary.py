@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nbps.data.memory import check_fits
 from nbps.data.source import open_source
 from nbps.errors import ConfigError
+
+_NUMBER_BYTES = 80  # of a number as a string of Python's, its place in a list, and both in the array
 
 
 def checked_vocabulary(vocabulary: Any, name: str = "vocabulary") -> pa.Array:
@@ -35,8 +38,13 @@ def as_vocabulary(words: Any, size: int) -> pa.Array:
     ------
     ConfigError
         If there are more or fewer, they are not different strings, or something else than words.
+    OutOfMemoryError
+        If memory does not hold that many numbers.
     """
     if words is None:
+        check_fits(
+            f"a vocabulary of {size:,} numbers, as many as the data say there are words, needs", _NUMBER_BYTES * size
+        )
         return pa.array(list(map(str, range(size))), pa.string())
     if isinstance(words, pa.ChunkedArray):
         words = words.combine_chunks()
