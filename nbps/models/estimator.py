@@ -134,6 +134,7 @@ class Estimator(Parameters, Generic[S, R]):
         """Write the model into folder `path`: Arrow IPC files and a manifest, see `nbps.models.file`."""
         tables, numbers = self._fitted().to_file()
         manifest = {
+            "estimator": type(self).__name__,
             "parameters": parameters_to_json(self.get_params()),
             **numbers,
             "best_epoch": self.best_epoch_,
@@ -157,6 +158,10 @@ class Estimator(Parameters, Generic[S, R]):
             model.history_ = [cls._RECORD(**record) for record in manifest["history"]]
             model.best_epoch_ = int(manifest["best_epoch"])
         except (KeyError, TypeError, ValueError) as error:
+            if (saved := manifest.get("estimator", cls.__name__)) != cls.__name__:
+                raise DataError(
+                    f"{path}: expected a model of {cls.__name__}, found one of {saved}; load it with {saved}.load"
+                ) from error
             raise DataError(f"{path}: the manifest lacks or misstates something: {error!r}") from error
         model.train_seconds_ = sum(record.seconds for record in model.history_)
         model.seconds_ = {}

@@ -87,6 +87,8 @@ def test_a_mixture_is_chosen(problem, tmp_path):
     assert (pairs.mse_path_ == model.mse_path_).all()
     model.save(tmp_path / "model")
     loaded = ElasticNetCV.load(tmp_path / "model")
+    with pytest.raises(DataError, match=r"expected a model of Lasso, found one of ElasticNetCV; load it with ElasticN"):
+        Lasso.load(tmp_path / "model")
     assert (loaded.mse_path_ == model.mse_path_).all()
     assert (loaded.alpha_, loaded.l1_ratio_) == (model.alpha_, model.l1_ratio_)
     assert (loaded.predict(X) == model.predict(X)).all()
