@@ -8,13 +8,13 @@ from pathlib import Path
 
 _WORDS = {
     "imports": "Python, and importing what the command needs",
-    "read": "the ratings from their file, or generating them",
+    "read": "the data from its file, or generating it",
     "ids": "to codes",
-    "split": "into ratings to train on and to test on",
-    "schedule": "checks, first factors, ratings to the workers that sort them",
+    "split": "into data to train on and to test on",
+    "schedule": "checks, first values, data to the workers that sort it",
     "start": "of the workers, beside reading; what is left of it",
     "train": "",
-    "evaluate": "on the test ratings",
+    "evaluate": "on the test data",
     "checkpoint": "after each epoch",
     "save": "the model",
     "other": "",

@@ -125,7 +125,7 @@ def read_checkpoint(
     if missing:
         raise CheckpointError(
             f"checkpoint {manifest.path} has the tables {sorted(manifest.tables)}; expected those of this job: "
-            f"{sorted(table.name for table in tables)}"
+            f"{sorted(table.name for table in tables)}. It is another job's: name another folder"
         )
     progress = Progress.from_json(manifest.state, f"checkpoint {manifest.path}: state")
     others = newest_of_lineages(path)  # none if it is the folder of a checkpoint

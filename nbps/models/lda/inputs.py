@@ -87,8 +87,8 @@ def check_trainable(documents: Documents, topics: int) -> None:
         row, count = int(np.argmax(empty)), int(empty.sum())
         more = f", and {count - 1:,} more" if count > 1 else ""
         raise DataError(
-            f"documents: the one in row {row} has no words{more}; expected at least one in each. Leave them out: "
-            f"documents.take(documents.lengths > 0)"
+            f"documents: the one in row {row} has no words{more}; expected at least one in each. Leave out such "
+            f"rows; of nbps.data.Documents: documents.take(documents.lengths > 0)"
         )
     if topics > documents.tokens:
         raise DataError(f"n_components is {topics}; expected at most one topic for each of {documents.tokens} tokens")
