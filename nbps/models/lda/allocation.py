@@ -94,6 +94,10 @@ class LatentDirichletAllocation(Estimator[Topics, PassRecord]):
 
     Notes
     -----
+    Up to 128 tokens of a word in a row are drawn with its counts of before them, of which each leaves out its own. Of 6
+    tokens in two documents, two of the same word then had one topic in 85.5 % of all passes, where drawing with all
+    counts as they are gives 89.0 %; on text perplexities are no higher for it (``bench/lda.py``).
+
     Griffiths and Steyvers, PNAS 2004 (the sampler); Wallach et al., ICML 2009 (document completion); Wallach, Mimno
     and McCallum, NIPS 2009 (asymmetric priors); Ho et al., NIPS 2013 (SSP).
 

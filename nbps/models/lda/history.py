@@ -20,7 +20,7 @@ class PassRecord(Record):
     wait_share : float
         Share of the workers' time in this pass spent waiting for each other, 0 to 1.
     train_perplexity : float
-        Of each token given the topics of all others, before it was sampled.
+        Of each token given the topics of all others, before it was sampled: as far as its worker knew them then.
     validation_perplexity : float or None
         By document completion, after those passes after which it is measured.
     tokens_per_second : float
