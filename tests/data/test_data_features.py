@@ -102,7 +102,7 @@ def test_svmlight_columns_from_0(tmp_path):
         (b"", "found an empty file"),
         (b"y,a\n", "found 0 rows of 2"),
         (b"y\n1\n", "found 1 rows of 1"),
-        (b"y,a\n1,2\n3\n", "expected a whole csv file, found"),
+        (b"y,a\n1,2\n3\n", r"expected a whole csv file, found: .*Row #3: Expected 2 columns, got 1"),
         (b"y,a\n1,2\n3,x\n", r"row 2: expected numbers in column 'a' of string, found 'x'"),
         (b"y,a\n1,2\n3,\n", r"row 2: column 'a' has no value there"),
         (b"1 1:2\n1 2:x\n", r"line 2: expected 'target column:value ...', found '1 2:x'"),

@@ -74,6 +74,8 @@ def read_features(
     try:
         table = _read_csv(source) if found == "csv" else _read_columns(source, found)
     except (pa.ArrowException, OSError, EOFError) as error:
+        if found == "csv":
+            error = _with_row(source, error)
         raise source.damage(error) or source.error(f"expected a whole {found} file, found: {error}.") from None
     return _divided(source, table, target)
 
@@ -85,7 +87,16 @@ def _detected(source: Source) -> str:
     return "svmlight" if is_svmlight(source.head) else "csv"
 
 
-def _read_csv(source: Source) -> pa.Table:
+def _with_row(source: Source, error: Exception) -> Exception:
+    """Return the error of reading once more by one thread, which pyarrow needs to count rows."""
+    try:
+        _read_csv(source, use_threads=False)
+    except (pa.ArrowException, OSError, EOFError) as counted:
+        return counted
+    return error
+
+
+def _read_csv(source: Source, use_threads: bool = True) -> pa.Table:
     import pyarrow.csv
 
     first = source.head.split(b"\n", 1)[0].decode("utf-8-sig", "replace")
@@ -94,7 +105,7 @@ def _read_csv(source: Source) -> pa.Table:
     with source.open() as stream:
         return pyarrow.csv.read_csv(
             stream,
-            read_options=pyarrow.csv.ReadOptions(block_size=size),
+            read_options=pyarrow.csv.ReadOptions(block_size=size, use_threads=use_threads),
             parse_options=pyarrow.csv.ParseOptions(delimiter=separator),
         )
 
