@@ -319,7 +319,7 @@ def test_options_are_checked(documents, options, words):
         ([[1, -2]], DataError, "the count in row 0, column 1 is -2"),
         ([[1, 0.5]], DataError, "the count in row 0, column 1 is 0.5"),
         ([[np.nan, 1.0]], DataError, "the count in row 0, column 0 is nan"),
-        ([[1, 2]], DataError, "n_components is 4; expected at most one topic for each of 3 tokens"),
+        ([[1, 2]], DataError, "n_components is 4; expected at most one topic for each of 3 tokens.* --topics"),
         (np.empty((0, 3)), DataError, "expected at least one document, found none"),
         ("docword.txt", ConfigError, "not the name of a file. Read it first"),
         (3, ConfigError, "found int"),

@@ -121,7 +121,8 @@ def alpha_grid(solver: Solver, alphas: int | npt.ArrayLike, eps: float, l1_ratio
         largest = solver.largest_alpha(l1_ratio, positive)
         if largest == 0:
             raise ConfigError(
-                "alphas: no column is correlated with the target, which any alpha leaves out; give alphas"
+                "alphas: no column is correlated with the target, which any alpha leaves out; give alphas, or "
+                "--alpha in a shell"
             )
         return np.asarray(np.geomspace(largest, largest * eps, count), np.float64)
     grid = np.asarray(alphas)

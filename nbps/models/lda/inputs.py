@@ -91,7 +91,10 @@ def check_trainable(documents: Documents, topics: int) -> None:
             f"rows; of nbps.data.Documents: documents.take(documents.lengths > 0)"
         )
     if topics > documents.tokens:
-        raise DataError(f"n_components is {topics}; expected at most one topic for each of {documents.tokens} tokens")
+        raise DataError(
+            f"n_components is {topics}; expected at most one topic for each of {documents.tokens} tokens. Ask for "
+            "fewer (n_components=, --topics)"
+        )
 
 
 def both(known: pa.Array, documents: Documents) -> tuple[pa.Array, Documents]:
