@@ -276,12 +276,10 @@ class Worker:
             yield from self._await(_HELD, 0, 1, self.now + 1, "clock")
         exact = is_checkpoint(self.now, self.terms.checkpoint_every)
         target = gate_target(self.now, 0 if exact else self.terms.staleness)
+        if target > 0:
+            yield from self._await(_COMMITTED, 0, ALL, target, "clock")
         if self.terms.v0 is not None:
-            if target > 0:
-                yield from self._await(_COMMITTED, 0, ALL, target, "clock")
             yield from self._await_value_bound(self.terms.v0)
-        elif target > 0:
-            yield Await(_COMMITTED, 0, ALL, target, "clock")
         self.gate_owed = False
         yield from self._take_in()
         if self.visible < target:
