@@ -73,6 +73,14 @@ class LassoTraining(Training):
         with phases("read"):
             self._features, self._target = read_features(self._file.data, self._file.column, format=self._file.format)
 
+    def notes(self) -> list[str]:
+        """Say that names look like a row, which was not trained on then."""
+        names = self._features.names or ()
+        if not names or not all(map(_is_number, names)):
+            return []
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        return [f"the columns are called {shown}: is the first line of the file a row? Put a line of names above it"]
+
     def fit(self, model: Any) -> None:
         """Solve."""
         model.fit(self._features, self._target)
@@ -116,3 +124,11 @@ class LassoTraining(Training):
     def _name(self, column: int) -> str:
         names = self._features.names
         return str(column) if names is None else names[column]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

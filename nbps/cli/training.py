@@ -124,6 +124,8 @@ def run(training: Training, options: RunOptions) -> None:
     notes = output.progress()
     progress = TrainingProgress(training.epochs, notes)
     model = training.build(options, (progress,))
+    if out is not None:
+        model.check_folder(out)
     with notes.status("reading the data"):
         training.load(phases)
     found = training.notes()

@@ -142,6 +142,10 @@ class Estimator(Parameters, Generic[S, R]):
         }
         self._FORMAT.write(Path(path), tables, manifest)
 
+    def check_folder(self, path: str | Path) -> None:
+        """Raise `DataError` if `save` would refuse this folder: it is a file, or has a model of another kind."""
+        self._FORMAT.check_folder(Path(path))
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a model that `save` wrote.

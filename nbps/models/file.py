@@ -42,18 +42,31 @@ class ModelFormat:
     version: int = 1
     readable: tuple[int, ...] = (1,)
 
+    def check_folder(self, folder: Path) -> None:
+        """Raise `DataError` if `folder` is a file, or has a model of another kind, whose files would stay there."""
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{folder}: expected a folder to write the model into, found a file")
+        try:
+            found = json.loads((folder / _MANIFEST).read_text())["format"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return
+        if found != self.name:
+            raise DataError(
+                f"{folder}: expected no model there, or one of the format {self.name!r}; found {found!r}. Name another "
+                f"folder, or remove that one"
+            )
+
     def write(self, folder: Path, tables: dict[str, pa.Table], manifest: dict[str, Any]) -> None:
         """Write `tables` as ``<name>.arrow`` and `manifest` into `folder`, which is made if need be.
 
         Raises
         ------
         DataError
-            If `folder` is a file.
+            If `folder` is a file, or has a model of another kind.
         OSError
             If the folder cannot be written; what was there is untouched.
         """
-        if folder.exists() and not folder.is_dir():
-            raise DataError(f"{folder}: expected a folder to write the model into, found a file")
+        self.check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         sums: dict[str, str] = {}  # filled while the tables are written, which is before the manifest
 

@@ -79,16 +79,19 @@ class SavedTraining:
 
     def save_best(self, job: Job, epoch: int, watched: float) -> None:
         """Save the tables of `job` as those of the best epoch; before `save`, which then never knows a better one."""
-        job.checkpoint(self._best_path, {"epoch": epoch, "watched": watched}, keep=1)
+        state = {"identity": self._identity, "epoch": epoch, "watched": watched}
+        job.checkpoint(self._best_path, state, keep=1)
 
     def best(self, tables: Sequence[Table]) -> Best | None:
-        """Return what `save_best` saved last, if it did."""
+        """Return what `save_best` saved last of this training, if it did."""
         from nbps.checkpoint.load import latest, load
 
         if not _has_any(self._best_path):
             return None
         manifest = latest(self._best_path)
         found = Progress.from_json(manifest.state, manifest.path).user
+        if not isinstance(found, dict) or found.get("identity") != self._identity:
+            return None  # left of another training, whose other checkpoints somebody removed
         values = {table.name: np.empty((table.rows, table.width), table.dtype) for table in tables}
         for name, rows in values.items():
             load(manifest, name, rows)

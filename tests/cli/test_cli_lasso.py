@@ -97,6 +97,27 @@ def test_wrong_usage_is_refused(nbps, table, options, message):
     assert "Traceback" not in done.stderr
 
 
+def test_a_file_without_names_is_noticed(nbps, table, tmp_path):
+    """Its first row became the names of the columns; a file with names says nothing."""
+    path = tmp_path / "rows.csv"
+    path.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
+    done = nbps("train", "lasso", "--data", path, "--target", 40, "--alpha", 0.2)
+    assert done.returncode == 0, done.stderr
+    assert "is the first line of the file a row?" in done.stderr
+    assert "note" not in nbps("train", "lasso", "--data", table, "--target", "growth", "--alpha", 0.2).stderr
+
+
+def test_a_model_of_another_kind_is_not_overwritten(nbps, table, data_file, tmp_path):
+    """Which is found out before anything is trained."""
+    linear = ["train", "lasso", "--data", table, "--target", "growth", "--alpha", 0.2, "--out", tmp_path]
+    assert nbps(*linear).returncode == 0
+    done = nbps("train", "mf", "--data", data_file, "--epochs", 1, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "found 'nbps linear model'. Name another folder" in done.stderr
+    assert "epoch 1" not in done.stderr
+    assert nbps(*linear).returncode == 0
+
+
 def test_names_of_options_are_those_of_the_library():
     """Schedules and formats."""
     assert tuple(map(str, LassoScheduleName)) == SCHEDULES

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,18 @@ def test_the_best_epoch_is_kept_over_a_cut(tmp_path):
     assert to_the_end.best_epoch_ == len(to_the_end.history_) == _SMALL["epochs"]
 
 
+def test_the_best_epoch_of_another_training_is_not_taken(tmp_path, data):
+    """It may be left where somebody removed all other checkpoints."""
+    go_on(data, tmp_path, early_stopping=2)
+    for folder in tmp_path.glob("clock-*"):
+        shutil.rmtree(folder)
+    slow = {"learning_rate": 0.001}
+    cut(data, tmp_path, **slow)
+    model, epochs = go_on(data, tmp_path, **slow, early_stopping=2)
+    assert (model.best_epoch_, epochs) == (6, [4, 5, 6])
+    assert bits(model) == bits(MatrixFactorization(**_SMALL, **slow).fit(data[0]))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [({"rank": 5}, "rank 4; expected 5"), ({"workers": 1}, "workers 2; expected 1")],
@@ -154,6 +167,8 @@ def test_a_checkpoint_needs_a_seed(tmp_path, data):
         MatrixFactorization(**_SMALL, random_state=None, checkpoint=tmp_path).fit(data[0])
     with pytest.raises(ConfigError, match="checkpoint is 3; expected a folder"):
         MatrixFactorization(**_SMALL, checkpoint=3).fit(data[0])
+    model = MatrixFactorization(**_SMALL).fit(data[0]).set_params(random_state=None, checkpoint=tmp_path)
+    assert len(model.partial_fit(data[0]).history_) == 7  # which is not saved
 
 
 def test_saved_models_do_not_say_where_checkpoints_were(tmp_path, data):

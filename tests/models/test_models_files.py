@@ -11,7 +11,7 @@ import pytest
 import nbps
 from nbps.data import Ratings
 from nbps.errors import DataError
-from nbps.models import MatrixFactorization
+from nbps.models import Lasso, MatrixFactorization
 
 _SMALL = {"rank": 8, "epochs": 8, "workers": 2}
 
@@ -38,6 +38,20 @@ def test_saved_model_is_the_same(tmp_path, data, fitted, strings):
     np.testing.assert_allclose(
         np.asarray(table["factors"].combine_chunks().flatten()).reshape(-1, 8), model.item_factors, rtol=1e-6
     )
+
+
+def test_a_model_of_another_kind_is_not_overwritten(tmp_path, fitted):
+    """Some of its files would stay beside the new ones; one of the same kind is replaced."""
+    X = np.random.default_rng(0).standard_normal((20, 3))
+    linear = Lasso(alpha=0.1).fit(X, X[:, 0])
+    linear.save(tmp_path)
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match="found 'nbps linear model'"
+        ):
+            fitted.save(tmp_path)
+        linear.save(tmp_path)
+        assert np.array_equal(Lasso.load(tmp_path).coef_, linear.coef_)
 
 
 def test_models_of_the_first_format_are_read(tmp_path, fitted):

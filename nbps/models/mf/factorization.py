@@ -195,7 +195,7 @@ class MatrixFactorization(Estimator[Factors, EpochRecord]):
         whole("partial_fit: epochs", epochs, 1)
         if not self.__sklearn_is_fitted__():
             return self.fit(ratings, y)
-        plan = TrainingPlan.of(self.get_params())
+        plan = TrainingPlan.of({**self.get_params(), "checkpoint": None})  # only `fit` can go on
         phases = Phases()
         with phases("schedule"):
             data = as_ratings(ratings, y)
