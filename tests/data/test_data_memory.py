@@ -22,12 +22,16 @@ from nbps.errors import OutOfMemoryError
 ROWS, FREE = 4_000_000, 20 << 20
 
 _LIMITED = r"""
-import re, resource, sys
-import pyarrow.csv, pyarrow.ipc, pyarrow.json, pyarrow.parquet
+import io, re, resource, sys
+import pyarrow, pyarrow.csv, pyarrow.ipc, pyarrow.json, pyarrow.parquet
 from nbps.data import Ratings, generate_ratings, read_documents, read_ratings
 from nbps.models import MatrixFactorization
 from nbps.errors import OutOfMemoryError
 
+# Arrow starts no more threads, whose stacks the limit may have no room for.
+pyarrow.set_cpu_count(1)
+pyarrow.set_io_thread_count(1)
+pyarrow.csv.read_csv(io.BytesIO(b"a\n1\n"))
 small = generate_ratings(30, 20, 300)
 MatrixFactorization(epochs=1, rank=2, workers=1).fit(small)
 used = 1024 * int(re.search(r"VmSize:\s+(\d+)", open("/proc/self/status").read())[1])
