@@ -66,6 +66,7 @@ def agreement_is_complete(written):
         ("lda", "simulated", "--only simulated: the simulator runs factorization, not lda"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of matplotlib, about what it imports
 def test_what_cannot_run_is_said_at_once(applications, only, line):
     """An application that there is not; one that the simulator does not know."""
     pytest.importorskip("matplotlib")

@@ -46,9 +46,7 @@ def test_a_model_of_another_kind_is_not_overwritten(tmp_path, fitted):
     linear = Lasso(alpha=0.1).fit(X, X[:, 0])
     linear.save(tmp_path)
     for _ in range(2):
-        with pytest.raises(
-            DataError, match="found 'nbps linear model'"
-        ):
+        with pytest.raises(DataError, match="found 'nbps linear model'"):
             fitted.save(tmp_path)
         linear.save(tmp_path)
         assert np.array_equal(Lasso.load(tmp_path).coef_, linear.coef_)

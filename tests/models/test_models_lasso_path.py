@@ -8,6 +8,7 @@ from nbps.models import ElasticNetCV, Lasso, LassoCV, enet_path, lasso_path
 
 sklearn = pytest.importorskip("sklearn.linear_model")
 sparse = pytest.importorskip("scipy.sparse")
+_COUNT = "n_alphas" if pytest.importorskip("sklearn").__version__.startswith("1.6") else "alphas"  # its older name
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_paths_are_those_of_scikit_learn(problem, form, options):
     X, y = form(problem[0]), problem[1]
     options = {"l1_ratio": 1.0, "eps": 0.01, "tol": 1e-9, **options}
     alphas, coefs, gaps, passes = enet_path(X, y, alphas=12, return_n_iter=True, **options)
-    peer = sklearn.enet_path(X, y, alphas=12, max_iter=100_000, **options)
+    peer = sklearn.enet_path(X, y, **{_COUNT: 12}, max_iter=100_000, **options)
     assert alphas == pytest.approx(peer[0])
     assert coefs == pytest.approx(peer[1], abs=1e-4)
     assert (gaps.shape, passes.shape, coefs.shape) == ((12,), (12,), (80, 12))
@@ -61,9 +62,9 @@ def test_cross_validation_is_that_of_scikit_learn(problem, form, weighted):
     """Errors on each fold, the alpha that is chosen, and the model."""
     X, y = form(problem[0] * (np.random.default_rng(1).random((50, 80)) < 0.5)), problem[1] + 2
     weights = np.random.default_rng(0).random(y.size) if weighted else None
-    options = {"alphas": 8, "eps": 0.02, "tol": 1e-9}
-    model = LassoCV(**options).fit(X, y, sample_weight=weights)
-    peer = sklearn.LassoCV(max_iter=100_000, **options).fit(X, y, sample_weight=weights)
+    options = {"eps": 0.02, "tol": 1e-9}
+    model = LassoCV(alphas=8, **options).fit(X, y, sample_weight=weights)
+    peer = sklearn.LassoCV(**{_COUNT: 8}, max_iter=100_000, **options).fit(X, y, sample_weight=weights)
     assert model.alphas_ == pytest.approx(peer.alphas_)
     assert model.mse_path_ == pytest.approx(peer.mse_path_, rel=1e-4)
     assert model.alpha_ == pytest.approx(peer.alpha_)
@@ -76,14 +77,14 @@ def test_a_mixture_is_chosen(problem, tmp_path):
     from sklearn.model_selection import KFold
 
     X, y = problem
-    options = {"l1_ratio": [0.3, 0.9], "alphas": 6, "eps": 0.05, "tol": 1e-8}
+    options = {"l1_ratio": [0.3, 0.9], "eps": 0.05, "tol": 1e-8}
     folds = KFold(3, shuffle=True, random_state=0)
-    model = ElasticNetCV(cv=folds, **options).fit(X, y)
-    peer = sklearn.ElasticNetCV(cv=folds, max_iter=100_000, **options).fit(X, y)
+    model = ElasticNetCV(cv=folds, alphas=6, **options).fit(X, y)
+    peer = sklearn.ElasticNetCV(cv=folds, max_iter=100_000, **{_COUNT: 6}, **options).fit(X, y)
     assert model.mse_path_ == pytest.approx(peer.mse_path_, rel=1e-4)
     assert model.alphas_ == pytest.approx(peer.alphas_)
     assert (model.l1_ratio_, model.alpha_) == (peer.l1_ratio_, pytest.approx(peer.alpha_))
-    pairs = ElasticNetCV(cv=list(folds.split(X)), **options).fit(X, y)
+    pairs = ElasticNetCV(cv=list(folds.split(X)), alphas=6, **options).fit(X, y)
     assert (pairs.mse_path_ == model.mse_path_).all()
     model.save(tmp_path / "model")
     loaded = ElasticNetCV.load(tmp_path / "model")
