@@ -5,6 +5,7 @@ Those of the best epoch, where one is looked for, lie in the folder ``best`` of 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,6 +97,14 @@ class SavedTraining:
         for name, rows in values.items():
             load(manifest, name, rows)
         return Best(found["epoch"], found["watched"], values)
+
+
+def checksum(*arrays: npt.NDArray[Any]) -> str:
+    """Return a checksum of the bytes of contiguous arrays, for the identity of a training."""
+    found = 0
+    for array in arrays:
+        found = zlib.crc32(array.data, found)
+    return f"{found:08x}"
 
 
 def _has_any(path: str) -> bool:

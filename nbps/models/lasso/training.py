@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import zlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from nbps.models.lasso.scans import inputs_of
 from nbps.models.lasso.solver import Solver
 from nbps.models.lasso.state import LinearState
 from nbps.models.phases import Phases
+from nbps.models.saved import checksum
 from nbps.models.trainer import Trainer, Values
 from nbps.tables.definition import Table
 
@@ -108,11 +108,10 @@ class CyclicTrainer(Trainer[LinearState, Round]):
 
     def digest(self) -> dict[str, Any]:
         """Return sizes and checksums of data, target and weights of rows."""
-        inputs, checksum = self._inputs, 0
-        for part in (inputs.values, inputs.rows, inputs.starts):
-            checksum = checksum if part is None else zlib.crc32(np.ascontiguousarray(part).data, checksum)
+        inputs = self._inputs
+        parts = [np.ascontiguousarray(part) for part in (inputs.values, inputs.rows, inputs.starts) if part is not None]
         return {
-            "data": f"{self._solver.features.shape} with checksum {checksum:08x}",
-            "y": zlib.crc32(inputs.y.data),
-            "sample_weight": zlib.crc32(inputs.weights.data),
+            "data": f"{self._solver.features.shape} with checksum {checksum(*parts)}",
+            "y": checksum(inputs.y),
+            "sample_weight": checksum(inputs.weights),
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from nbps.models.lda.plan import TopicsPlan
 from nbps.models.lda.state import Topics
 from nbps.models.lda.worker import TopicsInputs
 from nbps.models.phases import Phases
+from nbps.models.saved import checksum
 from nbps.models.trainer import Trainer, Values
 from nbps.tables.definition import Table
 
@@ -234,7 +234,4 @@ def _check_fits(data: Documents, before: Topics, width: int, plan: TopicsPlan) -
 
 
 def _digest(data: Documents) -> str:
-    checksum = 0
-    for column in (data.starts, data.words, data.counts):
-        checksum = zlib.crc32(column.data, checksum)
-    return f"{len(data):,} with checksum {checksum:08x}"
+    return f"{len(data):,} with checksum {checksum(data.starts, data.words, data.counts)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from nbps.models.mf.plan import TrainingPlan
 from nbps.models.mf.state import Factors
 from nbps.models.mf.worker import TrainingInputs
 from nbps.models.phases import Phases
+from nbps.models.saved import checksum
 from nbps.models.trainer import Trainer, Values
 from nbps.tables.definition import Table
 from nbps.tables.init import Initializer
@@ -190,10 +190,7 @@ class FactorizationTrainer(Trainer[Factors, EpochRecord]):
 
 
 def _digest(data: Ratings) -> str:
-    checksum = 0
-    for column in (data.users, data.items, data.values):
-        checksum = zlib.crc32(column.data, checksum)
-    return f"{len(data):,} with checksum {checksum:08x}"
+    return f"{len(data):,} with checksum {checksum(data.users, data.items, data.values)}"
 
 
 def _units(scale: float) -> tuple[Floats, Floats]:
